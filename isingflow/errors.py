@@ -1,0 +1,37 @@
+"""Every error that isingflow raises on purpose.
+
+All of them derive from `IsingflowError`; the command line prints their message on one line and exits with code 2.
+Messages say what was wrong and what is accepted, in the user's words.
+"""
+
+
+class IsingflowError(Exception):
+    """Base class: a request that cannot be met, with a message meant for the user."""
+
+
+class InvalidInput(IsingflowError, ValueError):
+    """A value outside what is accepted: a size, a temperature, a coupling, an option."""
+
+
+class NoExactSolution(IsingflowError):
+    """No exact method is known (or affordable) for this lattice."""
+
+
+class SymmetryMismatch(IsingflowError):
+    """A potential claims a symmetry that its target does not have."""
+
+
+class DeviceUnavailable(IsingflowError):
+    """The requested device does not exist on this machine."""
+
+
+class RunFolderError(IsingflowError):
+    """A run folder cannot be created, read, written or resumed."""
+
+
+class CheckpointError(RunFolderError):
+    """A checkpoint is missing, truncated, foreign or does not fit the run's configuration."""
+
+
+class TrainingDiverged(IsingflowError):
+    """The loss became NaN or infinite; the last good checkpoint is kept."""

@@ -1,0 +1,117 @@
+"""The exact ln Z, energy and heat capacity of a lattice, by the best method that it allows.
+
+The results are those of the Ising spins, Z = sum over s of exp(s.K.s / 2). For the continuous (Hubbard-Stratonovich)
+normalisation of the same numbers, see `isingflow.HubbardStratonovich.free_energy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from isingflow.errors import NoExactSolution
+from isingflow.exact import enumeration, kaufman, transfer_matrix
+from isingflow.lattice import Lattice, check_beta
+
+MAX_GRAPH_SITES = 10**4
+"""Most sites of a graph whose connected parts are looked for."""
+
+
+@dataclass(frozen=True)
+class Thermodynamics:
+    """Exact equilibrium properties of the Ising spins.
+
+    Attributes:
+        log_z: ln Z, total, in nats.
+        energy_per_site: -d ln Z/d beta / N.
+        heat_capacity_per_site: beta^2 d^2 ln Z/d beta^2 / N.
+        method: "kaufman", "enumeration" or "transfer-matrix".
+        log_z_per_site: ln Z / N.
+    """
+
+    log_z: float
+    energy_per_site: float
+    heat_capacity_per_site: float
+    method: str
+    log_z_per_site: float
+
+
+def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
+    """Exact ln Z, energy and heat capacity at one inverse temperature.
+
+    Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices by the
+    transfer matrix up to width 16 (open) or 10 (periodic); any other graph by enumeration of its connected parts, each
+    of at most 24 spins.
+
+    Args:
+        lattice: the spins and their bonds.
+        beta: inverse temperature, finite, of either sign.
+
+    Raises:
+        InvalidInput: beta is not a finite number.
+        NoExactSolution: no method is affordable; the message says what is possible.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> exact = thermodynamics(square(16), 0.44)
+        >>> exact.method, round(exact.log_z, 6)
+        ('kaufman', 238.387247)
+    """
+    beta = check_beta(beta)
+    grid = lattice.kind in ("square", "edwards-anderson")
+    if grid and lattice.boundary == "periodic" and np.ndim(lattice.jx) == np.ndim(lattice.jy) == 0:
+        method = "kaufman"
+        log_z, energy, heat_capacity = kaufman.solve(*lattice.shape, lattice.jx, lattice.jy, beta)
+    else:
+        method, (log_z, mean, variance) = _solve_by_counting(lattice, beta, grid)
+        energy = -mean / beta / lattice.sites if beta != 0 else 0.0
+        heat_capacity = variance / lattice.sites
+    return Thermodynamics(log_z, energy, heat_capacity, method, log_z / lattice.sites)
+
+
+def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, tuple[float, float, float]]:
+    if grid and lattice.sites > enumeration.SPIN_LIMIT:
+        return "transfer-matrix", transfer_matrix.solve(*_grid_couplings(lattice, beta))
+    return "enumeration", _solve_components(lattice, beta)
+
+
+def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """beta jx and beta jy as (lx, ly) arrays, with zeros across open boundaries."""
+    if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT:
+        raise NoExactSolution(
+            f"{lattice}: too wide; uniform periodic lattices are solved at any size, "
+            f"other square lattices up to width {transfer_matrix.OPEN_WIDTH_LIMIT} (open) "
+            f"or {transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic)"
+        )
+    kx, ky = (beta * np.broadcast_to(strength, lattice.shape) for strength in (lattice.jx, lattice.jy))
+    if lattice.boundary == "open":
+        kx[-1, :], ky[:, -1] = 0.0, 0.0
+    return kx, ky
+
+
+def _solve_components(lattice: Lattice, beta: float) -> tuple[float, float, float]:
+    """Enumerate each connected part; ln Z, means and variances of independent parts add up."""
+    if lattice.sites > MAX_GRAPH_SITES:
+        raise NoExactSolution(_too_large(lattice, lattice.sites))
+    first, second = lattice.bonds.T
+    couplings = coo_array((beta * lattice.strengths, (first, second)), shape=(lattice.sites, lattice.sites)).tocsr()
+    couplings = couplings + couplings.T
+    _, labels = connected_components(couplings, directed=False)
+    sizes = np.bincount(labels)
+    if sizes.max() > enumeration.SPIN_LIMIT:
+        raise NoExactSolution(_too_large(lattice, int(sizes.max())))
+    order = np.argsort(labels, kind="stable")
+    parts = np.split(order, np.cumsum(sizes)[:-1])
+    results = [enumeration.solve(couplings[part][:, part].toarray()) for part in parts]
+    log_z, mean, variance = np.sum(results, axis=0).tolist()
+    return log_z, mean, variance
+
+
+def _too_large(lattice: Lattice, spins: int) -> str:
+    return (
+        f"{lattice}: no exact method for {spins} connected spins; possible are graphs whose connected parts have at "
+        f"most {enumeration.SPIN_LIMIT} spins, and square lattices (uniform periodic: any size; else narrow)"
+    )

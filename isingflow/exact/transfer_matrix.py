@@ -1,0 +1,159 @@
+"""Narrow square lattices with arbitrary bonds, solved by a transfer matrix.
+
+The Boltzmann weights of a row of W spins are a vector over its 2^W states, and the next row is added one site at a time
+(a sparse step, 2^W operations). Open or periodic around the row; open along the strip, or closed by the trace over the
+first row's states. Every bond contributes exp|K| times 1 where it is satisfied, exp(-2|K|) where not. The derivatives of
+the vector along a common factor of all bonds travel with it, and vector and derivatives are normalised at every row, so
+the heat capacity is not a difference of large numbers and nothing overflows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from isingflow.errors import InvalidInput, NoExactSolution
+
+OPEN_WIDTH_LIMIT = 16
+"""Widest strip with open ends."""
+
+PERIODIC_WIDTH_LIMIT = 10
+"""Widest strip that closes on itself: all states of the first row are followed."""
+
+
+def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
+    """ln Z of a square lattice with arbitrary bonds; an open boundary is a last row of kx (column of ky) of zeros.
+
+    Args:
+        kx, ky: couplings, shape (lx, ly): kx[x, y] couples (x, y) to (x+1, y), ky[x, y] couples (x, y) to (x, y+1),
+            indices modulo the sides.
+
+    Returns:
+        ln Z, and the mean and the variance of x(s) = sum over bonds K s s. With K = beta J, the energy -d ln Z/d beta
+        is -mean / beta and the heat capacity is the variance.
+
+    Example:
+        >>> log_z, mean, variance = solve(np.zeros((3, 2)), np.array([[0.5, 0.0]] * 3))
+        >>> bool(np.isclose(log_z, 3 * np.log(4 * np.cosh(0.5))))
+        True
+    """
+    kx, ky = np.asarray(kx, dtype=float), np.asarray(ky, dtype=float)
+    if kx.ndim != 2 or kx.shape != ky.shape or not (np.all(np.isfinite(kx)) and np.all(np.isfinite(ky))):
+        raise InvalidInput("kx and ky must be arrays of finite couplings, both of shape (lx, ly)")
+    orientations = [(kx, ky), (ky.T, kx.T)]
+    costs = [_cost(along) for along, _ in orientations]
+    if min(costs) == math.inf:
+        raise NoExactSolution(
+            f"{kx.shape[0]}x{kx.shape[1]} is too wide for the transfer matrix: possible are strips of "
+            f"width up to {OPEN_WIDTH_LIMIT} with open ends, up to {PERIODIC_WIDTH_LIMIT} if they close on themselves"
+        )
+    along, around = orientations[int(np.argmin(costs))]
+    log_z, mean, variance = _strip(np.ascontiguousarray(along), np.ascontiguousarray(around), bool(np.any(along[-1])))
+    if not math.isfinite(log_z):
+        raise NoExactSolution("the couplings are too strong for the transfer matrix: exp(-2 |K|) underflows")
+    ground = float(np.abs(kx).sum() + np.abs(ky).sum())
+    return log_z + ground, mean + ground, variance
+
+
+def _cost(along: np.ndarray) -> float:
+    """Operations for a strip with the bonds `along` its length; infinite if not affordable."""
+    width = along.shape[1]
+    closed = bool(np.any(along[-1]))
+    if width > (PERIODIC_WIDTH_LIMIT if closed else OPEN_WIDTH_LIMIT):
+        return math.inf
+    return along.size * 2.0 ** (width + (width - 1 if closed else 0))
+
+
+@njit(cache=True)
+def _strip(along, around, closed):
+    """Jet of ln Z from sum |K|; the vector's rows are its value, first and second derivative."""
+    length, width = along.shape
+    states = 1 << width
+    starts = states // 2 if closed else 1
+    logs = np.empty((starts, 3))
+    vector = np.empty((3, states))
+    for start in range(starts):
+        vector[:] = 0.0
+        vector[0] = 0.0 if closed else 1.0
+        if closed:
+            vector[0, start] = 1.0
+        log_jet = np.zeros(3)
+        for row in range(length):
+            if row > 0:
+                for site in range(width):
+                    _advance(vector, site, along[row - 1, site])
+            for site in range(width):
+                _weigh(vector, site, (site + 1) % width, around[row, site])
+            _normalise(vector, log_jet)
+        if closed:
+            for site in range(width):
+                _advance(vector, site, along[length - 1, site])
+            vector[:, 0] = vector[:, start]
+            vector[:, 1:] = 0.0
+            _normalise(vector, log_jet)
+        logs[start] = log_jet
+    largest = np.max(logs[:, 0])
+    weights = np.exp(logs[:, 0] - largest)
+    total = np.sum(weights)
+    reference = logs[np.argmax(logs[:, 0]), 1]
+    mean = np.sum(weights * (logs[:, 1] - reference)) / total
+    second = np.sum(weights * (logs[:, 2] + (logs[:, 1] - reference - mean) ** 2)) / total
+    return largest + math.log(2 * total if closed else total), reference + mean, second
+
+
+@njit(cache=True)
+def _advance(vector, site, k):
+    """Replace a spin by its neighbour in the next row, summing over the old one."""
+    penalty = math.exp(-2 * abs(k))
+    slope, bend = -2 * abs(k) * penalty, 4 * k * k * penalty
+    bit = 1 << site
+    swap = k < 0
+    for state in range(vector.shape[1]):
+        if state & bit == 0:
+            partner = state | bit
+            up, down = (partner, state) if swap else (state, partner)
+            a, a1, a2 = vector[0, up], vector[1, up], vector[2, up]
+            b, b1, b2 = vector[0, down], vector[1, down], vector[2, down]
+            vector[0, state], vector[0, partner] = a + penalty * b, b + penalty * a
+            vector[1, state] = a1 + penalty * b1 + slope * b
+            vector[1, partner] = b1 + penalty * a1 + slope * a
+            vector[2, state] = a2 + penalty * b2 + 2 * slope * b1 + bend * b
+            vector[2, partner] = b2 + penalty * a2 + 2 * slope * a1 + bend * a
+
+
+@njit(cache=True)
+def _weigh(vector, site, other, k):
+    """Multiply by the weight of a bond within the row."""
+    if k == 0:
+        return
+    penalty = math.exp(-2 * abs(k))
+    slope = -2 * abs(k)
+    bend = slope * slope
+    for state in range(vector.shape[1]):
+        aligned = (state >> site) & 1 == (state >> other) & 1
+        if aligned == (k < 0):
+            value, first, second = vector[0, state], vector[1, state], vector[2, state]
+            vector[0, state] = penalty * value
+            vector[1, state] = penalty * (first + slope * value)
+            vector[2, state] = penalty * (second + 2 * slope * first + bend * value)
+
+
+@njit(cache=True)
+def _normalise(vector, log_jet):
+    """Divide by the jet of the vector's sum, whose logarithm joins log_jet."""
+    total = np.sum(vector[0])
+    if total == 0:
+        log_jet[0] = -np.inf
+        return
+    mean = np.sum(vector[1]) / total
+    second = np.sum(vector[2]) / total
+    log_jet[0] += math.log(total)
+    log_jet[1] += mean
+    log_jet[2] += second - mean * mean
+    for state in range(vector.shape[1]):
+        value = vector[0, state] / total
+        first = vector[1, state] / total - mean * value
+        vector[2, state] = vector[2, state] / total - 2 * mean * first - second * value
+        vector[0, state], vector[1, state] = value, first

@@ -1,0 +1,94 @@
+"""Explicit Runge-Kutta methods: tableaux as data, and one stepper for all of them.
+
+    k_i = f(y + h sum_j a_ij k_j, t + c_i h),    y(t + h) = y + h sum_i b_i k_i
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+Derivative = Callable[[State, float], State]
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Butcher tableau of an explicit Runge-Kutta method.
+
+    Attributes:
+        order: order of the global error.
+        a: rows of the lower triangle, without the empty first one.
+        b: weights of the stages.
+        c: times of the stages.
+        embedded: weights of a second solution of lower order, whose distance estimates the error; or None.
+    """
+
+    order: int
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    c: tuple[float, ...]
+    embedded: tuple[float, ...] | None = None
+
+
+TABLEAUX = {
+    "euler": Tableau(1, (), (1.0,), (0.0,)),
+    "midpoint": Tableau(2, ((1 / 2,),), (0.0, 1.0), (0.0, 1 / 2)),
+    "rk4": Tableau(
+        4,
+        ((1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
+        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+        (0.0, 1 / 2, 1 / 2, 1.0),
+    ),
+    "dopri5": Tableau(
+        5,
+        (
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+            (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+        ),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0),
+        (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+        (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40),
+    ),
+}
+
+
+def stages(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float, count: int) -> list[State]:
+    """The first `count` stage derivatives k_i."""
+    slopes: list[State] = []
+    for i in range(count):
+        shifted = _advance(state, slopes, tableau.a[i - 1], h) if i else state
+        slopes.append(derivative(shifted, t + tableau.c[i] * h))
+    return slopes
+
+
+def step(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float) -> State:
+    """The state at t + h (h may be negative)."""
+    used = max(i for i, weight in enumerate(tableau.b) if weight) + 1
+    return _advance(state, stages(tableau, derivative, state, t, h, used), tableau.b, h)
+
+
+def step_with_error(
+    tableau: Tableau, derivative: Derivative, state: State, t: float, h: float
+) -> tuple[State, State]:
+    """The state at t + h, and its difference from the embedded solution of lower order."""
+    if tableau.embedded is None:
+        raise ValueError("this tableau has no embedded solution")
+    slopes = stages(tableau, derivative, state, t, h, len(tableau.b))
+    advanced = _advance(state, slopes, tableau.b, h)
+    lower = _advance(state, slopes, tableau.embedded, h)
+    return advanced, tuple(x - y for x, y in zip(advanced, lower, strict=True))
+
+
+def _advance(state: State, slopes: Sequence[State], weights: Sequence[float], h: float) -> State:
+    terms = [(h * weight, slope) for weight, slope in zip(weights, slopes, strict=False) if weight]
+    advanced = list(state)
+    for weight, slope in terms:
+        advanced = [y + weight * k for y, k in zip(advanced, slope, strict=True)]
+    return tuple(advanced)

@@ -1,0 +1,41 @@
+"""Fixed linear maps that are diagonal in a known basis: spectral scaling and whitening, in O(N log N) on a torus."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from isingflow.flows.base import Transform
+
+
+class SpectralScaling(Transform):
+    """x = B z with B symmetric and positive, given by its eigenvalues in an orthonormal basis.
+
+    Args:
+        basis: a module with apply(field, values), which multiplies by the matrix with these eigenvalues, and
+            logdet(values).
+        scale: eigenvalues of B, float64, in the basis' layout.
+
+    Example:
+        >>> from isingflow.hubbard_stratonovich import FourierBasis
+        >>> double = SpectralScaling(FourierBasis((4, 4)), torch.full((4, 4), 2.0))
+        >>> x, logdet = double(torch.ones(1, 4, 4))
+        >>> x[0, 0], logdet
+        (tensor([2., 2., 2., 2.]), tensor([11.0904], dtype=torch.float64))
+    """
+
+    scale: Tensor
+
+    def __init__(self, basis: nn.Module, scale: Tensor) -> None:
+        super().__init__()
+        self.basis = basis
+        self.logdet = float(basis.logdet(scale.double()))
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """B z and ln det B."""
+        return self.basis.apply(z, self.scale), z.new_full((len(z),), self.logdet, dtype=torch.float64)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """B^-1 x and -ln det B."""
+        return self.basis.apply(x, 1 / self.scale), x.new_full((len(x),), -self.logdet, dtype=torch.float64)

@@ -1,0 +1,59 @@
+"""Flows for a given magnet: the one place where the flows meet the physics."""
+
+from __future__ import annotations
+
+import torch
+
+from isingflow.config import FlowConfig
+from isingflow.errors import InvalidInput
+from isingflow.flows import Flow, GradientFlow, SpectralScaling
+from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.potentials import DensePotential, LatticePotential, Potential, group_average
+from isingflow.symmetry import require
+
+
+def build_flow(target: HubbardStratonovich, config: FlowConfig, *, seed: int, recompute: bool = False) -> Flow:
+    """A Monge-Ampere flow for a continuous Ising density, in float32 on the CPU.
+
+    Whitened: noise -> best Gaussian (mean field) -> gradient flow of y -> x = A^1/2 y. Otherwise the gradient flow acts
+    on x, from a standard normal.
+
+    Raises:
+        InvalidInput: the configuration is not possible for this lattice.
+        SymmetryMismatch: the potential claims more symmetry than the target has.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean_field = target.mean_field() if config.whitened else None
+    potential = _potential(target, config, None if mean_field is None else mean_field.variances, generator)
+    require(potential.symmetry, target.symmetry)
+    gradient = GradientFlow(
+        potential, time=config.time, steps=config.steps, tableau=config.tableau, recompute=recompute
+    )
+    if mean_field is None:
+        return Flow(target.shape, [gradient])
+    gaussian = SpectralScaling(mean_field.basis, mean_field.variances.sqrt())
+    unwhiten = SpectralScaling(target.basis, target.eigenvalues.sqrt())
+    return Flow(target.shape, [gaussian, gradient, unwhiten])
+
+
+def _potential(
+    target: HubbardStratonovich, config: FlowConfig, variances: torch.Tensor | None, generator: torch.Generator
+) -> Potential:
+    if config.potential == "lattice":
+        if not target.lattice.translation_invariant:
+            raise InvalidInput(f"the lattice potential needs translation invariance; this lattice has none: {target}")
+        return LatticePotential(
+            target.symmetry,
+            radial=config.radial,
+            oriented=config.oriented,
+            hidden=config.hidden,
+            time_terms=config.time_terms,
+            variances=variances,
+            generator=generator,
+        )
+    if config.potential != "dense":
+        raise InvalidInput(f"potential {config.potential!r}: expected lattice or dense")
+    dense = DensePotential(target.shape, config.hidden, generator=generator)
+    if config.average == "none":
+        return dense
+    return group_average(dense, target.symmetry, config.average, slots=config.steps, generator=generator)

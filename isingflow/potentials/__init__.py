@@ -1,0 +1,8 @@
+"""Potentials phi(x, t) whose gradient moves the samples: value, gradient and Laplacian in closed form."""
+
+from isingflow.potentials.average import SampledAverage, SymmetricAverage, group_average
+from isingflow.potentials.base import Potential
+from isingflow.potentials.dense import DensePotential
+from isingflow.potentials.lattice import LatticePotential
+
+__all__ = ["DensePotential", "LatticePotential", "Potential", "SampledAverage", "SymmetricAverage", "group_average"]

@@ -1,0 +1,56 @@
+"""What a flow asks of a potential phi(x, t): its gradient, its Laplacian and its symmetry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from isingflow.symmetry import Group
+
+Field = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+"""(x, t) -> grad phi, of x's shape, and laplacian phi, shape (n,); x has shape (n, *shape)."""
+
+
+class Potential(nn.Module):
+    """A scalar function phi(x, t) of fields, with gradient and Laplacian in closed form.
+
+    Attributes:
+        shape: shape of one field.
+        symmetry: group under which phi is exactly invariant, phi(g x, t) = phi(x, t).
+        compiled: whether elementwise work is fused by torch.compile.
+    """
+
+    shape: tuple[int, ...]
+    symmetry: Group
+    compiled = False
+
+    def value(self, x: Tensor, t: float) -> Tensor:
+        """phi(x, t), shape (n,), for x of shape (n, *shape)."""
+        raise NotImplementedError
+
+    def bind(self) -> Field:
+        """Gradient and Laplacian as a function of (x, t), with all that depends on the parameters alone done once."""
+        raise NotImplementedError
+
+    def fields(self, midpoints: Sequence[float]) -> list[Field]:
+        """One bound field for each integration step, given the steps' midpoints in units of the whole time."""
+        return [self.bind()] * len(midpoints)
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw anew whatever is random in the potential; nothing is, unless it is a sampled average."""
+
+
+def chebyshev(t: float, count: int, like: Tensor) -> Tensor:
+    """Chebyshev polynomials T_0 .. T_{count-1} of 2 t - 1, shape (count,): a basis for time dependence on [0, 1].
+
+    Example:
+        >>> chebyshev(1.0, 3, torch.zeros(1))
+        tensor([1., 1., 1.])
+    """
+    s = 2.0 * t - 1.0
+    values = [1.0, s]
+    while len(values) < count:
+        values.append(2 * s * values[-1] - values[-2])
+    return torch.tensor(values[:count], dtype=like.dtype, device=like.device)

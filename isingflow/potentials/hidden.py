@@ -1,0 +1,172 @@
+"""One hidden layer, with the derivatives that a potential flow needs, in closed form.
+
+    phi(u) = sum_m a_m f(v_m.u; b_m),    grad_u phi = sum_m a_m f'(p_m) v_m,    p_m = v_m.u,
+    laplacian phi = sum_m a_m gamma_m f''(p_m),
+
+where gamma_m is the squared norm of v_m in the space in which the Laplacian is taken: |v_m|^2 if that is the space of u,
+v_m G v_m if u = W x and G = W W^T is the Gram matrix of the opening linear map. The backward pass is written by hand: it
+needs f''' once and recomputes all elementwise work from p, so that a stage of an integrator stores u and p alone.
+
+An activation is a function (p, b, order) -> f and its first `order` derivatives by p, then the derivatives by b of f' and
+f'' (which order 3 returns). Those with `even` in their name are even in p for every b, hence exactly Z2-symmetric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+Derivatives = tuple[Tensor, ...]
+
+
+def softplus_derivatives(p: Tensor, b: Tensor) -> Derivatives:
+    """f = softplus(p + b): f', f'', f''', d f'/db, d f''/db."""
+    first = torch.sigmoid(p + b)
+    second = first * (1 - first)
+    third = second * (1 - 2 * first)
+    return first, second, third, second, third
+
+
+def lncosh_derivatives(p: Tensor, b: Tensor) -> Derivatives:
+    """f = ln cosh(p + b), even in p where b = 0: f', f'', f''', d f'/db, d f''/db."""
+    first = torch.tanh(p + b)
+    second = 1 - first * first
+    third = -2 * first * second
+    return first, second, third, second, third
+
+
+def even_root_derivatives(p: Tensor, b: Tensor) -> Derivatives:
+    """f = [r(p + b) + r(p - b)] / 2, r(s) = sqrt(1 + s^2): f', f'', f''', d f'/db, d f''/db.
+
+    r is a soft |s| like ln cosh, with no transcendental function: six times cheaper.
+    """
+    plus, minus = p + b, p - b
+    inverse_plus, inverse_minus = torch.rsqrt(1 + plus * plus), torch.rsqrt(1 + minus * minus)
+    second_plus = inverse_plus * inverse_plus * inverse_plus
+    second_minus = inverse_minus * inverse_minus * inverse_minus
+    third_plus = -3 * plus * second_plus * inverse_plus * inverse_plus
+    third_minus = -3 * minus * second_minus * inverse_minus * inverse_minus
+    first = (plus * inverse_plus + minus * inverse_minus) / 2
+    return (
+        first,
+        (second_plus + second_minus) / 2,
+        (third_plus + third_minus) / 2,
+        (second_plus - second_minus) / 2,
+        (third_plus - third_minus) / 2,
+    )
+
+
+def softplus_value(p: Tensor, b: Tensor) -> Tensor:
+    """softplus(p + b)."""
+    return softplus(p + b)
+
+
+def lncosh_value(p: Tensor, b: Tensor) -> Tensor:
+    """ln cosh(p + b)."""
+    magnitude = (p + b).abs()
+    return magnitude + torch.log1p(torch.exp(-2 * magnitude)) - math.log(2)
+
+
+def even_root_value(p: Tensor, b: Tensor) -> Tensor:
+    """[sqrt(1 + (p + b)^2) + sqrt(1 + (p - b)^2)] / 2."""
+    return (torch.sqrt(1 + (p + b) ** 2) + torch.sqrt(1 + (p - b) ** 2)) / 2
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A scalar function of pre-activation and bias, and its derivatives."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+    derivatives: Callable[[Tensor, Tensor], Derivatives]
+
+
+ACTIVATIONS = {
+    "softplus": Activation(softplus_value, softplus_derivatives),
+    "lncosh": Activation(lncosh_value, lncosh_derivatives),
+    "even-root": Activation(even_root_value, even_root_derivatives),
+}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The elementwise work of one activation, in three functions that a compiler can fuse."""
+
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    backward: Callable[..., tuple[Tensor, ...]]
+    backward_input: Callable[..., Tensor]
+
+
+@lru_cache
+def kernels(activation: str, compiled: bool) -> Kernels:
+    """The three elementwise kernels of an activation, eager or fused by torch.compile.
+
+    Arguments of the kernels: p and the cotangent e of f', shape (hidden, columns); the cotangent l of the Laplacian,
+    (columns,); bias b, weight a and squared norm gamma, (hidden, 1).
+    """
+    derivatives = ACTIVATIONS[activation].derivatives
+
+    def forward(p: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        first, second, *_ = derivatives(p, b)
+        return a * first, (a * gamma * second).sum(0)
+
+    def backward(p: Tensor, e: Tensor, l: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
+        first, second, third, first_by_bias, second_by_bias = derivatives(p, b)
+        by_p = a * (e * second + l * gamma * third)
+        by_a = (e * first + l * gamma * second).sum(1)
+        by_b = (a * (e * first_by_bias + l * gamma * second_by_bias)).sum(1)
+        by_gamma = (a * l * second).sum(1)
+        return by_p, a * first, by_a, by_b, by_gamma
+
+    def backward_input(p: Tensor, e: Tensor, l: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> Tensor:
+        _, second, third, *_ = derivatives(p, b)
+        return a * (e * second + l * gamma * third)
+
+    functions = (forward, backward, backward_input)
+    if compiled:
+        functions = tuple(torch.compile(f, dynamic=False) for f in functions)
+    return Kernels(*functions)
+
+
+class _HiddenLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, v, b, a, gamma, elementwise):
+        p = v @ u
+        weighted, laplacian = elementwise.forward(p, b[:, None], a[:, None], gamma[:, None])
+        ctx.save_for_backward(u, v, b, a, gamma, p)
+        ctx.elementwise = elementwise
+        return v.T @ weighted, laplacian
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, by_gradient, by_laplacian):
+        u, v, b, a, gamma, p = ctx.saved_tensors
+        arguments = (p, v @ by_gradient, by_laplacian, b[:, None], a[:, None], gamma[:, None])
+        if not any(ctx.needs_input_grad[1:5]):
+            by_p = ctx.elementwise.backward_input(*arguments)
+            return v.T @ by_p, None, None, None, None, None
+        by_p, weighted, by_a, by_b, by_gamma = ctx.elementwise.backward(*arguments)
+        by_v = weighted @ by_gradient.T + by_p @ u.T
+        return v.T @ by_p, by_v, by_b, by_a, by_gamma, None
+
+
+def hidden_layer(
+    u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, elementwise: Kernels
+) -> tuple[Tensor, Tensor]:
+    """Gradient and Laplacian of phi(u) = sum_m a_m f(v_m.u; b_m), column by column.
+
+    Args:
+        u: inputs, shape (features, columns): columns are samples, or samples x sites.
+        v: weights, shape (hidden, features).
+        b, a, gamma: bias, output weight and squared norm of v_m, shape (hidden,).
+        elementwise: from `kernels`.
+
+    Returns:
+        grad_u phi, shape (features, columns), and the Laplacian, shape (columns,). Differentiable once.
+    """
+    return _HiddenLayer.apply(u, v, b, a, gamma, elementwise)

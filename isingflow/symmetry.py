@@ -1,0 +1,332 @@
+"""Symmetry groups of fields on lattices: site permutations with a sign.
+
+A group is a product, {translation} x {point operation} x {global spin flip}, and is stored as its factors: 64x64 sites
+have 65,536 elements, of which 8 permutations are kept and the rest are made when asked for. An element g acts as
+(g x)_i = sign * x_{p(i)}; a density is symmetric if log p(g x) = log p(x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isingflow.errors import InvalidInput, SymmetryMismatch
+
+Vector = tuple[int, int]
+LinearMap = tuple[Vector, Vector]  # images of the two unit displacements
+
+
+def _dihedral(ring: tuple[Vector, ...], step: int) -> tuple[LinearMap, ...]:
+    """Every linear map that permutes `ring`: displacements in angular order, (1, 0) and (0, 1) being `step` apart."""
+    turns = range(len(ring))
+    return tuple((ring[i], ring[(i + turn) % len(ring)]) for turn in (step, -step) for i in turns)
+
+
+SQUARE_POINT_MAPS = _dihedral(((1, 0), (0, 1), (-1, 0), (0, -1)), step=1)
+TRIANGULAR_POINT_MAPS = _dihedral(((1, 0), (1, 1), (0, 1), (-1, 0), (-1, -1), (0, -1)), step=2)
+
+
+@dataclass(frozen=True, eq=False)
+class Element:
+    """One symmetry operation, (g x)_i = sign * x_{permutation[i]} with sites in row-major order.
+
+    Example:
+        >>> flip = Element((2, 2), np.arange(4), sign=-1)
+        >>> flip.apply(np.ones((2, 2)))
+        array([[-1., -1.],
+               [-1., -1.]])
+    """
+
+    shape: tuple[int, ...]
+    permutation: np.ndarray
+    sign: int = 1
+
+    def apply(self, field: Any) -> Any:
+        """The transformed field g x; field is a numpy array or torch tensor of shape (..., *shape)."""
+        flat = field.reshape(*field.shape[: field.ndim - len(self.shape)], -1)
+        return (self.sign * flat[..., self.permutation]).reshape(field.shape)
+
+    def compose(self, other: Element) -> Element:
+        """The product g h: first `other`, then this one."""
+        return Element(self.shape, other.permutation[self.permutation], self.sign * other.sign)
+
+    def inverse(self) -> Element:
+        """The element that undoes this one."""
+        return Element(self.shape, np.argsort(self.permutation), self.sign)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Element) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple:
+        return self.shape, self.sign, self.permutation.tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """All products of a translation, a point operation and a global spin flip on fields of one shape.
+
+    Args:
+        shape: shape of the fields; sites are numbered in row-major order.
+        translations: whether every translation of the torus belongs to the group.
+        point: site permutations, shape (N,) each, closed under composition; with translations they must leave site 0
+            where it is and turn translations into translations. None: the identity alone.
+        flip: whether the global spin flip x -> -x (Z2) belongs to the group.
+
+    Raises:
+        InvalidInput: the factors given do not form a group.
+
+    Example:
+        >>> group = square_torus_group(16, 16)
+        >>> str(group), group.order
+        ('translations x D4 x Z2', 4096)
+    """
+
+    shape: tuple[int, ...]
+    translations: bool = False
+    point: tuple[np.ndarray, ...] | None = None
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        identity = np.arange(self.sites)
+        given = (identity,) if self.point is None else tuple(np.asarray(p) for p in self.point)
+        for permutation in given:
+            if permutation.shape != (self.sites,) or not np.array_equal(np.sort(permutation), identity):
+                raise InvalidInput(f"a point operation must be a permutation of the sites 0 .. {self.sites - 1}")
+        unique = {_key(p): p.astype(np.int64) for p in given}
+        unique = {_key(identity): identity} | unique if _key(identity) in unique else unique
+        object.__setattr__(self, "point", tuple(unique.values()))
+        if any(_key(p[q]) not in unique for p in self.point for q in self.point):
+            raise InvalidInput("point operations must form a group: closed under composition, with the identity")
+        if self.translations and not all(self._normalises_translations(p) for p in self.point):
+            raise InvalidInput("beside translations, point operations must be linear maps that fix site 0")
+
+    @property
+    def sites(self) -> int:
+        """Number of sites N."""
+        return int(np.prod(self.shape))
+
+    @property
+    def order(self) -> int:
+        """Number of elements."""
+        return (self.sites if self.translations else 1) * len(self.point) * (2 if self.flip else 1)
+
+    @property
+    def identity(self) -> Element:
+        """The element that does nothing."""
+        return Element(self.shape, np.arange(self.sites))
+
+    @property
+    def point_name(self) -> str:
+        """Name of the point group as an abstract group: "C1", "C2", "D2", "D4", "D6", ..."""
+        size = len(self.point)
+        cyclic = any(_permutation_order(p) == size for p in self.point)
+        return f"C{size}" if cyclic else f"D{size // 2}"
+
+    def __str__(self) -> str:
+        factors = [
+            "translations" if self.translations else "",
+            self.point_name if len(self.point) > 1 else "",
+            "Z2" if self.flip else "",
+        ]
+        return " x ".join(filter(None, factors)) or "identity"
+
+    def element(self, shift: tuple[int, ...] | None = None, point: int = 0, sign: int = 1) -> Element:
+        """The element that reads site P(i) + shift, P being the point operation of that index, times the sign."""
+        permutation = self.point[point]
+        if shift is not None:
+            permutation = self._translation(shift)[permutation]
+        return Element(self.shape, permutation, sign)
+
+    def elements(self) -> Iterator[Element]:
+        """Every element once, the identity first, made one at a time."""
+        shifts = np.ndindex(*self.shape) if self.translations else iter([None])
+        for shift in shifts:
+            for index in range(len(self.point)):
+                for sign in (1, -1) if self.flip else (1,):
+                    yield self.element(shift, index, sign)
+
+    def sample(self, rng: np.random.Generator, n: int) -> list[Element]:
+        """n elements drawn independently and uniformly."""
+        shifts = rng.integers(self.shape, size=(n, len(self.shape))) if self.translations else [None] * n
+        points = rng.integers(len(self.point), size=n)
+        signs = 1 - 2 * rng.integers(2, size=n) if self.flip else np.ones(n, int)
+        return [
+            self.element(shift, int(point), int(sign)) for shift, point, sign in zip(shifts, points, signs, strict=True)
+        ]
+
+    def __contains__(self, element: Element) -> bool:
+        known_sign = element.sign == 1 or self.flip
+        return element.shape == self.shape and known_sign and self._has_permutation(element.permutation)
+
+    def contains(self, other: Group) -> bool:
+        """Whether `other` is a subgroup of this group."""
+        return not self.missing(other)
+
+    def missing(self, other: Group) -> list[str]:
+        """What `other` has and this group has not, in words; empty if `other` is a subgroup."""
+        if other.shape != self.shape:
+            return [f"fields of shape {other.shape} instead of {self.shape}"]
+        foreign = sum(not self._has_permutation(p) for p in other.point)
+        return list(
+            filter(
+                None,
+                [
+                    "translations" if other.translations and not self.translations else "",
+                    f"{foreign} of the {len(other.point)} operations of {other.point_name}" if foreign else "",
+                    "the spin flip Z2" if other.flip and not self.flip else "",
+                ],
+            )
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Group) and self.contains(other) and other.contains(self)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.order))
+
+    def orbits(self) -> np.ndarray:
+        """Orbit of every site under the whole group: labels 0, 1, ... of shape `shape`."""
+        return np.zeros(self.shape, np.int64) if self.translations else self._point_orbits(self.point)
+
+    def displacement_orbits(self) -> np.ndarray:
+        """Orbit of every displacement under the point group: labels of shape `shape`, 0 for no displacement.
+
+        A convolution commutes with the group if its kernel has one value per label.
+
+        Raises:
+            InvalidInput: the group has no translations.
+
+        Example:
+            >>> square_torus_group(4, 4).displacement_orbits()
+            array([[0, 1, 2, 1],
+                   [1, 3, 4, 3],
+                   [2, 4, 5, 4],
+                   [1, 3, 4, 3]])
+        """
+        self._need_translations("displacements")
+        return self._point_orbits(self.point)
+
+    def momentum_orbits(self) -> np.ndarray:
+        """Orbit of every momentum (fft order) under the point group and k -> -k: labels of shape `shape`.
+
+        A convolution commutes with the group if its spectrum has one value per label. The same as the displacements'
+        on square lattices, not on triangular ones: momenta turn with the inverse transpose.
+
+        Raises:
+            InvalidInput: the group has no translations.
+        """
+        self._need_translations("momenta")
+        lengths = np.array(self.shape)[:, None]
+        momentum = np.indices(self.shape).reshape(len(self.shape), -1)
+        units = np.ravel_multi_index(np.eye(len(self.shape), dtype=int), self.shape)
+        images = []
+        for permutation in self.point:
+            unit_images = np.array(np.unravel_index(permutation[units], self.shape))
+            turned = np.rint(lengths * ((unit_images / lengths).T @ momentum)).astype(int)
+            images += [np.ravel_multi_index(k % lengths, self.shape) for k in (turned, -turned)]
+        return self._point_orbits(images)
+
+    def _need_translations(self, what: str) -> None:
+        if not self.translations:
+            raise InvalidInput(f"orbits of {what} need a group with translations; this one is: {self}")
+
+    def _point_orbits(self, permutations: Any) -> np.ndarray:
+        representative = np.min(np.stack(permutations), axis=0)
+        return np.unique(representative, return_inverse=True)[1].reshape(self.shape)
+
+    def _translation(self, shift: Any) -> np.ndarray:
+        """The permutation i -> i + shift."""
+        axes = tuple(range(len(self.shape)))
+        return np.roll(np.arange(self.sites).reshape(self.shape), [-int(s) for s in shift], axes).ravel()
+
+    def _has_permutation(self, permutation: np.ndarray) -> bool:
+        if self.translations:
+            origin = np.array(np.unravel_index(permutation[0], self.shape))
+            permutation = self._translation(-origin)[permutation]
+        return _key(permutation) in {_key(p) for p in self.point}
+
+    def _normalises_translations(self, permutation: np.ndarray) -> bool:
+        conjugates = [
+            permutation[self._translation(unit)][np.argsort(permutation)] for unit in np.eye(len(self.shape), dtype=int)
+        ]
+        translations = [self._translation(np.unravel_index(c[0], self.shape)) for c in conjugates]
+        return permutation[0] == 0 and all(map(np.array_equal, conjugates, translations))
+
+
+def trivial_group(shape: tuple[int, ...]) -> Group:
+    """The identity alone: what a function without any symmetry has."""
+    return Group(tuple(shape))
+
+
+def square_torus_group(lx: int, ly: int, axes_equal: bool = True) -> Group:
+    """Translations x D4 x Z2 of the square lattice on a torus; D2 if lx != ly or the two axes differ in coupling."""
+    mirrors_only = tuple(m for m in SQUARE_POINT_MAPS if axes_equal or m[0][1] == 0)
+    return Group((lx, ly), True, point_permutations((lx, ly), mirrors_only, about_centre=False), True)
+
+
+def triangular_torus_group(lx: int, ly: int) -> Group:
+    """Translations x D6 x Z2 of the triangular lattice on a torus; fewer point operations if lx != ly."""
+    return Group((lx, ly), True, point_permutations((lx, ly), TRIANGULAR_POINT_MAPS, about_centre=False), True)
+
+
+def point_permutations(shape: Vector, maps: tuple[LinearMap, ...], about_centre: bool) -> tuple[np.ndarray, ...]:
+    """Those linear maps that carry an lx x ly lattice onto itself, as site permutations, shape (lx * ly,) each.
+
+    Args:
+        shape: (lx, ly).
+        maps: images of the displacements (1, 0) and (0, 1).
+        about_centre: False for a torus, turned about site 0; True for an open rectangle, turned about its centre.
+    """
+    lengths = np.array(shape)
+    sites = np.indices(shape).reshape(2, -1).T
+    permutations = []
+    for columns in np.array(maps):
+        if about_centre:
+            doubled = (2 * sites - (lengths - 1)) @ columns + (lengths - 1)
+            fits = not np.any(doubled % 2) and np.all(doubled >= 0) and np.all(doubled < 2 * lengths)
+            image = doubled // 2
+        else:
+            fits = not np.any(lengths[:, None] * columns % lengths)
+            image = sites @ columns % lengths
+        if fits:
+            permutation = np.ravel_multi_index(image.T, shape)
+            if np.unique(permutation).size == permutation.size:
+                permutations.append(permutation)
+    return tuple(permutations)
+
+
+def require(potential_group: Group, target_group: Group) -> None:
+    """Check that a potential claims no symmetry that its target lacks.
+
+    Raises:
+        SymmetryMismatch: it does; the message names the excess.
+
+    Example:
+        >>> require(square_torus_group(8, 8), square_torus_group(8, 8, axes_equal=False))
+        Traceback (most recent call last):
+        isingflow.errors.SymmetryMismatch: the potential has symmetry translations x D4 x Z2, the target only \
+translations x D2 x Z2: too much by 4 of the 8 operations of D4
+    """
+    excess = target_group.missing(potential_group)
+    if excess:
+        raise SymmetryMismatch(
+            f"the potential has symmetry {potential_group}, the target only {target_group}: "
+            f"too much by {', '.join(excess)}"
+        )
+
+
+def _key(permutation: np.ndarray) -> bytes:
+    return permutation.astype(np.int64).tobytes()
+
+
+def _permutation_order(permutation: np.ndarray) -> int:
+    power, order = permutation, 1
+    while not np.array_equal(power, np.arange(power.size)):
+        power, order = power[permutation], order + 1
+    return order

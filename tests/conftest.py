@@ -1,0 +1,15 @@
+"""What every test shares: few threads, no display, and property tests that do not depend on the machine's speed."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import torch
+from hypothesis import settings
+
+# The tests' tensors are small; more threads cost more than they give, and a fixed number keeps sums reproducible.
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
