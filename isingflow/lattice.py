@@ -419,14 +419,14 @@ def check_beta(beta: float) -> float:
 
 def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
     """A graph lattice from lists, in which nothing is taken on trust."""
-    if isinstance(sites, bool) or not isinstance(sites, Integral) or not 1 <= sites <= MAX_SITES:
-        raise InvalidInput(f"{sites!r} sites: expected an integer from 2 to {MAX_SITES}")
     try:
         pairs, values = np.array(bonds), list(strengths)
     except (TypeError, ValueError):
         raise InvalidInput("bonds must be a list of pairs of sites, strengths a list of numbers") from None
     if pairs.size == 0:
         raise InvalidInput("the graph has no edges: at least one bond is needed")
+    if isinstance(sites, bool) or not isinstance(sites, Integral) or not 2 <= sites <= MAX_SITES:
+        raise InvalidInput(f"{sites!r} sites: expected an integer from 2 to {MAX_SITES}")
     if pairs.shape != (len(values), 2) or pairs.dtype.kind != "i" or pairs.min() < 0 or pairs.max() >= sites:
         raise InvalidInput(f"bonds must be pairs of sites 0 .. {sites - 1}, as many as there are strengths")
     loops = pairs[pairs[:, 0] == pairs[:, 1], 0]

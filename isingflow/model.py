@@ -12,7 +12,9 @@ from isingflow.potentials import DensePotential, LatticePotential, Potential, gr
 from isingflow.symmetry import require
 
 
-def build_flow(target: HubbardStratonovich, config: FlowConfig, *, seed: int, recompute: bool = False) -> Flow:
+def build_flow(
+    target: HubbardStratonovich, config: FlowConfig, *, seed: int, jitter: float = 0.0, recompute: bool = False
+) -> Flow:
     """A Monge-Ampere flow for a continuous Ising density, in float32 on the CPU.
 
     Whitened: noise -> best Gaussian (mean field) -> gradient flow of y -> x = A^1/2 y. Otherwise the gradient flow acts
@@ -27,7 +29,12 @@ def build_flow(target: HubbardStratonovich, config: FlowConfig, *, seed: int, re
     potential = _potential(target, config, None if mean_field is None else mean_field.variances, generator)
     require(potential.symmetry, target.symmetry)
     gradient = GradientFlow(
-        potential, time=config.time, steps=config.steps, tableau=config.tableau, recompute=recompute
+        potential,
+        time=config.time,
+        steps=config.steps,
+        tableau=config.tableau,
+        jitter=jitter,
+        recompute=recompute,
     )
     if mean_field is None:
         return Flow(target.shape, [gradient])
@@ -57,3 +64,8 @@ def _potential(
     if config.average == "none":
         return dense
     return group_average(dense, target.symmetry, config.average, slots=config.steps, generator=generator)
+
+
+def gradient_flow(flow: Flow) -> GradientFlow:
+    """The one gradient flow inside a flow that `build_flow` made."""
+    return next(transform for transform in flow.transforms if isinstance(transform, GradientFlow))

@@ -197,6 +197,9 @@ def test_twisted_and_lopsided_large_sizes():
         for beta in (-1.0, -0.3, 0.7):
             values = kaufman.solve(lx, ly, 1.0, 1.0, beta)
             assert all(map(math.isfinite, values)) and values[2] >= 0
+    frustrated = kaufman.solve(565_913, 6_713, 1.0, 1.0, -474.0)  # a gap of 10^9: only its differences may be used
+    assert frustrated[1] == pytest.approx(2 - 2 / 565_913 - 2 / 6_713, rel=1e-14)
+    assert kaufman.solve(15, 15, 1.0, 1e-263, -300.0) == kaufman.solve(15, 15, 1.0, 0.0, -300.0)
 
 
 def test_bad_input():

@@ -73,8 +73,8 @@ def _checked(lx: int, ly: int, kx: float, ky: float) -> tuple[float, float, floa
 @njit(cache=True)
 def partition_function(lx, ly, kx, ky):
     """The jet of ln Z."""
-    if kx == 0 or ky == 0:
-        return _chains(ly, lx, kx) if ky == 0 else _chains(lx, ly, ky)
+    if min(abs(kx), abs(ky)) < 1e-100:  # invisible at any size and temperature, and products with it would underflow
+        return _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
     twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1
     k1, k2 = abs(ky), abs(kx)
     n, m = ly, lx
@@ -155,7 +155,7 @@ def _mode(b, cosine1, cosine2, waves):
         -0.5 * (a * v * a1 + share * log_rho1),
         -0.5 * (a * v * a2 + a1 * a1 + curvature + share * log_rho2),
     )
-    gamma = (log_growth - log_r[0], -log_rho1 * coth, -curvature - log_rho2 * coth)
+    gamma = (np.arctanh(y) if abs(y) < 0.5 else log_growth - log_r[0], -log_rho1 * coth, -curvature - log_rho2 * coth)
     return mu, gamma
 
 
@@ -260,37 +260,44 @@ def _winding(n, m, waves):
     """Jet of ln d, d = (sum over P minus sum over A) of 2 artanh exp(-m gamma_k), for gamma_0 > 0.
 
     By Poisson summation d = 8 n (c_n + c_3n + ...), c_l the Fourier coefficients of artanh exp(-m gamma_k): walls that
-    wind l / n times. The integral for c_l runs along k - i kappa through the saddle point, where nothing oscillates.
-    The contour moves with the couplings so that t exp(kappa), and with it nearly all of the integrand, does not. The
-    points double until the trapezoidal rule has converged, geometrically.
+    wind l / n times. The integral for c_l runs along k - i kappa through the saddle point, where nothing oscillates,
+    and only as far as the integrand reaches: its modulus falls monotonically. The contour moves with the couplings so
+    that t exp(kappa), and with it nearly all of the integrand, does not. The points double until the trapezoidal rule
+    has converged, geometrically.
     """
-    t, _, _, r, log_t, _ = waves
+    t, _, gap, r, log_t, _ = waves
     total = (-np.inf, 0.0, 0.0)
     winding = n
     while True:
-        rhs = winding * winding * (1 - r) * (1 + r) + (m * t) ** 2
-        t_cosh = rhs / (winding**2 + math.sqrt(float(winding) ** 4 + (float(m) ** 2 - float(winding) ** 2) * rhs))
+        # The saddle: m t sinh kappa = winding sqrt[(1 - t cosh kappa)^2 - r^2], kept some roundings above gamma = 0.
+        aspect = m / winding
+        root = math.sqrt(r * r + aspect**2 * (gap * (1 + r + t) + 2 * r * t) + (aspect * aspect * t) ** 2)
+        t_cosh = min(((gap + t) * (1 + r) + (aspect * t) ** 2) / (1 + root), gap + t - 4e-15)
         kappa = math.log(t_cosh + math.sqrt(max((t_cosh - t) * (t_cosh + t), 0.0))) - log_t[0]
         forward, backward = 0.5 * math.exp(log_t[0] + kappa), 0.5 * math.exp(log_t[0] - kappa)
         first, second = 2 * log_t[1], 2 * log_t[2] + 4 * log_t[1] ** 2
-        saddle = _mode(t - forward - backward, first * backward, second * backward, waves)[1]
+        mu_ref, saddle = _mode(t - forward - backward, first * backward, second * backward, waves)
         x_ref, x1_ref, x2_ref = -m * saddle[0], -m * saddle[1], -m * saddle[2]
         sum0 = sum1 = sum2 = previous = 0.0
         points, start, stride = 8, 0, 1
         while True:
-            for j in range(start, points, stride):
+            for j in range(start, points // 2 + 1, stride):
                 k = 2 * math.pi * j / points
                 right, left = forward * np.exp(1j * k), backward * np.exp(-1j * k)
-                gamma = _mode(t - right - left, first * left, second * left, waves)[1]
+                mu, gamma = _mode(t - right - left, first * left, second * left, waves)
+                excess = -2 * m * (mu[0] - mu_ref[0])  # x - x_ref, to more digits
+                if excess.real < -60:
+                    break
                 x, x1, x2 = -m * gamma[0], -m * gamma[1], -m * gamma[2]
                 ratio, slope, bend = _atanh_exp(x)
                 angle = 2 * math.pi * ((winding * j) % points) / points
-                weight = np.exp(x - x_ref - 1j * angle) * ratio
+                multiplicity = 1.0 if j == 0 or 2 * j == points else 2.0
+                weight = multiplicity * np.exp(excess - 1j * angle) * ratio
                 centred = slope * x1 - x1_ref
                 sum0 += weight.real
                 sum1 += (weight * centred).real
                 sum2 += (weight * (bend * x1 * x1 + slope * x2 - x2_ref + centred * centred)).real
-            if abs(sum0 / points - previous) <= 1e-10 * previous:
+            if not abs(sum0 / points - previous) > 1e-8 * previous:  # the next doubling would square the error
                 break
             previous = sum0 / points
             points, start, stride = 2 * points, 1, 2

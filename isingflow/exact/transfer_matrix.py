@@ -2,9 +2,9 @@
 
 The Boltzmann weights of a row of W spins are a vector over its 2^W states, and the next row is added one site at a time
 (a sparse step, 2^W operations). Open or periodic around the row; open along the strip, or closed by the trace over the
-first row's states. Every bond contributes exp|K| times 1 where it is satisfied, exp(-2|K|) where not. The derivatives of
-the vector along a common factor of all bonds travel with it, and vector and derivatives are normalised at every row, so
-the heat capacity is not a difference of large numbers and nothing overflows.
+first row's states. Every bond contributes exp|K| times 1 where it is satisfied, exp(-2|K|) where not. The derivatives
+of the vector along a common factor of all bonds travel with it, and vector and derivatives are normalised at every row,
+so the heat capacity is not a difference of large numbers and nothing overflows.
 """
 
 from __future__ import annotations

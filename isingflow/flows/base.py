@@ -22,6 +22,9 @@ class Transform(nn.Module):
         """The preimage z and ln |det dz/dx|, float64, shape (n,)."""
         raise NotImplementedError
 
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw anew whatever is random in the map; between draws it is a fixed function."""
+
 
 class Flow(nn.Module):
     """A density p(x): standard normal noise z pushed through a chain of invertible maps.
@@ -55,11 +58,16 @@ class Flow(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x, shape (n, *shape), and ln |det dx/dz|, float64, shape (n,)."""
-        return self._chain(z, [transform.__call__ for transform in self.transforms])
+        return self._chain(z, list(self.transforms))
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z, shape (n, *shape), and ln |det dz/dx|, float64, shape (n,)."""
         return self._chain(x, [transform.inverse for transform in reversed(self.transforms)])
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw anew whatever is random in the maps (CPU generator); between draws they are fixed functions."""
+        for transform in self.transforms:
+            transform.redraw(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, float64, shape (n,)."""

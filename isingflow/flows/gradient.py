@@ -9,6 +9,7 @@ error is part of the answer and is measured, by integrating the same samples onc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class GradientFlow(Transform):
         time: length of the trajectory.
         steps: number of equal integration steps.
         tableau: "euler", "midpoint", "rk4" or "dopri5".
+        jitter: relative half-width, below 1, of the step lengths' uniform distribution in training mode. Steps redrawn
+            for every trajectory leave an optimiser no fixed grid whose error it could learn to exploit.
         recompute: in backpropagation, keep only the state at every step and recompute the stages between: memory then
             does not grow with the number of stages, for one more evaluation of each.
 
@@ -46,18 +49,34 @@ class GradientFlow(Transform):
     """
 
     def __init__(
-        self, potential: Potential, *, time: float = 1.0, steps: int, tableau: str = "rk4", recompute: bool = False
+        self,
+        potential: Potential,
+        *,
+        time: float = 1.0,
+        steps: int,
+        tableau: str = "rk4",
+        jitter: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if tableau not in TABLEAUX:
             raise InvalidInput(f"tableau {tableau!r}: expected one of {', '.join(TABLEAUX)}")
-        if not (time > 0 and steps >= 1):
-            raise InvalidInput(f"time {time}, steps {steps}: expected a positive time and at least one step")
+        if not (time > 0 and steps >= 1 and 0 <= jitter < 1):
+            raise InvalidInput(
+                f"time {time}, steps {steps}, jitter {jitter}: expected a positive time, a step, a jitter below 1"
+            )
         self.potential = potential
         self.time = time
         self.steps = steps
         self.tableau = tableau
+        self.jitter = jitter
         self.recompute = recompute
+        self._stretch: list[float] = []
+
+    @property
+    def order(self) -> int:
+        """Order of the integrator: the error falls as steps^-order."""
+        return TABLEAUX[self.tableau].order
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x(time) and the log-determinant, float64, shape (n,), for x(0) = z."""
@@ -67,20 +86,20 @@ class GradientFlow(Transform):
         """x(0) and the log-determinant of the inverse map for x(time) = x."""
         return self.integrate(x, self.grid()[::-1])
 
-    def grid(self, generator: torch.Generator | None = None, jitter: float = 0.0) -> list[float]:
-        """Times of the step boundaries, from 0 to 1.
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw new step lengths for training, and whatever is random in the potential."""
+        if self.jitter:
+            noise = torch.rand(self.steps, generator=generator, dtype=torch.float64)
+            self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
+        self.potential.redraw(generator)
 
-        Args:
-            generator: source of the jitter.
-            jitter: relative half-width of the step lengths' uniform distribution, below 1. Random steps leave an
-                optimiser no fixed grid whose error it could learn to exploit.
-        """
-        lengths = torch.ones(self.steps, dtype=torch.float64)
-        if jitter:
-            noise = torch.rand(self.steps, dtype=torch.float64, generator=generator)
-            lengths = 1 + jitter * (2 * noise - 1)
-        edges = (lengths.cumsum(0) / lengths.sum()).tolist()
-        return [0.0, *edges[:-1], 1.0]
+    def grid(self) -> list[float]:
+        """Times of the step boundaries, from 0 to 1: equal steps; in training mode, those last drawn."""
+        lengths = [1.0] * self.steps
+        if self.training and len(self._stretch) == self.steps:
+            lengths = self._stretch
+        edges = list(accumulate(lengths, initial=0.0))
+        return [edge / edges[-1] for edge in edges]
 
     def integrate(self, x: Tensor, grid: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Transport x along a grid of times (in units of `time`; descending for the inverse).

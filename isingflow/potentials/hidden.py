@@ -14,13 +14,16 @@ f'' (which order 3 returns). Those with `even` in their name are even in p for e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from isingflow.potentials import fused
 
 Derivatives = tuple[Tensor, ...]
 
@@ -95,16 +98,15 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Kernels:
-    """The elementwise work of one activation, in three functions that a compiler can fuse."""
+    """The elementwise work of one activation, in two functions that a compiler can fuse."""
 
     forward: Callable[..., tuple[Tensor, Tensor]]
     backward: Callable[..., tuple[Tensor, ...]]
-    backward_input: Callable[..., Tensor]
 
 
 @lru_cache
 def kernels(activation: str, compiled: bool) -> Kernels:
-    """The three elementwise kernels of an activation, eager or fused by torch.compile.
+    """The elementwise kernels of an activation, eager or fused by torch.compile.
 
     Arguments of the kernels: p and the cotangent e of f', shape (hidden, columns); the cotangent l of the Laplacian,
     (columns,); bias b, weight a and squared norm gamma, (hidden, 1).
@@ -123,17 +125,14 @@ def kernels(activation: str, compiled: bool) -> Kernels:
         by_gamma = (a * l * second).sum(1)
         return by_p, a * first, by_a, by_b, by_gamma
 
-    def backward_input(p: Tensor, e: Tensor, l: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> Tensor:
-        _, second, third, *_ = derivatives(p, b)
-        return a * (e * second + l * gamma * third)
-
-    functions = (forward, backward, backward_input)
     if compiled:
-        functions = tuple(torch.compile(f, dynamic=False) for f in functions)
-    return Kernels(*functions)
+        return Kernels(torch.compile(forward, dynamic=False), torch.compile(backward, dynamic=False))
+    return Kernels(forward, backward)
 
 
 class _HiddenLayer(torch.autograd.Function):
+    """Matrix products around elementwise kernels; keeps u and p for the backward pass."""
+
     @staticmethod
     def forward(ctx, u, v, b, a, gamma, elementwise):
         p = v @ u
@@ -147,16 +146,34 @@ class _HiddenLayer(torch.autograd.Function):
     def backward(ctx, by_gradient, by_laplacian):
         u, v, b, a, gamma, p = ctx.saved_tensors
         arguments = (p, v @ by_gradient, by_laplacian, b[:, None], a[:, None], gamma[:, None])
-        if not any(ctx.needs_input_grad[1:5]):
-            by_p = ctx.elementwise.backward_input(*arguments)
-            return v.T @ by_p, None, None, None, None, None
         by_p, weighted, by_a, by_b, by_gamma = ctx.elementwise.backward(*arguments)
         by_v = weighted @ by_gradient.T + by_p @ u.T
         return v.T @ by_p, by_v, by_b, by_a, by_gamma, None
 
 
+class _FusedLayer(torch.autograd.Function):
+    """The even-root layer through `fused`, on a CPU; keeps u alone for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, u, v, b, a, gamma):
+        inputs = [tensor.detach().contiguous() for tensor in (u, v, b, a, gamma)]
+        ctx.save_for_backward(*inputs)
+        gradient, laplacian = torch.empty_like(inputs[0]), u.new_empty(u.shape[1])
+        fused.forward(*_arrays(inputs), *_arrays([gradient, laplacian]))
+        return gradient, laplacian
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, by_gradient, by_laplacian):
+        inputs = ctx.saved_tensors
+        cotangents = [by_gradient.contiguous(), by_laplacian.contiguous()]
+        results = [torch.empty_like(tensor) for tensor in inputs]
+        fused.backward(*_arrays([*inputs, *cotangents, *results]))
+        return tuple(results)
+
+
 def hidden_layer(
-    u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, elementwise: Kernels
+    u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, activation: str, *, compiled: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Gradient and Laplacian of phi(u) = sum_m a_m f(v_m.u; b_m), column by column.
 
@@ -164,9 +181,16 @@ def hidden_layer(
         u: inputs, shape (features, columns): columns are samples, or samples x sites.
         v: weights, shape (hidden, features).
         b, a, gamma: bias, output weight and squared norm of v_m, shape (hidden,).
-        elementwise: from `kernels`.
+        activation: a key of `ACTIVATIONS`.
+        compiled: fuse elementwise work by torch.compile, where there is no kernel of our own.
 
     Returns:
         grad_u phi, shape (features, columns), and the Laplacian, shape (columns,). Differentiable once.
     """
-    return _HiddenLayer.apply(u, v, b, a, gamma, elementwise)
+    if activation == "even-root" and u.device.type == "cpu":
+        return _FusedLayer.apply(u, v, b, a, gamma)
+    return _HiddenLayer.apply(u, v, b, a, gamma, kernels(activation, compiled))
+
+
+def _arrays(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    return [tensor.detach().numpy() for tensor in tensors]

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.potentials.base import Field, Potential, chebyshev
-from isingflow.potentials.hidden import ACTIVATIONS, hidden_layer, kernels
+from isingflow.potentials.convolution import gather, multiplicities, spread
+from isingflow.potentials.hidden import ACTIVATIONS, hidden_layer
 from isingflow.symmetry import Group
 
 ACTIVATION = "even-root"
@@ -80,13 +81,8 @@ class LatticePotential(Potential):
         bond_group = _bond_group(symmetry)
         self._register_index("radial_orbits", symmetry.displacement_orbits())
         self._register_index("oriented_orbits", _orientations(symmetry, bond_group))
-        half = self.shape[1] // 2 + 1
-        self._register_index("momentum_orbits", symmetry.momentum_orbits()[:, :half])
-        conjugates = np.full((self.shape[0], half), 2.0)
-        conjugates[:, 0] = 1.0
-        if self.shape[1] % 2 == 0:
-            conjugates[:, -1] = 1.0
-        self.register_buffer("conjugates", torch.from_numpy(conjugates).float(), persistent=False)
+        self._register_index("momentum_orbits", symmetry.momentum_orbits()[:, : self.shape[1] // 2 + 1])
+        self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
 
         variances = torch.ones(self.shape) if variances is None else variances.detach().cpu()
         self.radial = nn.Parameter(_initial_kernels(self.radial_orbits, radial, variances, generator))
@@ -119,19 +115,16 @@ class LatticePotential(Potential):
         weighted = spectra[:, 0] * self.conjugates
         gram = torch.einsum("cxy,dxy->cd", weighted, spectra[:, 0]) / math.prod(self.shape)
         gamma = ((self.weight @ gram) * self.weight).sum(1)
-        spectra = spectra[:, :, None]
         features, orientations = spectra.shape[:2]
-        elementwise = kernels(ACTIVATION, self.compiled)
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-            n = len(x)
             amplitude, quadratic = self._at(t, x)
-            momenta = torch.fft.rfft2(x)
-            u = torch.fft.irfft2(spectra * momenta, s=self.shape).view(features, -1)
-            by_u, laplacian = hidden_layer(u, self.weight, self.bias, amplitude, gamma, elementwise)
-            by_u = torch.fft.rfft2(by_u.view(features, orientations, n, *self.shape))
-            gradient = torch.fft.irfft2((spectra * by_u).sum((0, 1)) + quadratic * momenta, s=self.shape)
-            sites = laplacian.view(orientations, n, -1).sum((0, 2))
+            u = spread(x, spectra)
+            by_u, laplacian = hidden_layer(
+                u.view(features, -1), self.weight, self.bias, amplitude, gamma, ACTIVATION, compiled=self.compiled
+            )
+            gradient = gather(by_u.view(u.shape), spectra) + gather(x[None, None], quadratic[None, None])
+            sites = laplacian.view(orientations, len(x), -1).sum((0, 2))
             return gradient, sites + (self.conjugates * quadratic).sum()
 
         return field

@@ -1,0 +1,379 @@
+"""The training loop: reverse Kullback-Leibler by the pathwise derivative, with the integration error under control.
+
+    loss = E_z[ln p(x) + E(x)] >= -ln Z,    x = flow(z),
+
+minimised by Adam. An optimiser would learn to exploit the error of a coarse integrator, so step lengths are drawn anew at
+every iteration, the error is measured (the same samples at half the step), and steps are added when it exceeds its
+tolerance. The loop writes to the run folder and resumes from it bit for bit.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isingflow.errors import CheckpointError, NoExactSolution, TrainingDiverged
+from isingflow.estimators import effective_sample_size, integration_error
+from isingflow.exact import thermodynamics
+from isingflow.flows import Flow
+from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.model import build_flow, gradient_flow
+from isingflow.objectives import objective
+from isingflow.parallel import Workers, workers
+from isingflow.potentials import Potential
+from isingflow.runs import RunFolder
+
+logger = logging.getLogger(__name__)
+
+MAX_STEPS = 128
+TRAINING_TOLERANCE = 2.0
+"""Integration error allowed while training, in units of the run's tolerance; the end is refined to the tolerance."""
+CHECKPOINT_SECONDS = 20.0
+SNAPSHOT_STAGES = (0.0, 0.05, 0.25, 1.0)
+SNAPSHOT_SAMPLES = 25
+WARM_UP = 0.15
+
+
+class Outcome(enum.Enum):
+    """How a call of `train` ended."""
+
+    FINISHED = "finished"
+    TIME_LIMIT = "time limit"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands; free energies in nats for the whole lattice.
+
+    Attributes:
+        bound, gap, effective_sample_size: running means over the last iterations; gap is None if no exact answer is known.
+        integration_error: the last one measured; None before.
+        remaining: seconds left, estimated.
+    """
+
+    iteration: int
+    iterations: int
+    seconds: float
+    remaining: float
+    bound: float
+    gap: float | None
+    effective_sample_size: float
+    integration_error: float | None
+    steps: int
+    learning_rate: float
+
+
+def exact_free_energy(target: HubbardStratonovich) -> float | None:
+    """-ln Z of the continuous representation if an exact method is affordable, else None."""
+    try:
+        return target.free_energy(thermodynamics(target.lattice, target.beta).log_z)
+    except NoExactSolution:
+        return None
+
+
+def train(
+    run: RunFolder,
+    *,
+    device: torch.device,
+    time_limit: float | None = None,
+    report_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train the flow of a run folder, from its checkpoint if it has one, until done, stopped or out of time.
+
+    Args:
+        run: created or opened; gets metrics, checkpoints and snapshots.
+        device: where to train.
+        time_limit: seconds of training, earlier parts included. The learning rate then falls to zero by the limit, and
+            where the limit ends the run the result depends on the machine's speed.
+        report_progress: called after every iteration.
+        should_stop: asked after every iteration; True saves and returns INTERRUPTED.
+
+    Raises:
+        TrainingDiverged: the loss or its gradient is no longer finite; the last good checkpoint is kept.
+        CheckpointError, RunFolderError: the run folder cannot be read or written.
+    """
+    with workers(device) as pool:
+        trainer = Trainer(run, device, time_limit, pool)
+        while not trainer.done:
+            trainer.iterate()
+            if report_progress is not None:
+                report_progress(trainer.progress())
+            if should_stop():
+                trainer.save()
+                return Outcome.INTERRUPTED
+        trainer.finish()
+    return Outcome.FINISHED if trainer.iteration >= run.config.training.iterations else Outcome.TIME_LIMIT
+
+
+class Trainer:
+    """The state of one training, and what advances it by an iteration."""
+
+    def __init__(self, run: RunFolder, device: torch.device, time_limit: float | None, pool: Workers) -> None:
+        config = run.config
+        self.pool = pool
+        self.run = run
+        self.config = config.training
+        self.device = device
+        self.time_limit = time_limit
+        self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
+        self.exact = exact_free_energy(self.target)
+        self.flow = build_flow(
+            self.target, config.flow, seed=config.seed, jitter=self.config.jitter, recompute=self.config.recompute
+        ).to(device)
+        self.gradient = gradient_flow(self.flow)
+        self.noise = torch.Generator(device).manual_seed(config.seed + 1)
+        self.draws = torch.Generator().manual_seed(config.seed + 2)
+        self.optimizer = torch.optim.Adam(
+            self.flow.parameters(),
+            lr=self.config.learning_rate,
+            betas=(0.9, self.config.beta2),
+            weight_decay=self.config.weight_decay,
+        )
+        self.iteration = 0
+        self.finished = False
+        self.error: float | None = None
+        self.recent: deque[tuple[float, float]] = deque(maxlen=20)
+        self._earlier_seconds = 0.0
+        if run.has_checkpoint:
+            self._restore(*run.load_checkpoint())
+        self._started = self._saved = time.perf_counter()
+        logger.info(
+            "%s on %s, %d threads; %d parameters; elementwise work: %s",
+            config.lattice,
+            device,
+            pool.count,
+            self.flow.parameter_count,
+            "compiled" if compile_kernels(self.gradient.potential, device) else "eager",
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, earlier parts of a resumed run included."""
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+    @property
+    def fraction(self) -> float:
+        """How much of the training is done: by iterations or, if that is more, by time."""
+        by_iterations = self.iteration / self.config.iterations
+        return by_iterations if self.time_limit is None else max(by_iterations, self.seconds / self.time_limit)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.finished or self.fraction >= 1
+
+    def iterate(self) -> None:
+        """One step of the optimiser, with its line of metrics."""
+        config = self.config
+        if self.iteration == 0:
+            self._snapshot()
+        rate = learning_rate(config.schedule, config.learning_rate, self.fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.flow.redraw(self.draws)
+        z = self.flow.noise(config.batch, self.noise)
+        loss, excess = self._backward(z)
+        norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip or math.inf)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingDiverged(
+                f"the loss became {loss} at iteration {self.iteration + 1} (gradient norm {float(norm)}); the last "
+                f"good checkpoint is kept in {self.run.path}; a lower learning rate or more integration steps may help"
+            )
+        self.optimizer.step()
+        self.iteration += 1
+
+        bound = float(excess.mean())
+        ess = effective_sample_size(-excess)
+        self.recent.append((bound, ess))
+        record = {
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "loss": loss,
+            "variational_free_energy": bound,
+            "gap_nats": None if self.exact is None else bound - self.exact,
+            "effective_sample_size": ess,
+            "learning_rate": rate,
+            "steps": self.gradient.steps,
+        }
+        if self.iteration % config.check_every == 0:
+            self._control_error(TRAINING_TOLERANCE * config.tolerance)
+            record["integration_error_nats"] = self.error
+        self.run.append_metrics(record)
+        if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:
+            self._snapshot()
+        if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
+            self.save()
+
+    def progress(self) -> Progress:
+        """Where the training stands."""
+        bound, ess = (sum(values) / len(self.recent) for values in zip(*self.recent, strict=True))
+        fraction = max(self.fraction, 1e-9)
+        return Progress(
+            iteration=self.iteration,
+            iterations=self.config.iterations,
+            seconds=self.seconds,
+            remaining=max(self.seconds / fraction - self.seconds, 0.0),
+            bound=bound,
+            gap=None if self.exact is None else bound - self.exact,
+            effective_sample_size=ess,
+            integration_error=self.error,
+            steps=self.gradient.steps,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+        )
+
+    def finish(self) -> None:
+        """Refine the integration until its error is within tolerance, and save the final checkpoint."""
+        if not self.finished:
+            while self._control_error(self.config.tolerance / 2):
+                pass
+            self.finished = True
+            self._snapshot()
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint from which the training resumes bit for bit."""
+        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
+        for name, parameter in self.flow.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        tensors["generator.noise"] = self.noise.get_state()
+        tensors["generator.draws"] = self.draws.get_state()
+        state = {
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "steps": self.gradient.steps,
+            "finished": self.finished,
+            "integration_error_nats": self.error,
+            "device": str(self.device),
+            "recent": list(self.recent),
+        }
+        self.run.save_checkpoint({name: value.cpu() for name, value in tensors.items()}, state)
+        self._saved = time.perf_counter()
+
+    def _backward(self, z: Tensor) -> tuple[float, Tensor]:
+        """The batch's loss and ln p + E, with the gradient left in the parameters; shares of the batch in threads."""
+        parameters = list(self.flow.parameters())
+
+        def differentiate(share: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+            loss, excess = objective(self.flow, self.target, share, self.config)
+            loss = loss * (len(share) / len(z))
+            return loss.detach(), torch.autograd.grad(loss, parameters), excess
+
+        self.flow.train()
+        losses, gradients, excesses = zip(*self.pool.map(differentiate, z), strict=True)
+        self.flow.eval()
+        for parameter, *shares in zip(parameters, *gradients, strict=True):
+            parameter.grad = sum(shares[1:], shares[0])
+        return float(sum(losses)), torch.cat(excesses)
+
+    def _control_error(self, tolerance: float) -> bool:
+        """Measure the integration error; add steps if it exceeds the tolerance. Returns whether it did."""
+        z = self.flow.noise(self.config.batch, self.noise)
+        self.error = integration_error(self.flow, self.target.energy, z, self.pool).value
+        steps = refined_steps(self.gradient.steps, self.error, tolerance, self.gradient.order)
+        refined = steps > self.gradient.steps
+        if refined:
+            logger.debug("integration error %.3g nats: %d steps become %d", self.error, self.gradient.steps, steps)
+        self.gradient.steps = steps
+        return refined
+
+    def _snapshot(self) -> None:
+        generator = torch.Generator(self.device).manual_seed(0)
+        field, _ = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)
+        spins = self.target.sample_spins(field, generator)
+        self.run.save_snapshot(self.iteration, spins.cpu().numpy())
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        load_flow(self.flow, tensors, state)
+        try:
+            for name, parameter in self.flow.named_parameters():
+                prefix = f"optimizer.{name}."
+                moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                if moments:
+                    self.optimizer.state[parameter] = {
+                        key: value if key == "step" else value.to(self.device) for key, value in moments.items()
+                    }
+            self.noise.set_state(tensors["generator.noise"])
+            self.draws.set_state(tensors["generator.draws"])
+            self.iteration = int(state["iteration"])
+            self.finished = bool(state["finished"])
+            self._earlier_seconds = float(state["seconds"])
+            self.error = state["integration_error_nats"]
+            self.recent.extend(tuple(pair) for pair in state["recent"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
+        self.run.truncate_metrics(self.iteration)
+
+
+def load_flow(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Put the parameters and step number of a checkpoint into a flow.
+
+    Raises:
+        CheckpointError: they belong to another architecture.
+    """
+    prefix = "flow."
+    parameters = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+    try:
+        flow.load_state_dict(parameters)
+        gradient_flow(flow).steps = int(state["steps"])
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        summary = " ".join(str(error).split())
+        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None
+
+
+def learning_rate(schedule: str, peak: float, fraction: float) -> float:
+    """The learning rate after a fraction (0 to 1) of the training.
+
+    One-cycle: from a tenth of the peak up to it, then down to a thousandth, both along half a cosine.
+
+    Example:
+        >>> [round(learning_rate("one-cycle", 1.0, f), 3) for f in (0.0, 0.15, 1.0)]
+        [0.1, 1.0, 0.001]
+    """
+    if schedule == "constant":
+        return peak
+    if fraction < WARM_UP:
+        start, end, part = 0.1, 1.0, fraction / WARM_UP
+    else:
+        start, end, part = 1.0, 0.001, (fraction - WARM_UP) / (1 - WARM_UP)
+    return peak * (end + (start - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2)
+
+
+def refined_steps(steps: int, error: float, tolerance: float, order: int) -> int:
+    """The number of integration steps that should bring an error ~ steps^-order within tolerance.
+
+    At least a quarter more and at most twice as many, up to a limit of 128.
+
+    Example:
+        >>> refined_steps(8, 0.16, 0.01, 4), refined_steps(8, 0.005, 0.01, 4)
+        (16, 8)
+    """
+    if error <= tolerance:
+        return steps
+    growth = min(max((error / tolerance) ** (1 / order), 1.25), 2.0)
+    return max(steps, min(math.ceil(steps * growth), MAX_STEPS))
+
+
+def compile_kernels(potential: Potential, device: torch.device) -> bool:
+    """Have torch.compile fuse the potential's elementwise work on a GPU that it supports; whether it will.
+
+    On a CPU the lattice potential has fused kernels of its own and the dense one is dominated by matrix products.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    for module in potential.modules():
+        if isinstance(module, Potential):
+            module.compiled = True
+    return True
