@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isingflow import estimators
 from isingflow.errors import CheckpointError
@@ -16,6 +17,7 @@ from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA
 from isingflow.model import build_flow
+from isingflow.parallel import Workers, workers
 from isingflow.runs import RunFolder
 from isingflow.training import exact_free_energy, load_flow
 
@@ -117,7 +119,7 @@ class Evaluation:
         if self.exact is None:
             rows.append(("exact", "(no method known)", "", math.nan))
         else:
-            rows.append((f"exact ({self.method})", "", f"{self.exact:.4f}", self.exact))
+            rows.append((f"exact ({self.method.title()})", "", f"{self.exact:.4f}", self.exact))
         lines = [f"{self.title:<58}{'total (nats)':>22}{'per site':>13}"]
         for name, note, total, value in rows:
             per_site = "" if math.isnan(value) else f"{value / self.sites:.6f}"
@@ -161,7 +163,8 @@ def load_run(run: RunFolder, device: torch.device) -> tuple[Flow, HubbardStraton
 def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0) -> SampleSet:
     """Samples of a trained flow with their log-probabilities, log-weights and spins."""
     flow, target, _ = load_run(run, device)
-    return _draw(flow, target, samples, torch.Generator(device).manual_seed(seed))
+    with workers(device) as pool:
+        return _draw(flow, target, samples, torch.Generator(device).manual_seed(seed), pool)
 
 
 def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0) -> Evaluation:
@@ -178,9 +181,11 @@ def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 
     """
     flow, target, state = load_run(run, device)
     generator = torch.Generator(device).manual_seed(seed)
-    latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
-    error = estimators.integration_error(flow, target.energy, latent).value
-    drawn = _draw(flow, target, samples, generator)
+    exact, method = exact_free_energy(target)
+    with workers(device) as pool:
+        latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
+        error = estimators.integration_error(flow, target.energy, latent, pool).value
+        drawn = _draw(flow, target, samples, generator, pool)
     weights = torch.from_numpy(drawn.log_weight)
     return Evaluation(
         title=_title(target),
@@ -197,16 +202,24 @@ def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 
         reweighted=estimators.reweighted_free_energy(weights),
         lower_bound=estimators.lower_bound(weights),
         effective_sample_size=estimators.effective_sample_size(weights),
-        exact=exact_free_energy(target),
-        method="Kaufman",
+        exact=exact,
+        method=method,
         samples=drawn,
     )
 
 
-def _draw(flow: Flow, target: HubbardStratonovich, samples: int, generator: torch.Generator) -> SampleSet:
+@torch.no_grad()
+def _draw(
+    flow: Flow, target: HubbardStratonovich, samples: int, generator: torch.Generator, pool: Workers
+) -> SampleSet:
+    def push(latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        field, log_prob = estimators.pushed(flow, latent)
+        return field, log_prob, estimators.log_weights(target.energy, field, log_prob)
+
     parts = []
-    for field, log_prob in flow.sample_batches(samples, generator=generator, batch=BATCH):
-        weights = estimators.log_weights(target.energy, field, log_prob)
+    for start in range(0, samples, BATCH):
+        latent = flow.noise(min(BATCH, samples - start), generator)
+        field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
         spins = target.sample_spins(field, generator)
         parts.append([tensor.cpu().numpy() for tensor in (spins, field, log_prob, weights)])
     return SampleSet(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), beta=target.beta)

@@ -7,11 +7,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from isingflow.config import TrainingConfig
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
+
+PROBE = 1e-2
+"""Root mean square displacement per site in the directional derivative of ln p."""
 
 
 def objective(
@@ -28,6 +32,39 @@ def objective(
     Returns:
         The loss, a scalar with its graph, and ln p(x) + E(x), float64, shape (n,), detached.
     """
-    field, logdet = flow(latent)
+    if config.transport_cost:
+        field, logdet, cost = flow.forward_with_cost(latent)
+    else:
+        field, logdet = flow(latent)
     excess = flow.base_log_prob(latent) - logdet + target.energy(field)
-    return excess.mean(), excess.detach()
+    loss = excess.mean()
+    if config.transport_cost:
+        loss = loss + config.transport_cost * cost.mean()
+    if config.force_matching:
+        loss = loss + config.force_matching * force_mismatch(flow, target, field.detach()).mean()
+    return loss, excess.detach()
+
+
+def force_mismatch(flow: Flow, target: HubbardStratonovich, field: Tensor) -> Tensor:
+    """|grad ln p + grad E|^2 / N at given fields, with its gradient by the flow's parameters.
+
+    Second derivatives are not needed: with v = grad ln p + grad E held fixed, d|v|^2 = 2 v.grad(d ln p), and v.grad is a
+    directional derivative, taken as a central difference over a short step along v.
+
+    Args:
+        flow: p.
+        target: E.
+        field: x, shape (n, *shape), held fixed.
+
+    Returns:
+        Shape (n,), float64; its value is the mismatch, its graph that of the surrogate.
+    """
+    x = field.detach().requires_grad_()
+    score = torch.autograd.grad(flow.log_prob(x).sum(), x)[0]
+    mismatch = (score - target.force(field)).flatten(1).double()
+    value = mismatch.square().mean(1)
+    reach = (PROBE / value.sqrt().clamp_min(1e-12))[:, None]
+    displacement = (reach * mismatch).view(field.shape).to(field)
+    change = flow.log_prob(field + displacement) - flow.log_prob(field - displacement)
+    surrogate = change / reach[:, 0] / flow.dimension
+    return value + surrogate - surrogate.detach()

@@ -74,12 +74,13 @@ class Progress:
     learning_rate: float
 
 
-def exact_free_energy(target: HubbardStratonovich) -> float | None:
-    """-ln Z of the continuous representation if an exact method is affordable, else None."""
+def exact_free_energy(target: HubbardStratonovich) -> tuple[float | None, str | None]:
+    """-ln Z of the continuous representation and the exact method behind it; None and None if there is none."""
     try:
-        return target.free_energy(thermodynamics(target.lattice, target.beta).log_z)
+        solution = thermodynamics(target.lattice, target.beta)
     except NoExactSolution:
-        return None
+        return None, None
+    return target.free_energy(solution.log_z), solution.method
 
 
 def train(
@@ -128,7 +129,7 @@ class Trainer:
         self.device = device
         self.time_limit = time_limit
         self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
-        self.exact = exact_free_energy(self.target)
+        self.exact, _ = exact_free_energy(self.target)
         self.flow = build_flow(
             self.target, config.flow, seed=config.seed, jitter=self.config.jitter, recompute=self.config.recompute
         ).to(device)
@@ -238,7 +239,7 @@ class Trainer:
         if not self.finished:
             while self._control_error(self.config.tolerance / 2):
                 pass
-            self.finished = True
+            self.finished = self.iteration >= self.config.iterations
             self._snapshot()
             self.save()
 

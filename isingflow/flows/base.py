@@ -22,6 +22,11 @@ class Transform(nn.Module):
         """The preimage z and ln |det dz/dx|, float64, shape (n,)."""
         raise NotImplementedError
 
+    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the transport cost of every sample, float64, shape (n,): zero for a map without a path."""
+        x, logdet = self(z)
+        return x, logdet, torch.zeros_like(logdet)
+
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the map; between draws it is a fixed function."""
 
@@ -68,6 +73,14 @@ class Flow(nn.Module):
         """Draw anew whatever is random in the maps (CPU generator); between draws they are fixed functions."""
         for transform in self.transforms:
             transform.redraw(generator)
+
+    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the summed transport cost of every sample, float64, shape (n,)."""
+        total = cost = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+        for transform in self.transforms:
+            z, logdet, extra = transform.forward_with_cost(z)
+            total, cost = total + logdet, cost + extra
+        return z, total, cost
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, float64, shape (n,)."""

@@ -9,7 +9,7 @@ error is part of the answer and is measured, by integrating the same samples onc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Transform
-from isingflow.flows.integrators import TABLEAUX, State, step
+from isingflow.flows.integrators import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential
 
 
@@ -101,29 +101,36 @@ class GradientFlow(Transform):
         edges = list(accumulate(lengths, initial=0.0))
         return [edge / edges[-1] for edge in edges]
 
-    def integrate(self, x: Tensor, grid: Sequence[float]) -> tuple[Tensor, Tensor]:
+    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the transport cost int |dx/dt|^2 / 2 dt of every sample, float64, shape (n,)."""
+        return self.integrate(z, self.grid(), with_cost=True)
+
+    def integrate(self, x: Tensor, grid: Sequence[float], *, with_cost: bool = False) -> State:
         """Transport x along a grid of times (in units of `time`; descending for the inverse).
 
         Returns:
-            The transported x, of x's shape, and the log-determinant, float64, shape (n,).
+            The transported x, of x's shape, and the log-determinant, float64, shape (n,); on request the transport cost.
         """
         tableau = TABLEAUX[self.tableau]
-        intervals = list(zip(grid[:-1], grid[1:], strict=True))
+        intervals = list(pairwise(grid))
         fields = self.potential.fields([(start + end) / 2 for start, end in intervals])
-        state: State = (x, torch.zeros(len(x), dtype=torch.float64, device=x.device))
+        state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (2 if with_cost else 1))
         for field, (start, end) in zip(fields, intervals, strict=True):
-            arguments = (tableau, self._derivative(field), state, start, end - start)
+            arguments = (tableau, self._derivative(field, with_cost), state, start, end - start)
             if self.recompute and torch.is_grad_enabled():
                 state = checkpoint(step, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 state = step(*arguments)
         return state
 
-    def _derivative(self, field: Field):
+    def _derivative(self, field: Field, with_cost: bool) -> Derivative:
+        """Of the state by t in units of `time`."""
+
         def derivative(state: State, t: float) -> State:
             gradient, laplacian = field(state[0], t)
-            if self.time == 1.0:
-                return gradient, laplacian.double()
-            return self.time * gradient, self.time * laplacian.double()
+            rates = (gradient, laplacian.double())
+            if with_cost:
+                rates += (gradient.double().square().flatten(1).sum(1) / 2,)
+            return rates if self.time == 1.0 else tuple(self.time * rate for rate in rates)
 
         return derivative

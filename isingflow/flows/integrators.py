@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 State = tuple[Tensor, ...]
@@ -87,8 +88,8 @@ def step_with_error(
 
 
 def _advance(state: State, slopes: Sequence[State], weights: Sequence[float], h: float) -> State:
-    terms = [(h * weight, slope) for weight, slope in zip(weights, slopes, strict=False) if weight]
-    advanced = list(state)
-    for weight, slope in terms:
-        advanced = [y + weight * k for y, k in zip(advanced, slope, strict=True)]
-    return tuple(advanced)
+    advanced = state
+    for weight, slope in zip(weights, slopes, strict=False):
+        if weight:
+            advanced = tuple(torch.add(y, k, alpha=h * weight) for y, k in zip(advanced, slope, strict=True))
+    return advanced

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
 from isingflow.potentials.base import Field, Potential
-from isingflow.potentials.hidden import ACTIVATIONS, hidden_layer
+from isingflow.potentials.hidden import ACTIVATIONS, Layer, hidden_layer
 from isingflow.symmetry import Group
 
 DENSE_ACTIVATIONS = ("lncosh", "softplus")
@@ -62,12 +62,11 @@ class DensePotential(Potential):
     def bind(self) -> Field:
         """Gradient and Laplacian; two matrix products of n x N x hidden."""
         gamma = self.weight.square().sum(1)
+        layer = Layer(self.activation, self.compiled)
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             columns = x.flatten(1).T
-            gradient, laplacian = hidden_layer(
-                columns, self.weight, self.bias, self.amplitude, gamma, self.activation, compiled=self.compiled
-            )
+            gradient, laplacian = hidden_layer(columns, self.weight, self.bias, self.amplitude, gamma, layer)
             return gradient.T.reshape(x.shape), laplacian
 
         return field

@@ -130,67 +130,73 @@ def kernels(activation: str, compiled: bool) -> Kernels:
     return Kernels(forward, backward)
 
 
-class _HiddenLayer(torch.autograd.Function):
-    """Matrix products around elementwise kernels; keeps u and p for the backward pass."""
+@dataclass(frozen=True)
+class Layer:
+    """The forward and backward pass of one hidden layer as functions of plain tensors, without autograd.
 
-    @staticmethod
-    def forward(ctx, u, v, b, a, gamma, elementwise):
-        p = v @ u
-        weighted, laplacian = elementwise.forward(p, b[:, None], a[:, None], gamma[:, None])
-        ctx.save_for_backward(u, v, b, a, gamma, p)
-        ctx.elementwise = elementwise
+    Attributes:
+        activation: a key of `ACTIVATIONS`.
+        compiled: fuse elementwise work by torch.compile, where there is no kernel of our own (`fused`: even-root on a CPU).
+    """
+
+    activation: str
+    compiled: bool = False
+
+    def forward(self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient, shape (features, columns), and Laplacian, shape (columns,); arguments as in `hidden_layer`."""
+        if self._fused(u):
+            gradient, laplacian = torch.empty_like(u), u.new_empty(u.shape[1])
+            fused.forward(*_arrays(u, v, b, a, gamma, gradient, laplacian))
+            return gradient, laplacian
+        elementwise = kernels(self.activation, self.compiled)
+        weighted, laplacian = elementwise.forward(v @ u, b[:, None], a[:, None], gamma[:, None])
         return v.T @ weighted, laplacian
 
+    def backward(
+        self, inputs: Sequence[Tensor], by_gradient: Tensor, by_laplacian: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Cotangents of the inputs (u, v, b, a, gamma) from those of gradient and Laplacian."""
+        u, v, b, a, gamma = inputs
+        if self._fused(u):
+            results = tuple(torch.empty_like(tensor) for tensor in inputs)
+            fused.backward(*_arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous(), *results))
+            return results
+        elementwise = kernels(self.activation, self.compiled)
+        columns = (b[:, None], a[:, None], gamma[:, None])
+        by_p, weighted, by_a, by_b, by_gamma = elementwise.backward(v @ u, v @ by_gradient, by_laplacian, *columns)
+        return v.T @ by_p, weighted @ by_gradient.T + by_p @ u.T, by_b, by_a, by_gamma
+
+    def _fused(self, u: Tensor) -> bool:
+        return self.activation == "even-root" and u.device.type == "cpu"
+
+
+class _HiddenLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, v, b, a, gamma, layer):
+        ctx.save_for_backward(u, v, b, a, gamma)
+        ctx.layer = layer
+        return layer.forward(u, v, b, a, gamma)
+
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
-        u, v, b, a, gamma, p = ctx.saved_tensors
-        arguments = (p, v @ by_gradient, by_laplacian, b[:, None], a[:, None], gamma[:, None])
-        by_p, weighted, by_a, by_b, by_gamma = ctx.elementwise.backward(*arguments)
-        by_v = weighted @ by_gradient.T + by_p @ u.T
-        return v.T @ by_p, by_v, by_b, by_a, by_gamma, None
+        return *ctx.layer.backward(ctx.saved_tensors, by_gradient, by_laplacian), None
 
 
-class _FusedLayer(torch.autograd.Function):
-    """The even-root layer through `fused`, on a CPU; keeps u alone for the backward pass."""
-
-    @staticmethod
-    def forward(ctx, u, v, b, a, gamma):
-        inputs = [tensor.detach().contiguous() for tensor in (u, v, b, a, gamma)]
-        ctx.save_for_backward(*inputs)
-        gradient, laplacian = torch.empty_like(inputs[0]), u.new_empty(u.shape[1])
-        fused.forward(*_arrays(inputs), *_arrays([gradient, laplacian]))
-        return gradient, laplacian
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, by_gradient, by_laplacian):
-        inputs = ctx.saved_tensors
-        cotangents = [by_gradient.contiguous(), by_laplacian.contiguous()]
-        results = [torch.empty_like(tensor) for tensor in inputs]
-        fused.backward(*_arrays([*inputs, *cotangents, *results]))
-        return tuple(results)
-
-
-def hidden_layer(
-    u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, activation: str, *, compiled: bool = False
-) -> tuple[Tensor, Tensor]:
+def hidden_layer(u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
     """Gradient and Laplacian of phi(u) = sum_m a_m f(v_m.u; b_m), column by column.
 
     Args:
         u: inputs, shape (features, columns): columns are samples, or samples x sites.
         v: weights, shape (hidden, features).
         b, a, gamma: bias, output weight and squared norm of v_m, shape (hidden,).
-        activation: a key of `ACTIVATIONS`.
-        compiled: fuse elementwise work by torch.compile, where there is no kernel of our own.
+        layer: activation, and how it is computed.
 
     Returns:
         grad_u phi, shape (features, columns), and the Laplacian, shape (columns,). Differentiable once.
     """
-    if activation == "even-root" and u.device.type == "cpu":
-        return _FusedLayer.apply(u, v, b, a, gamma)
-    return _HiddenLayer.apply(u, v, b, a, gamma, kernels(activation, compiled))
+    return _HiddenLayer.apply(u, v, b, a, gamma, layer)
 
 
-def _arrays(tensors: Sequence[Tensor]) -> list[np.ndarray]:
-    return [tensor.detach().numpy() for tensor in tensors]
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]

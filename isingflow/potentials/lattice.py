@@ -16,6 +16,7 @@ a(t) and q(k, t) are Chebyshev series in time and start at zero: the flow starts
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.potentials.base import Field, Potential, chebyshev
-from isingflow.potentials.convolution import gather, multiplicities, spread
-from isingflow.potentials.hidden import ACTIVATIONS, hidden_layer
+from isingflow.potentials.convolutional import convolutional_layer, multiplicities
+from isingflow.potentials.hidden import ACTIVATIONS, Layer
 from isingflow.symmetry import Group
 
 ACTIVATION = "even-root"
@@ -115,17 +116,13 @@ class LatticePotential(Potential):
         weighted = spectra[:, 0] * self.conjugates
         gram = torch.einsum("cxy,dxy->cd", weighted, spectra[:, 0]) / math.prod(self.shape)
         gamma = ((self.weight @ gram) * self.weight).sum(1)
-        features, orientations = spectra.shape[:2]
+        layer = Layer(ACTIVATION, self.compiled)
+        # A Runge-Kutta method asks for the same times more than once.
+        coefficients = lru_cache(lambda t: self._at(t, gamma))
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-            amplitude, quadratic = self._at(t, x)
-            u = spread(x, spectra)
-            by_u, laplacian = hidden_layer(
-                u.view(features, -1), self.weight, self.bias, amplitude, gamma, ACTIVATION, compiled=self.compiled
-            )
-            gradient = gather(by_u.view(u.shape), spectra) + gather(x[None, None], quadratic[None, None])
-            sites = laplacian.view(orientations, len(x), -1).sum((0, 2))
-            return gradient, sites + (self.conjugates * quadratic).sum()
+            amplitude, quadratic = coefficients(t)
+            return convolutional_layer(x, spectra, quadratic, self.weight, self.bias, amplitude, gamma, layer)
 
         return field
 
