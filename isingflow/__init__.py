@@ -1,11 +1,11 @@
 """isingflow: free energies, samples and observables of Ising models from symmetric, invertible flows.
 
-    >>> import isingflow
-    >>> lattice = isingflow.lattice.square(16)
-    >>> target = isingflow.HubbardStratonovich(lattice, isingflow.lattice.CRITICAL_BETA)
-    >>> exact = isingflow.exact.thermodynamics(lattice, isingflow.lattice.CRITICAL_BETA)
-    >>> round(target.free_energy(exact.log_z), 4)
-    -592.8757
+>>> import isingflow
+>>> lattice = isingflow.lattice.square(16)
+>>> target = isingflow.HubbardStratonovich(lattice, isingflow.lattice.CRITICAL_BETA)
+>>> exact = isingflow.exact.thermodynamics(lattice, isingflow.lattice.CRITICAL_BETA)
+>>> round(target.free_energy(exact.log_z), 4)
+-592.8757
 """
 
 from importlib import import_module

@@ -45,6 +45,7 @@ class TrainingConfig:
         schedule: "one-cycle" or "constant".
         weight_decay, beta2, clip: of Adam (L2 form) and of the gradient's norm; clip 0 for none.
         jitter: relative half-width of random integration step lengths during training, 0 for a fixed grid.
+        adapt_steps: whether training adds and removes integration steps to hold the error near its tolerance.
         transport_cost: weight of the penalty int |dx/dt|^2 / 2 dt.
         force_matching: weight of the penalty |grad ln p + grad E|^2 / N.
         tolerance: largest certified integration error, in nats, of the final flow.
@@ -61,6 +62,7 @@ class TrainingConfig:
     beta2: float = 0.99
     clip: float = 10.0
     jitter: float = 0.3
+    adapt_steps: bool = True
     transport_cost: float = 0.0
     force_matching: float = 0.0
     tolerance: float = 0.01
@@ -96,6 +98,7 @@ PRESETS = {
             beta2=0.999,
             clip=0.0,
             jitter=0.0,
+            adapt_steps=False,
         ),
     ),
 }
@@ -187,7 +190,7 @@ def _build(cls: type, what: str, data: Any) -> Any:
     _check_entries(what, data, cls)
     for f in fields(cls):
         kinds = (int, float) if f.type == "float" else {"int": (int,), "str": (str,), "bool": (bool,)}[f.type]
-        if not isinstance(data[f.name], kinds):
+        if not isinstance(data[f.name], kinds) or isinstance(data[f.name], bool) != (f.type == "bool"):
             raise InvalidInput(f"not {what}: {f.name} is {data[f.name]!r}, expected {f.type}")
     return cls(**data)
 

@@ -1,8 +1,8 @@
 """What training minimises.
 
-    reverse KL:      E_z[ln p(x) + E(x)],  x = flow(z): the variational free energy, minus ln Z a Kullback-Leibler divergence
-    transport cost:  E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty)
-    force matching:  E_x[|grad ln p(x) + grad E(x)|^2] / N, zero if and only if p is the target
+- reverse KL: E_z[ln p(x) + E(x)], x = flow(z), the variational free energy; less the constant -ln Z it is KL(p | target);
+- transport cost: E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty);
+- force matching: E_x[|grad ln p(x) + grad E(x)|^2] / N, zero if and only if p is the target.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ PROBE = 1e-2
 """Root mean square displacement per site in the directional derivative of ln p."""
 
 
-def objective(
-    flow: Flow, target: HubbardStratonovich, latent: Tensor, config: TrainingConfig
-) -> tuple[Tensor, Tensor]:
+def objective(flow: Flow, target: HubbardStratonovich, latent: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
     """The loss of a batch of noise, and ln p + E of every sample.
 
     Args:
@@ -48,8 +46,8 @@ def objective(
 def force_mismatch(flow: Flow, target: HubbardStratonovich, field: Tensor) -> Tensor:
     """|grad ln p + grad E|^2 / N at given fields, with its gradient by the flow's parameters.
 
-    Second derivatives are not needed: with v = grad ln p + grad E held fixed, d|v|^2 = 2 v.grad(d ln p), and v.grad is a
-    directional derivative, taken as a central difference over a short step along v.
+    Second derivatives are not needed: with v = grad ln p + grad E held fixed, d|v|^2 = 2 v.grad(d ln p), and v.grad is
+    a directional derivative, taken as a central difference over a short step along v.
 
     Args:
         flow: p.

@@ -2,8 +2,8 @@
 
     loss = E_z[ln p(x) + E(x)] >= -ln Z,    x = flow(z),
 
-minimised by Adam. An optimiser would learn to exploit the error of a coarse integrator, so step lengths are drawn anew at
-every iteration, the error is measured (the same samples at half the step), and steps are added when it exceeds its
+minimised by Adam. An optimiser would learn to exploit the error of a coarse integrator, so step lengths are drawn anew
+at every iteration, the error is measured (the same samples at half the step), and steps are added when it exceeds its
 tolerance. The loop writes to the run folder and resumes from it bit for bit.
 """
 
@@ -35,9 +35,12 @@ from isingflow.runs import RunFolder
 
 logger = logging.getLogger(__name__)
 
-MAX_STEPS = 128
+MIN_STEPS, MAX_STEPS = 4, 128
 TRAINING_TOLERANCE = 2.0
-"""Integration error allowed while training, in units of the run's tolerance; the end is refined to the tolerance."""
+"""Integration error allowed while training, in units of the run's tolerance."""
+FINAL_MARGIN = 0.7
+"""Integration error of the final flow, in the same units: a margin for the evaluation's own samples."""
+FINAL_BATCHES = 8
 CHECKPOINT_SECONDS = 20.0
 SNAPSHOT_STAGES = (0.0, 0.05, 0.25, 1.0)
 SNAPSHOT_SAMPLES = 25
@@ -57,7 +60,8 @@ class Progress:
     """Where a training stands; free energies in nats for the whole lattice.
 
     Attributes:
-        bound, gap, effective_sample_size: running means over the last iterations; gap is None if no exact answer is known.
+        bound, gap, effective_sample_size: running means over the last iterations; gap is None if no exact answer is
+            known.
         integration_error: the last one measured; None before.
         remaining: seconds left, estimated.
     """
@@ -209,7 +213,7 @@ class Trainer:
             "steps": self.gradient.steps,
         }
         if self.iteration % config.check_every == 0:
-            self._control_error(TRAINING_TOLERANCE * config.tolerance)
+            self._control_error()
             record["integration_error_nats"] = self.error
         self.run.append_metrics(record)
         if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:
@@ -237,8 +241,11 @@ class Trainer:
     def finish(self) -> None:
         """Refine the integration until its error is within tolerance, and save the final checkpoint."""
         if not self.finished:
-            while self._control_error(self.config.tolerance / 2):
-                pass
+            order, allowed = self.gradient.order, FINAL_MARGIN * self.config.tolerance
+            self.error = self._measure_error(FINAL_BATCHES)
+            while self.error > allowed and self.gradient.steps < MAX_STEPS:
+                self.gradient.steps = controlled_steps(self.gradient.steps, self.error, allowed, order)
+                self.error = self._measure_error(FINAL_BATCHES)
             self.finished = self.iteration >= self.config.iterations
             self._snapshot()
             self.save()
@@ -279,16 +286,17 @@ class Trainer:
             parameter.grad = sum(shares[1:], shares[0])
         return float(sum(losses)), torch.cat(excesses)
 
-    def _control_error(self, tolerance: float) -> bool:
-        """Measure the integration error; add steps if it exceeds the tolerance. Returns whether it did."""
-        z = self.flow.noise(self.config.batch, self.noise)
-        self.error = integration_error(self.flow, self.target.energy, z, self.pool).value
-        steps = refined_steps(self.gradient.steps, self.error, tolerance, self.gradient.order)
-        refined = steps > self.gradient.steps
-        if refined:
-            logger.debug("integration error %.3g nats: %d steps become %d", self.error, self.gradient.steps, steps)
-        self.gradient.steps = steps
-        return refined
+    def _measure_error(self, batches: int = 1) -> float:
+        """The integration error now, on fresh noise."""
+        z = self.flow.noise(batches * self.config.batch, self.noise)
+        return integration_error(self.flow, self.target.energy, z, self.pool).value
+
+    def _control_error(self) -> None:
+        """Measure the integration error and adapt the number of steps to it."""
+        self.error = self._measure_error()
+        if self.config.adapt_steps:
+            allowed = TRAINING_TOLERANCE * self.config.tolerance
+            self.gradient.steps = controlled_steps(self.gradient.steps, self.error, allowed, self.gradient.order)
 
     def _snapshot(self) -> None:
         generator = torch.Generator(self.device).manual_seed(0)
@@ -352,19 +360,23 @@ def learning_rate(schedule: str, peak: float, fraction: float) -> float:
     return peak * (end + (start - end) * (1 + math.cos(math.pi * min(part, 1.0))) / 2)
 
 
-def refined_steps(steps: int, error: float, tolerance: float, order: int) -> int:
-    """The number of integration steps that should bring an error ~ steps^-order within tolerance.
+def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> int:
+    """The number of integration steps that should bring an error ~ steps^-order to half its tolerance.
 
-    At least a quarter more and at most twice as many, up to a limit of 128.
+    Unchanged while the error is between a twentieth of the tolerance and the tolerance. Grows by a tenth to a factor
+    two at a time, up to 128; shrinks by at most a fifth, down to 4.
 
     Example:
-        >>> refined_steps(8, 0.16, 0.01, 4), refined_steps(8, 0.005, 0.01, 4)
-        (16, 8)
+        >>> [controlled_steps(10, error, 0.01, 4) for error in (0.2, 0.011, 0.005, 1e-5)]
+        [20, 13, 10, 8]
     """
-    if error <= tolerance:
+    if tolerance / 20 <= error <= tolerance:
         return steps
-    growth = min(max((error / tolerance) ** (1 / order), 1.25), 2.0)
-    return max(steps, min(math.ceil(steps * growth), MAX_STEPS))
+    if not math.isfinite(error):
+        return min(2 * steps, MAX_STEPS)
+    factor = (max(error, 1e-12) / (tolerance / 2)) ** (1 / order)
+    wanted = math.ceil(steps * min(max(factor, 0.8), 2.0))
+    return max(min(wanted, MAX_STEPS), min(steps, MIN_STEPS))
 
 
 def compile_kernels(potential: Potential, device: torch.device) -> bool:

@@ -2,8 +2,8 @@
 
     dx/dt = grad phi(x, t),    d ln p/dt = -laplacian phi(x, t),    0 <= t <= time
 
-Integrated by an explicit Runge-Kutta method, whose log-density is not the exact log-determinant of the discrete map: the
-error is part of the answer and is measured, by integrating the same samples once more at half the step.
+Integrated by an explicit Runge-Kutta method, whose log-density is not the exact log-determinant of the discrete map:
+the error is part of the answer and is measured, by integrating the same samples once more at half the step.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class GradientFlow(Transform):
         """Transport x along a grid of times (in units of `time`; descending for the inverse).
 
         Returns:
-            The transported x, of x's shape, and the log-determinant, float64, shape (n,); on request the transport cost.
+            The transported x, of x's shape, and the log-determinant, float64, shape (n,); on request the transport
+            cost.
         """
         tableau = TABLEAUX[self.tableau]
         intervals = list(pairwise(grid))

@@ -1,6 +1,6 @@
 """Explicit Runge-Kutta methods: tableaux as data, and one stepper for all of them.
 
-    k_i = f(y + h sum_j a_ij k_j, t + c_i h),    y(t + h) = y + h sum_i b_i k_i
+k_i = f(y + h sum_j a_ij k_j, t + c_i h),    y(t + h) = y + h sum_i b_i k_i
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def step(tableau: Tableau, derivative: Derivative, state: State, t: float, h: fl
     return _advance(state, stages(tableau, derivative, state, t, h, used), tableau.b, h)
 
 
-def step_with_error(
-    tableau: Tableau, derivative: Derivative, state: State, t: float, h: float
-) -> tuple[State, State]:
+def step_with_error(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float) -> tuple[State, State]:
     """The state at t + h, and its difference from the embedded solution of lower order."""
     if tableau.embedded is None:
         raise ValueError("this tableau has no embedded solution")

@@ -2,9 +2,9 @@
 
     u_c = w_c * x,    gradient = sum_c w_c * (dh/du_c) + q * x,    laplacian = sum_sites lap_h(u) + sum_k q_k
 
-Kernels are real and even, so their spectra are real and a convolution is its own adjoint: the backward pass is made of the
-same transforms. (Differentiating through rfft2 and irfft2 would take full complex ones, and one autograd node for each of
-some thirty small operations.)
+Kernels are real and even, so their spectra are real and a convolution is its own adjoint: the backward pass is made of
+the same transforms. (Differentiating through rfft2 and irfft2 would take full complex ones, and one autograd node for
+each of some thirty small operations.)
 
 Spectra keep the half of the momenta that rfft2 keeps: shape (..., lx, ly // 2 + 1).
 """

@@ -1,9 +1,9 @@
 """The even-root hidden layer on a CPU, fused: one pass over the columns, a cache-sized block at a time.
 
 The same mathematics as `hidden.hidden_layer`, for few features and many columns, where separate matrix products and
-elementwise operations would move every intermediate (hidden x columns) through memory. Here a block of 256 columns stays
-in the first-level cache. Single-threaded and free of Python's lock: callers parallelise over samples. Compiled by numba
-once per machine and float type, and cached on disk.
+elementwise operations would move every intermediate (hidden x columns) through memory. Here a block of 256 columns
+stays in the first-level cache. Single-threaded and free of Python's lock: callers parallelise over samples. Compiled by
+numba once per machine and float type, and cached on disk.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
     phi(u) = sum_m a_m f(v_m.u; b_m),    grad_u phi = sum_m a_m f'(p_m) v_m,    p_m = v_m.u,
     laplacian phi = sum_m a_m gamma_m f''(p_m),
 
-where gamma_m is the squared norm of v_m in the space in which the Laplacian is taken: |v_m|^2 if that is the space of u,
-v_m G v_m if u = W x and G = W W^T is the Gram matrix of the opening linear map. The backward pass is written by hand: it
-needs f''' once and recomputes all elementwise work from p, so that a stage of an integrator stores u and p alone.
+where gamma_m is the squared norm of v_m in the space in which the Laplacian is taken: |v_m|^2 if that is the space of
+u, v_m G v_m if u = W x and G = W W^T is the Gram matrix of the opening linear map. The backward pass is written by
+hand: it needs f''' once and recomputes all elementwise work from p, so that a stage of an integrator stores u and p
+alone.
 
-An activation is a function (p, b, order) -> f and its first `order` derivatives by p, then the derivatives by b of f' and
-f'' (which order 3 returns). Those with `even` in their name are even in p for every b, hence exactly Z2-symmetric.
+An activation is a function (p, b, order) -> f and its first `order` derivatives by p, then the derivatives by b of f'
+and f'' (which order 3 returns). Those with `even` in their name are even in p for every b, hence exactly Z2-symmetric.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class Layer:
 
     Attributes:
         activation: a key of `ACTIVATIONS`.
-        compiled: fuse elementwise work by torch.compile, where there is no kernel of our own (`fused`: even-root on a CPU).
+        compiled: fuse elementwise work by torch.compile, where there is no kernel of our own (`fused`: even-root on a
+            CPU).
     """
 
     activation: str

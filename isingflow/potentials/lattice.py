@@ -8,9 +8,9 @@ The sum of a hidden layer over all translations is a circular convolution. With 
     grad phi      = sum_c w_c * (dh/du_c) + q * x
     laplacian phi = sum_sites sum_m a_m f''(v_m.u) v_m.G.v_m + sum_k q(k, t),    G_cd = <w_c, w_d>.
 
-Radial kernels have one value per orbit of displacements under the whole point group. A bond has a direction, so there are
-oriented kernels too: symmetric only under those operations that keep a bond's axis, and summed over all directions of it.
-a(t) and q(k, t) are Chebyshev series in time and start at zero: the flow starts as the identity.
+Radial kernels have one value per orbit of displacements under the whole point group. A bond has a direction, so there
+are oriented kernels too: symmetric only under those operations that keep a bond's axis, and summed over all directions
+of it. a(t) and q(k, t) are Chebyshev series in time and start at zero: the flow starts as the identity.
 """
 
 from __future__ import annotations
