@@ -66,7 +66,7 @@ class TrainingConfig:
     transport_cost: float = 0.0
     force_matching: float = 0.0
     tolerance: float = 0.01
-    check_every: int = 50
+    check_every: int = 25
     evaluation_samples: int = 16384
     recompute: bool = False
 
@@ -80,10 +80,13 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(FlowConfig(), TrainingConfig()),
+    "quick": Preset(
+        FlowConfig(steps=6),
+        TrainingConfig(iterations=400, batch=32, learning_rate=1e-2, evaluation_samples=8192),
+    ),
     "accurate": Preset(
-        FlowConfig(hidden=48, radial=6, oriented=4, time_terms=5, steps=12),
-        TrainingConfig(iterations=1200, batch=64),
+        FlowConfig(radial=6, oriented=4, steps=6),
+        TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
     ),
     "paper": Preset(
         FlowConfig(

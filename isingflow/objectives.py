@@ -1,6 +1,6 @@
 """What training minimises.
 
-- reverse KL: E_z[ln p(x) + E(x)], x = flow(z), the variational free energy; less the constant -ln Z it is KL(p | target);
+- reverse KL: E_z[ln p(x) + E(x)] with x = flow(z), the variational free energy: -ln Z plus KL(p | target);
 - transport cost: E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty);
 - force matching: E_x[|grad ln p(x) + grad E(x)|^2] / N, zero if and only if p is the target.
 """

@@ -30,7 +30,7 @@ from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.model import build_flow, gradient_flow
 from isingflow.objectives import objective
 from isingflow.parallel import Workers, workers
-from isingflow.potentials import Potential
+from isingflow.potentials import LatticePotential, Potential
 from isingflow.runs import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Trainer:
             device,
             pool.count,
             self.flow.parameter_count,
-            "compiled" if compile_kernels(self.gradient.potential, device) else "eager",
+            choose_kernels(self.gradient.potential, device),
         )
 
     @property
@@ -379,14 +379,16 @@ def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> 
     return max(min(wanted, MAX_STEPS), min(steps, MIN_STEPS))
 
 
-def compile_kernels(potential: Potential, device: torch.device) -> bool:
-    """Have torch.compile fuse the potential's elementwise work on a GPU that it supports; whether it will.
+def choose_kernels(potential: Potential, device: torch.device) -> str:
+    """Have torch.compile fuse the potential's elementwise work on a GPU where it can; what runs, in words.
 
-    On a CPU the lattice potential has fused kernels of its own and the dense one is dominated by matrix products.
+    On a CPU the lattice potential has fused kernels of its own, and the dense one is dominated by matrix products.
     """
-    if device.type != "cuda" or find_spec("triton") is None:
-        return False
-    for module in potential.modules():
-        if isinstance(module, Potential):
-            module.compiled = True
-    return True
+    if device.type == "cuda" and find_spec("triton") is not None:
+        for module in potential.modules():
+            if isinstance(module, Potential):
+                module.compiled = True
+        return "fused by torch.compile"
+    if device.type == "cpu" and isinstance(potential, LatticePotential):
+        return "fused kernels"
+    return "tensor operations"

@@ -111,14 +111,17 @@ times = st.floats(0, 1)
 
 def differentiated(potential: Potential, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradient of `value` and the trace of its Hessian by autograd, with their graphs; x requires gradients."""
-    (gradient,) = torch.autograd.grad(potential.value(x, t).sum(), x, create_graph=True)
-    flat = gradient.flatten(1)
-    rows = [torch.autograd.grad(column.sum(), x, create_graph=True)[0].flatten(1) for column in flat.unbind(1)]
-    return gradient, torch.stack([row[:, i] for i, row in enumerate(rows)]).sum(0)
+    n, sites = len(x), x[0].numel()
+    copies = x.repeat(sites, *[1] * (x.ndim - 1))
+    one_each = torch.arange(sites).repeat_interleave(n)[:, None]
+    (gradient,) = torch.autograd.grad(potential.value(copies, t).sum(), copies, create_graph=True)
+    diagonal = gradient.flatten(1).gather(1, one_each)
+    (rows,) = torch.autograd.grad(diagonal.sum(), copies, create_graph=True)
+    return gradient[:n], rows.flatten(1).gather(1, one_each).view(sites, n).sum(0)
 
 
 @every_potential
-@settings(max_examples=4)
+@settings(max_examples=6)
 @given(seed=seeds, t=times)
 def test_gradient_and_laplacian_are_those_of_the_value(make, seed, t):
     potential = awake(make(), seed)
@@ -131,7 +134,7 @@ def test_gradient_and_laplacian_are_those_of_the_value(make, seed, t):
 
 
 @every_potential
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(seed=seeds, t=times)
 def test_backward_is_that_of_double_autograd(make, seed, t):
     """The hand-written backward pass of (gradient, Laplacian) against third derivatives of the value."""
@@ -160,7 +163,7 @@ def test_a_gradient_alone_or_a_laplacian_alone_can_be_differentiated(make):
 
 
 @every_potential
-@settings(max_examples=3)
+@settings(max_examples=4)
 @given(seed=seeds, t=times)
 def test_claimed_symmetry_is_exact(make, seed, t):
     """phi(g x) = phi(x), grad phi(g x) = g grad phi(x), laplacian phi(g x) = laplacian phi(x): for every element g."""
@@ -266,7 +269,7 @@ def test_lattice_value_by_sums_over_sites(make):
     potential = awake(make())
     t, shape = 0.3, potential.shape
     x = randn(*shape).numpy()
-    basis = np.polynomial.chebyshev.chebvander(2 * t - 1, potential.amplitude.shape[1] - 1)
+    basis = np.polynomial.chebyshev.chebvander([2 * t - 1], potential.amplitude.shape[1] - 1)[0]
     amplitude = potential.amplitude.detach().numpy() @ basis
     quadratic = basis @ potential.quadratic.detach().numpy()
     weight, bias = potential.weight.detach().numpy(), potential.bias.detach().numpy()
@@ -289,7 +292,7 @@ def test_lattice_value_by_sums_over_sites(make):
         phase = 2 * np.pi * (np.array(k) / shape) @ sites
         power = abs(np.exp(-1j * phase) @ x.ravel()) ** 2 / x.size
         total += quadratic[orbits[k]] * power / 2
-    assert float(potential.value(torch.from_numpy(x)[None], t)) == pytest.approx(total, rel=1e-12)
+    assert potential.value(torch.from_numpy(x)[None], t).item() == pytest.approx(total, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -399,13 +402,14 @@ def test_the_last_slot_holds_the_end_of_time():
     assert torch.equal(potential.value(x, 1.0), potential.value(x, 0.99))
 
 
-def test_redrawing_leaves_other_potentials_alone():
-    for name, make in POTENTIALS.items():
-        potential = awake(make())
-        x, before = randn(2, *potential.shape), None
-        before = potential.value(x, 0.5)
-        potential.redraw(generator(123))
-        assert torch.equal(potential.value(x, 0.5), before) or name.startswith("sampled")
+@every_potential
+def test_redrawing_changes_sampled_averages_only(make):
+    potential = awake(make())
+    x = randn(2, *potential.shape)
+    before = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
+    potential.redraw(generator(123))
+    after = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
+    assert torch.equal(before, after) != isinstance(potential, SampledAverage)
 
 
 # --- the hidden layer
@@ -479,9 +483,9 @@ def test_layers_are_derivatives_of_their_value(activation, sizes):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@given(p=st.floats(-30, 30), b=st.floats(-3, 3))
+@given(p=st.floats(-15, 15), b=st.floats(-3, 3))
 def test_activations_against_autograd(activation, p, b):
-    """f', f'', f''', d f'/db and d f''/db of one formula each."""
+    """f', f'', f''', d f'/db and d f''/db of one formula each (torch's own softplus is only a line above 20)."""
     p, b = (torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in (p, b))
 
     def derivative(of, by):
@@ -491,7 +495,7 @@ def test_activations_against_autograd(activation, p, b):
     second = derivative(first, p)
     expected = first, second, derivative(second, p), derivative(first, b), derivative(second, b)
     ours = ACTIVATIONS[activation].derivatives(p, b)
-    if activation == "lncosh" and float(p + b) == 0:
+    if activation == "lncosh" and float(p.detach() + b.detach()) == 0:
         # |x| has no derivative at 0 for autograd; tanh and its derivatives there are 0, 1, 0
         expected = tuple(torch.tensor(number, dtype=torch.float64) for number in (0.0, 1.0, 0.0, 1.0, 0.0))
     for got, want in zip(ours, expected, strict=True):
@@ -548,7 +552,7 @@ def test_compiled_kernels_are_the_eager_ones(activation):
 
 @given(t=times, count=st.integers(1, 12))
 def test_chebyshev_polynomials(t, count):
-    expected = np.polynomial.chebyshev.chebvander(2 * t - 1, count - 1)
+    expected = np.polynomial.chebyshev.chebvander([2 * t - 1], count - 1)[0]
     ours = chebyshev(t, count, torch.zeros(1, dtype=torch.float64))
     assert ours.shape == (count,)
     np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
@@ -690,7 +694,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize(("claimed", "real"), itertools.product(TARGETS, repeat=2))
+@pytest.mark.parametrize(("claimed", "real"), list(itertools.product(TARGETS, repeat=2)))
 def test_claims_beyond_the_target_are_refused(claimed, real):
     """A potential that is symmetric like one lattice, on another: refused unless all its elements are the target's."""
     of_potential, of_target = TARGETS[claimed].symmetry, TARGETS[real].symmetry

@@ -70,9 +70,8 @@ def _checked(lx: int, ly: int, kx: float, ky: float) -> tuple[float, float, floa
     return partition_function(int(lx), int(ly), float(kx), float(ky))
 
 
-@njit(cache=True)
-def partition_function(lx, ly, kx, ky):
-    """The jet of ln Z."""
+def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, float, float]:
+    """The jet of ln Z. Not compiled itself, so that only those kernels are that the case needs."""
     if min(abs(kx), abs(ky)) < 1e-100:  # invisible at any size and temperature, and products with it would underflow
         return _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
     twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1

@@ -5,11 +5,10 @@
 
 where gamma_m is the squared norm of v_m in the space in which the Laplacian is taken: |v_m|^2 if that is the space of
 u, v_m G v_m if u = W x and G = W W^T is the Gram matrix of the opening linear map. The backward pass is written by
-hand: it needs f''' once and recomputes all elementwise work from p, so that a stage of an integrator stores u and p
-alone.
+hand: it needs f''' once and recomputes all elementwise work from u, which is all that a stage of an integrator stores.
 
-An activation is a function (p, b, order) -> f and its first `order` derivatives by p, then the derivatives by b of f'
-and f'' (which order 3 returns). Those with `even` in their name are even in p for every b, hence exactly Z2-symmetric.
+An activation is a function of pre-activation p and bias b. Those with `even` in their name are even in p for every b,
+hence exactly Z2-symmetric.
 """
 
 from __future__ import annotations
