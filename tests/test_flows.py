@@ -233,15 +233,15 @@ def test_transport_cost_of_a_quadratic_potential():
 
 
 def test_the_potential_is_given_time_from_zero_to_one():
-    class Clock(Quadratic):
-        asked: list = []
+    asked = []
 
+    class Clock(Quadratic):
         def bind(self):
             inner = super().bind()
-            return lambda x, t: (self.asked.append(t), inner(x, t))[1]
+            return lambda x, t: (asked.append(t), inner(x, t))[1]
 
     GradientFlow(Clock(RATES), time=5.0, steps=4)(randn(1, 2, 3))
-    assert (min(Clock.asked), max(Clock.asked)) == (0.0, 1.0)
+    assert (min(asked), max(asked)) == (0.0, 1.0)
 
 
 # --- laws of all flows
@@ -263,7 +263,7 @@ FLOWS = {
     "anisotropic": of(square(4, jy=0.4), LATTICE),
     "triangular": of(triangular(3), LATTICE),
     "width 2": of(square(2), LATTICE),
-    "from a standard normal": of(square(3), LATTICE, whitened=False),
+    "from a standard normal": of(square(3), LATTICE, whitened=False, time=0.4),
     "longer time": of(square(2, 3), LATTICE, time=2.5, tableau="dopri5"),
     "dense": of(square(3), DENSE),
     "dense on an open lattice": of(square(2, 3, boundary="open"), DENSE),
@@ -334,7 +334,7 @@ def test_shapes_and_dtypes(make, dtype):
 
 
 @every_flow
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(seed=st.integers(0, 2**16))
 def test_inverse_undoes_forward(make, seed):
     flow = fine(awake(make(), seed))
@@ -359,22 +359,18 @@ def jacobians(flow: Flow, z: Tensor) -> Tensor:
 
 
 @every_flow
-def test_log_determinant_is_that_of_the_jacobian(make):
+def test_densities_are_those_of_the_jacobian(make):
+    """ln p(x) = ln Normal(z) - ln |det dx/dz|: from forward(), sample() and log_prob(), against autograd."""
     flow = fine(awake(make()))
-    z = flow.noise(2, generator(1))
+    z = flow.noise(3, generator(1))
     exact = torch.linalg.slogdet(jacobians(flow, z)).logabsdet
-    torch.testing.assert_close(flow(z)[1].detach(), exact, rtol=1e-5, atol=1e-5)
-
-
-@every_flow
-def test_the_jacobian_of_a_gradient_flow_is_that_of_a_density(make):
-    """ln p(x) = ln p(z) - logdet, the same from sample() and from log_prob()."""
-    flow = fine(awake(make()))
-    x, log_prob = flow.sample(5, generator=generator(2))
-    normal = torch.distributions.Normal(0.0, 1.0).log_prob(flow.noise(5, generator(2))).flatten(1).sum(1)
-    exact = normal - torch.linalg.slogdet(jacobians(flow, flow.noise(5, generator(2)))).logabsdet
-    torch.testing.assert_close(log_prob, exact, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(flow.log_prob(x).detach(), log_prob, rtol=1e-5, atol=1e-5)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1)
+    with torch.no_grad():
+        x, log_prob = flow.sample(3, generator=generator(1))
+        assert torch.equal(x, flow(z)[0])
+        torch.testing.assert_close(flow(z)[1], exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(log_prob, normal - exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(flow.log_prob(x), normal - exact, rtol=1e-5, atol=1e-5)
 
 
 @every_flow
@@ -455,7 +451,7 @@ def test_density_integrates_to_one(make):
     """By the trapezoidal rule in two or four dimensions, on axes along which the samples' covariance is one."""
     flow = make().double()
     plane = flow.dimension == 2
-    flow = fine(awake(flow, strength=0.25 if plane else 0.1), refinement=2 if plane else 1)
+    flow = fine(awake(flow, strength=0.25 if plane else 0.05), refinement=2 if plane else 1)
     x, _ = flow.sample(4000, generator=generator())
     mean, factor = x.flatten(1).mean(0), torch.linalg.cholesky(x.flatten(1).T.cov())
     spacing, reach = (0.2, 8.0) if plane else (0.95, 4.75)

@@ -134,7 +134,7 @@ def test_gradient_and_laplacian_are_those_of_the_value(make, seed, t):
 
 
 @every_potential
-@settings(max_examples=4)
+@settings(max_examples=3)
 @given(seed=seeds, t=times)
 def test_backward_is_that_of_double_autograd(make, seed, t):
     """The hand-written backward pass of (gradient, Laplacian) against third derivatives of the value."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from isingflow import evaluation, training
+from isingflow import estimators, evaluation, objectives, training
 from isingflow.config import FlowConfig, RunConfig, TrainingConfig
 from isingflow.errors import CheckpointError, SymmetryMismatch, TrainingDiverged
 from isingflow.exact import thermodynamics
@@ -191,8 +191,9 @@ def test_transport_cost_is_what_the_trajectories_cost_and_its_penalty_lowers_it(
     assert costs[1] < 0.8 * costs[0]
 
 
-def test_force_mismatch_is_zero_at_the_target_and_has_the_right_gradient():
-    """A Gaussian target (beta -> the flow itself) has no mismatch; elsewhere the surrogate's slope is the true one."""
+def test_force_mismatch_is_zero_at_the_target_and_has_the_right_gradient(monkeypatch):
+    """No mismatch if the flow is its own target; elsewhere the surrogate's slope is the true one, to O(PROBE^2)."""
+    monkeypatch.setattr(objectives, "PROBE", 1e-3)
     target = HubbardStratonovich(square(3), 0.2)
     flow = build_flow(target, replace(SMALL_FLOW, steps=8), seed=1).double()
     generator = torch.Generator().manual_seed(2)
@@ -215,10 +216,10 @@ def test_force_mismatch_is_zero_at_the_target_and_has_the_right_gradient():
     for sign in (1, -1):
         with torch.no_grad():
             parameter += sign * 1e-5 * direction
-        values.append(float(force_mismatch(flow, target, field).sum()))
+        values.append(float(force_mismatch(flow, target, field).sum().detach()))
         with torch.no_grad():
             parameter -= sign * 1e-5 * direction
-    assert float((slope * direction).sum()) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-3)
+    assert float((slope * direction).sum()) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
 
 
 def test_force_matching_trains(tmp_path):
@@ -288,8 +289,6 @@ def test_the_bound_never_lies_for_flows_trained_to_exploit_the_integrator(tmp_pa
 
 
 def assert_honest(flow, target, generator):
-    from isingflow import estimators
-
     exact = target.free_energy(thermodynamics(target.lattice, target.beta).log_z)
     with torch.no_grad():
         latent = flow.noise(2048, generator)
@@ -303,8 +302,6 @@ def assert_honest(flow, target, generator):
 
 def test_some_exploiting_flows_do_beat_the_exact_answer_when_unchecked(tmp_path):
     """The test above would be empty if certification were never needed: here it is."""
-    from isingflow import estimators
-
     beaten = []
     for seed in range(4):
         config = small_config(
