@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -166,13 +167,16 @@ class RunConfig:
             InvalidInput: the data do not describe a run.
         """
         _check_entries("a run", data, cls)
-        if not isinstance(data["beta"], int | float) or not isinstance(data["seed"], int):
-            raise InvalidInput("not a run: beta must be a number and seed an integer")
+        beta, seed, preset = data["beta"], data["seed"], data["preset"]
+        if isinstance(beta, bool) or not isinstance(beta, int | float) or not math.isfinite(beta):
+            raise InvalidInput(f"not a run: beta is {beta!r}, expected a finite number")
+        if type(seed) is not int or not isinstance(preset, str):
+            raise InvalidInput(f"not a run: seed is {seed!r}, preset {preset!r}; expected an integer and a name")
         return cls(
             Lattice.from_dict(data["lattice"]),
-            float(data["beta"]),
-            str(data["preset"]),
-            data["seed"],
+            float(beta),
+            preset,
+            seed,
             _build(FlowConfig, "a flow", data["flow"]),
             _build(TrainingConfig, "a training", data["training"]),
         )
@@ -180,7 +184,8 @@ class RunConfig:
     def differences(self, other: RunConfig) -> list[str]:
         """What differs between two configurations, as "flow.hidden: 32 here, 48 there"."""
         here, there = _flatten(self.to_dict()), _flatten(other.to_dict())
-        return [f"{name}: {here[name]} here, {there[name]} there" for name in here if here[name] != there.get(name)]
+        names = [name for name in here | there if here.get(name) != there.get(name)]
+        return [f"{name}: {here.get(name, 'absent')} here, {there.get(name, 'absent')} there" for name in names]
 
 
 def _check_entries(what: str, data: Any, cls: type) -> None:

@@ -60,8 +60,9 @@ def lower_bound(log_weights: Tensor) -> Estimate:
     """
     log_weights = _checked(log_weights)
     weights = torch.softmax(log_weights, 0)
-    value = -(weights * log_weights).sum()
-    return Estimate(float(value), float((weights * (-log_weights - value)).square().sum().sqrt()))
+    excess = torch.where(weights > 0, -log_weights, 0.0)
+    value = (weights * excess).sum()
+    return Estimate(float(value), float((weights * (excess - value)).square().sum().sqrt()))
 
 
 def effective_sample_size(log_weights: Tensor) -> float:
@@ -89,19 +90,23 @@ def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers 
     """
     pool = pool or Workers(1)
     gradients = [m for m in flow.modules() if isinstance(m, GradientFlow)]
+    usual = [gradient.steps for gradient in gradients]
 
     @torch.no_grad()
     def excess() -> Tensor:
         return torch.cat(pool.map(lambda z: -log_weights(energy, *pushed(flow, z)), latent))
 
-    coarse = excess()
-    for gradient in gradients:
-        gradient.steps *= 2
+    training = flow.training
+    flow.eval()
     try:
+        coarse = excess()
+        for gradient in gradients:
+            gradient.steps *= 2
         fine = excess()
     finally:
-        for gradient in gradients:
-            gradient.steps //= 2
+        for gradient, steps in zip(gradients, usual, strict=True):
+            gradient.steps = steps
+        flow.train(training)
     return mean((coarse - fine).abs().nan_to_num(nan=math.inf))
 
 

@@ -226,5 +226,8 @@ def _draw(
 
 
 def _title(target: HubbardStratonovich) -> str:
-    critical = target.lattice.kind == "square" and target.beta == CRITICAL_BETA
-    return f"2D Ising, {target.lattice}, beta = {target.beta:.6f}" + (" (critical)" if critical else "")
+    lattice = target.lattice
+    uniform = lattice.kind == "square" and np.ndim(lattice.jx) == np.ndim(lattice.jy) == 0
+    critical = uniform and lattice.jx == lattice.jy == 1 and target.beta == CRITICAL_BETA
+    model = "Ising" if lattice.kind == "graph" else "2D Ising"
+    return f"{model}, {lattice}, beta = {target.beta:.6f}" + (" (critical)" if critical else "")

@@ -7,8 +7,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import torch
 from hypothesis import settings
 
-# The tests' tensors are small; more threads cost more than they give, and a fixed number keeps sums reproducible.
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# The tests' tensors are small; more threads cost more than they give. Tests of threads set their own number.
+torch.set_num_threads(1)
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)

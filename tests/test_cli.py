@@ -336,7 +336,7 @@ class TestTrain:
         [
             (["--size", "8"], "lattice.shape: [8, 8] here, [4, 4] there"),
             (["--beta", "0.3"], "beta: 0.3 here, 0.44068"),
-            (["--preset", "accurate"], "flow.hidden: 48 here, 32 there"),
+            (["--preset", "accurate"], "flow.oriented: 4 here, 3 there"),
             (["--steps", "6"], "training.iterations: 6 here, 5 there"),
             (["--seed", "1"], "seed: 1 here, 0 there"),
             (["--jx", "-1"], "lattice.jx: -1.0 here, 1.0 there"),

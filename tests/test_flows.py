@@ -537,15 +537,6 @@ def test_batches_change_nothing(name, batch):
     torch.testing.assert_close(part_log_prob, log_prob, rtol=1e-5, atol=1e-5)
 
 
-def test_batches_come_one_at_a_time():
-    flow = awake(FLOWS["square"]())
-    batches = list(flow.sample_batches(10, generator=generator(1), batch=4))
-    assert [len(x) for x, _ in batches] == [len(log_prob) for _, log_prob in batches] == [4, 4, 2]
-    together = flow.sample(10, generator=generator(1), batch=4)
-    for part, whole in enumerate(together):
-        assert torch.equal(torch.cat([batch[part] for batch in batches]), whole)
-
-
 @pytest.mark.parametrize(("n", "batch"), [(0, None), (-3, None), (5, 0), (5, -1)])
 def test_there_is_at_least_one_sample(n, batch):
     with pytest.raises(InvalidInput, match="expected at least 1"):
@@ -562,8 +553,7 @@ def test_samples_follow_the_global_seed_without_a_generator():
 
 def test_sampling_leaves_gradients_as_they_were():
     flow = awake(FLOWS["square"]())
-    batches = flow.sample_batches(4, generator=generator(), batch=2)
-    next(batches)
+    flow.sample(4, generator=generator(), batch=2)
     assert torch.is_grad_enabled()
     assert flow(flow.noise(1))[0].requires_grad
 

@@ -240,7 +240,7 @@ def test_devices_that_exist(gpus, name, count, device):
         ("cuda:0", 0, "device cuda:0: this machine has no CUDA device$"),
         ("cuda:1", 1, "device cuda:1: this machine has 1 CUDA device$"),
         ("cuda:7", 2, "device cuda:7: this machine has 2 CUDA devices$"),
-        ("cuda:99999999999999999999", 1, "this machine has 1 CUDA device$"),
+        ("cuda:99999999999999999999", 1, "expected auto, cpu, cuda or cuda:N$"),
     ],
 )
 def test_devices_that_do_not_exist(gpus, name, count, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -100,21 +100,12 @@ class Flow(nn.Module):
         Returns:
             x, shape (n, *shape), and ln p(x), float64, shape (n,).
         """
-        fields, log_probs = zip(*self.sample_batches(n, generator=generator, batch=batch), strict=True)
-        return torch.cat(fields), torch.cat(log_probs)
-
-    def sample_batches(
-        self, n: int, *, generator: torch.Generator | None = None, batch: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same samples as `sample`, a batch at a time."""
         if n < 1 or (batch is not None and batch < 1):
             raise InvalidInput(f"{n} samples in batches of {batch}: expected at least 1")
-        batch = batch or n
-        for start in range(0, n, batch):
-            z = self.noise(min(batch, n - start), generator)
-            with torch.no_grad():
-                x, logdet = self(z)
-            yield x, self.base_log_prob(z) - logdet
+        z = self.noise(n, generator)
+        with torch.no_grad():
+            fields, logdets = zip(*map(self, z.split(batch or n)), strict=True)
+        return torch.cat(fields), self.base_log_prob(z) - torch.cat(logdets)
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal z, shape (n, *shape), of the flow's dtype and device."""

@@ -8,6 +8,7 @@ the error is part of the answer and is measured, by integrating the same samples
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -61,7 +62,7 @@ class GradientFlow(Transform):
         super().__init__()
         if tableau not in TABLEAUX:
             raise InvalidInput(f"tableau {tableau!r}: expected one of {', '.join(TABLEAUX)}")
-        if not (time > 0 and steps >= 1 and 0 <= jitter < 1):
+        if not (0 < time < math.inf and steps >= 1 and 0 <= jitter < 1):
             raise InvalidInput(
                 f"time {time}, steps {steps}, jitter {jitter}: expected a positive time, a step, a jitter below 1"
             )
@@ -112,16 +113,21 @@ class GradientFlow(Transform):
             The transported x, of x's shape, and the log-determinant, float64, shape (n,); on request the transport
             cost.
         """
-        tableau = TABLEAUX[self.tableau]
-        intervals = list(pairwise(grid))
-        fields = self.potential.fields([(start + end) / 2 for start, end in intervals])
         state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (2 if with_cost else 1))
+        intervals = list(pairwise(grid))
+        if self.recompute and torch.is_grad_enabled():
+            for interval in intervals:
+                state = checkpoint(
+                    self._steps, [interval], state, with_cost, use_reentrant=False, preserve_rng_state=False
+                )
+            return state
+        return self._steps(intervals, state, with_cost)
+
+    def _steps(self, intervals: Sequence[tuple[float, float]], state: State, with_cost: bool) -> State:
+        fields = self.potential.fields([(start + end) / 2 for start, end in intervals])
         for field, (start, end) in zip(fields, intervals, strict=True):
-            arguments = (tableau, self._derivative(field, with_cost), state, start, end - start)
-            if self.recompute and torch.is_grad_enabled():
-                state = checkpoint(step, *arguments, use_reentrant=False, preserve_rng_state=False)
-            else:
-                state = step(*arguments)
+            derivative = self._derivative(field, with_cost)
+            state = step(TABLEAUX[self.tableau], derivative, state, start, end - start)
         return state
 
     def _derivative(self, field: Field, with_cost: bool) -> Derivative:

@@ -73,7 +73,7 @@ class SymmetricAverage(Potential):
 class SampledAverage(Potential):
     """phi(g x, t) with one group element g for each of `slots` equal intervals of time, the same for all samples.
 
-    Claims no symmetry beyond the potential's own: only the average over draws has more.
+    Claims Z2 at most: only the average over draws has more; a draw turns phi's own symmetries into conjugates.
     """
 
     def __init__(self, potential: Potential, group: Group, *, slots: int, generator: torch.Generator) -> None:
@@ -81,7 +81,7 @@ class SampledAverage(Potential):
         _check_shapes(potential, group)
         self.potential = potential
         self.shape = potential.shape
-        self.symmetry = potential.symmetry
+        self.symmetry = Group(potential.shape, flip=potential.symmetry.flip)
         self.group = group
         sites = group.sites
         self.register_buffer("permutations", torch.arange(sites).repeat(slots, 1))

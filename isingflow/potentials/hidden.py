@@ -146,7 +146,7 @@ class Layer:
     def forward(self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient, shape (features, columns), and Laplacian, shape (columns,); arguments as in `hidden_layer`."""
         if self._fused(u):
-            gradient, laplacian = torch.empty_like(u), u.new_empty(u.shape[1])
+            gradient, laplacian = u.new_empty(u.shape), u.new_empty(u.shape[1])
             fused.forward(*_arrays(u, v, b, a, gamma, gradient, laplacian))
             return gradient, laplacian
         elementwise = kernels(self.activation, self.compiled)
@@ -159,7 +159,7 @@ class Layer:
         """Cotangents of the inputs (u, v, b, a, gamma) from those of gradient and Laplacian."""
         u, v, b, a, gamma = inputs
         if self._fused(u):
-            results = tuple(torch.empty_like(tensor) for tensor in inputs)
+            results = tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
             fused.backward(*_arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous(), *results))
             return results
         elementwise = kernels(self.activation, self.compiled)

@@ -165,6 +165,8 @@ def _initial_kernels(orbits: Tensor, count: int, variances: Tensor, generator: t
     """
     labels = orbits.flatten()
     sizes = torch.bincount(labels)
+    if count == 0:
+        return torch.zeros(0, len(sizes))
     lengths = torch.tensor(orbits.shape)[:, None]
     displacement = torch.stack(torch.unravel_index(torch.arange(labels.numel()), orbits.shape))
     distance = torch.minimum(displacement, lengths - displacement).float().square().sum(0).sqrt()
