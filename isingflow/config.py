@@ -83,7 +83,7 @@ class Preset:
 PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6),
-        TrainingConfig(iterations=400, batch=32, learning_rate=1e-2, evaluation_samples=8192),
+        TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
