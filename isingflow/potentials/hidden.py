@@ -47,7 +47,7 @@ def lncosh_derivatives(p: Tensor, b: Tensor) -> Derivatives:
 def even_root_derivatives(p: Tensor, b: Tensor) -> Derivatives:
     """f = [r(p + b) + r(p - b)] / 2, r(s) = sqrt(1 + s^2): f', f'', f''', d f'/db, d f''/db.
 
-    r is a soft |s| like ln cosh, with no transcendental function: six times cheaper.
+    r is a soft |s| like ln cosh, with no transcendental function.
     """
     plus, minus = p + b, p - b
     inverse_plus, inverse_minus = torch.rsqrt(1 + plus * plus), torch.rsqrt(1 + minus * minus)
