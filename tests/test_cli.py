@@ -167,13 +167,13 @@ class TestBadInput:
         def fail(*args):
             raise error
 
-        monkeypatch.setattr(cli, "_lattice", fail)
+        monkeypatch.setattr(cli.exact, "lattice_from", fail)
         result = invoke("exact")
         assert result.exit_code == code
         assert result.stderr.startswith(message)
 
     def test_bugs_are_not_hidden(self, monkeypatch):
-        monkeypatch.setattr(cli, "_lattice", lambda *args: 1 / 0)
+        monkeypatch.setattr(cli.exact, "lattice_from", lambda *args: 1 / 0)
         assert isinstance(invoke("exact").exception, ZeroDivisionError)
 
 
@@ -378,7 +378,7 @@ def test_progress(monkeypatch, capsys, terminal):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     state = SimpleNamespace(iteration=0, iterations=2, bound=-1.234, effective_sample_size=0.5, remaining=61.0)
-    with cli._progress() as report:
+    with cli.train.progress_display() as report:
         for state.iteration, state.gap, state.integration_error in [(1, None, None), (2, 0.5, 0.001)]:
             report(state)
     lines = capsys.readouterr().err
@@ -388,7 +388,7 @@ def test_progress(monkeypatch, capsys, terminal):
 
 class TestStopRequest:
     def test_first_asks_second_interrupts(self):
-        stop = cli.StopRequest()
+        stop = cli.train.StopRequest()
         earlier = signal.getsignal(signal.SIGTERM)
         with stop.listening():
             assert not stop.requested()

@@ -1,0 +1,37 @@
+"""The command line: parse, call, print. Anything that it can do, Python can.
+
+Results go to standard output, one JSON document with `--json`; notes and progress go to standard error. A request that
+cannot be met is one line, `isingflow: error: ...`, and exit code 2. Commands import what they need when they run, so
+that `--help` does not wait for torch.
+
+A command is one module of this package, and one line in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from isingflow.cli.output import Commands
+
+COMMANDS = (
+    "exact",
+    "train",
+    "evaluate",
+    "sample",
+    "plot",
+)
+"""Modules of this package; what each adds to the command line is its `command`."""
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Free energies of Ising magnets by normalizing flows: certified bounds beside the exact answer."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for name in COMMANDS:
+    main.add_command(import_module(f"isingflow.cli.{name}").command)

@@ -1,0 +1,67 @@
+"""What commands answer: a document or its text, notes, and one line for every request that cannot be met."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from isingflow.errors import IsingflowError
+
+INTERRUPT_CODE = 128 + signal.SIGINT
+
+
+def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+    """Print `document` as JSON, or else what `text` makes of it."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else text())
+
+
+def show_notes(quiet: bool) -> None:
+    """Show log messages on standard error; if `quiet`, only warnings."""
+    logger = logging.getLogger("isingflow")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not any(isinstance(handler, Notes) for handler in logger.handlers):
+        logger.addHandler(Notes())
+
+
+class Notes(logging.Handler):
+    """Log messages as plain lines on what is standard error at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+class Commands(click.Group):
+    """A group of commands whose errors are one line on standard error and exit code 2."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        options |= {"standalone_mode": False, "prog_name": "isingflow"}
+        try:
+            code = super().main(*args, **options)
+        except IsingflowError as error:
+            code = _fail(str(error))
+        except click.ClickException as error:
+            code = _fail(error.format_message())
+        except (KeyboardInterrupt, click.Abort):
+            print("isingflow: interrupted", file=sys.stderr)
+            code = INTERRUPT_CODE
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            code = _fail("out of memory: a smaller lattice, batch or preset may fit")
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    print(f"isingflow: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

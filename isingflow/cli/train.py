@@ -1,0 +1,261 @@
+"""`isingflow train`: a new run or one to resume, its progress, and the signals that stop it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isingflow.cli.options import (
+    DEVICE,
+    JSON,
+    MAGNET,
+    Number,
+    Size,
+    Whole,
+    beta_from,
+    device_from,
+    lattice_from,
+    seed_option,
+    size_option,
+)
+from isingflow.cli.output import print_result, show_notes
+from isingflow.errors import InvalidInput, RunFolderError
+
+if TYPE_CHECKING:
+    from isingflow.config import RunConfig
+    from isingflow.runs import RunFolder
+    from isingflow.training import Progress
+
+MOST_SITES = 2**18
+PROGRESS_SECONDS = 10.0
+
+
+@click.command("train")
+@size_option(Size(sites=MOST_SITES))
+@MAGNET
+@click.option("--preset", metavar="NAME", help="quick (the default), accurate, or paper: the published configuration.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="RUN", help="The run folder; runs/NNN by default.")
+@click.option("--time-limit", type=Number(positive=True), metavar="S", help="Stop training after this many seconds.")
+@click.option("--steps", type=Whole(1, 10**9), metavar="N", help="Number of training iterations.")
+@click.option("--resume", is_flag=True, help="Continue the run in --output, as if it had not been interrupted.")
+@seed_option(default=None)
+@DEVICE
+@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@JSON
+@click.pass_context
+def command(
+    ctx: click.Context,
+    output: Path | None,
+    time_limit: float | None,
+    resume: bool,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a flow, evaluate it and draw its figures.
+
+    Without options: 16x16, critical, preset quick, in a new numbered folder under runs/. Ctrl-C and SIGTERM save a
+    checkpoint, print the command that resumes, and exit.
+    """
+    if resume and output is None:
+        raise InvalidInput("--resume: which run? give its folder with --output RUN")
+    show_notes(quiet or as_json)
+    from isingflow.runs import RunFolder
+
+    if resume:
+        run = RunFolder.open(output)
+        _check_unchanged(run, options)
+        report = _finished_report(run)
+        if report is not None:
+            document = {"run": str(run.path), "outcome": "finished", **report}
+            print_result(
+                document, as_json, lambda: f"{run.path} is finished already; its report:\n{_report_lines(report)}"
+            )
+            return
+        where = device_from(device)
+    else:
+        config = _new_config(options)
+        where = device_from(device)
+        _check_possible(config)
+        run = RunFolder.create(output, config)
+
+    from isingflow import plots
+    from isingflow.evaluation import evaluate
+    from isingflow.training import Outcome, train
+
+    logging.getLogger(__name__).info("run folder %s", run.path)
+    stop = StopRequest()
+    with stop.listening(), nullcontext(None) if quiet or as_json else progress_display() as report_progress:
+        outcome = train(
+            run, device=where, time_limit=time_limit, report_progress=report_progress, should_stop=stop.requested
+        )
+    if outcome is Outcome.INTERRUPTED:
+        resuming = _resume_command(run, device, time_limit)
+        print(f"interrupted and saved; to continue:\n  {resuming}", file=sys.stderr)
+        ctx.exit(128 + (stop.signal or signal.SIGINT))
+    evaluation = evaluate(run, samples=run.config.training.evaluation_samples, device=where)
+    run.save_report(evaluation.as_dict())
+    if not as_json:
+        click.echo(evaluation.table())
+    figures = plots.plot_run(run, evaluation.samples)
+    document = {"run": str(run.path), "outcome": outcome.value, **evaluation.as_dict()}
+    print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
+
+
+def _new_config(options: dict[str, Any]) -> RunConfig:
+    from isingflow.config import RunConfig
+
+    preset, seed = options["preset"] or "quick", options["seed"] or 0
+    lattice, beta = lattice_from(options["size"], options), beta_from(options)
+    return RunConfig.from_preset(preset, lattice, beta, seed=seed, iterations=options["steps"])
+
+
+def _check_possible(config: RunConfig) -> None:
+    """Build the flow once before anything is written: what is impossible is said now."""
+    from isingflow.hubbard_stratonovich import HubbardStratonovich
+    from isingflow.model import build_flow
+
+    build_flow(HubbardStratonovich(config.lattice, config.beta), config.flow, seed=config.seed)
+
+
+def _check_unchanged(run: RunFolder, options: dict[str, Any]) -> None:
+    """Options given to --resume must be the run's own."""
+    from isingflow.config import RunConfig
+
+    config = run.config
+    lattice, beta = config.lattice, config.beta
+    if any(options[name] is not None for name in ("size", "jx", "jy", "boundary")):
+        if lattice.kind != "square":
+            raise RunFolderError(f"--resume: {run.path} holds a {lattice}; leave --size, --jx, --jy, --boundary out")
+        lattice = lattice_from(options["size"], options, lattice)
+    if options["critical"] or options["beta"] is not None or options["temperature"] is not None:
+        beta = beta_from(options)
+    seed = config.seed if options["seed"] is None else options["seed"]
+    iterations = options["steps"] or config.training.iterations
+    wanted = replace(
+        config, lattice=lattice, beta=beta, seed=seed, training=replace(config.training, iterations=iterations)
+    )
+    if options["preset"] is not None:
+        wanted = RunConfig.from_preset(options["preset"], lattice, beta, seed=seed, iterations=iterations)
+    differences = wanted.differences(config)
+    if differences:
+        raise RunFolderError(f"--resume: not the run in {run.path}: {'; '.join(differences)}")
+
+
+def _finished_report(run: RunFolder) -> dict[str, Any] | None:
+    """The report of a run that has nothing left to do."""
+    report = run.report()
+    if report is None or not run.has_checkpoint or not run.load_checkpoint()[1].get("finished"):
+        return None
+    return report
+
+
+def _report_lines(report: dict[str, Any]) -> str:
+    from isingflow.estimate import Estimate
+
+    shown = {key: Estimate(**v) if isinstance(v, dict) else v for key, v in report.items() if v is not None}
+    return "\n".join(f"  {key.replace('_', ' '):<28}{value}" for key, value in shown.items())
+
+
+def _resume_command(run: RunFolder, device: str, time_limit: float | None) -> str:
+    words = ["isingflow", "train", "--resume", "--output", str(run.path)]
+    words += [] if device == "auto" else ["--device", device]
+    words += [] if time_limit is None else ["--time-limit", f"{time_limit:g}"]
+    return shlex.join(words)
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into KeyboardInterrupt.
+
+    Attributes:
+        signal: the number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen within this context; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextmanager
+def progress_display() -> Iterator[Callable[[Progress], None]]:
+    """A bar on standard error if that is a terminal, else a line every ten seconds."""
+    if not sys.stderr.isatty():
+        yield PlainProgress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Display
+
+    columns = TextColumn("{task.fields[count]}"), BarColumn(20), TextColumn("{task.description}")
+    with Display(*columns, console=Console(stderr=True)) as display:
+        task = display.add_task("preparing", total=None, count="")
+
+        def show(progress: Progress) -> None:
+            display.update(
+                task,
+                total=progress.iterations,
+                completed=progress.iteration,
+                count=f"{progress.iteration}/{progress.iterations}",
+                description=_progress_text(progress),
+            )
+
+        yield show
+
+
+class PlainProgress:
+    """Prints the progress of a training as lines, one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now >= self._due or progress.iteration == progress.iterations:
+            self._due = now + PROGRESS_SECONDS
+            where = f"{progress.iteration}/{progress.iterations}"
+            print(f"{where}  {_progress_text(progress)}", file=sys.stderr, flush=True)
+
+
+def _progress_text(progress: Progress) -> str:
+    parts = [f"bound {progress.bound:.2f}"]
+    if progress.gap is not None:
+        parts.append(f"gap {progress.gap:.2f} nats")
+    parts.append(f"sample size {100 * progress.effective_sample_size:.0f} %")
+    if progress.integration_error is not None:
+        parts.append(f"error {progress.integration_error:.1g}")
+    minutes, seconds = divmod(round(progress.remaining), 60)
+    return "  ".join([*parts, f"{minutes}:{seconds:02d} left"])
