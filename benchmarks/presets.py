@@ -52,6 +52,12 @@ def _running_gap(metrics: Path) -> float:
     return statistics.mean(gaps) if len(gaps) == WINDOW and None not in gaps else float("inf")
 
 
+def losses(metrics: Path, sites: int) -> dict[str, float]:
+    """The loss per site, a mean over 20 iterations, at the iterations for which the published log is quoted."""
+    values = [json.loads(line)["loss"] / sites for line in metrics.read_text().splitlines()]
+    return {str(end): statistics.mean(values[end - 20 : end]) for end in (500, 1000, 2000) if end <= len(values)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="quick")
@@ -72,6 +78,7 @@ def main() -> None:
                 command += ["--time-limit", str(arguments.time_limit)]
             run = {"seed": seed, **timed_run(command, folder)}
             run.pop("run")
+            run["loss_per_site"] = losses(folder / "metrics.jsonl", run["sites"])
             runs.append(run)
             summary = (
                 f"seed {seed}: {run['wall_seconds']:.0f} s, gap {run['gap_nats']['value']:.3f} nats, "

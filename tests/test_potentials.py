@@ -590,7 +590,7 @@ def test_features_start_at_order_one(lattice):
 def test_dense_features_start_at_order_one(activation):
     potential = dense((8, 8), activation, hidden=64)
     p = randn(500, 64).float() @ potential.weight.detach().T
-    assert 0.9 < float(p.std()) < 1.1
+    assert 0.9 < math.sqrt(3) * float(p.std()) < 1.1
 
 
 @lattice_potentials

@@ -10,6 +10,7 @@ and Wang 2018) costs one, and is symmetric on average only. The draws belong to 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -82,7 +83,8 @@ class SampledAverage(Potential):
         self.potential = potential
         self.shape = potential.shape
         self.symmetry = Group(potential.shape, flip=potential.symmetry.flip)
-        self.group = group
+        # An even potential is the same for g and -g.
+        self.group = replace(group, flip=group.flip and not potential.symmetry.flip)
         sites = group.sites
         self.register_buffer("permutations", torch.arange(sites).repeat(slots, 1))
         self.register_buffer("inverses", torch.arange(sites).repeat(slots, 1))
@@ -101,8 +103,7 @@ class SampledAverage(Potential):
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(g x, t) with the element g of the interval in which t lies, shape (n,)."""
-        slot = self._slot(t)
-        return self.potential.value(_act(x, self.permutations[slot], self.signs[slot]), t)
+        return self.potential.value(self._move(x, self._slot(t)), t)
 
     def bind(self) -> Field:
         """Gradient and Laplacian with the element of the interval in which t lies."""
@@ -119,10 +120,16 @@ class SampledAverage(Potential):
 
     def _transformed(self, inner: Field, slot: int) -> Field:
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-            gradient, laplacian = inner(_act(x, self.permutations[slot], self.signs[slot]), t)
-            return _act(gradient, self.inverses[slot], self.signs[slot]), laplacian
+            gradient, laplacian = inner(self._move(x, slot), t)
+            return self._move(gradient, slot, inverse=True), laplacian
 
         return field
+
+    def _move(self, x: Tensor, slot: int, *, inverse: bool = False) -> Tensor:
+        """g x or g^-1 x with the element g of a slot."""
+        pair = self.permutations[slot], self.inverses[slot]
+        image = _Permutation.apply(x.flatten(1), *(reversed(pair) if inverse else pair)).view(x.shape)
+        return image * self.signs[slot] if self.group.flip else image
 
 
 def group_average(
@@ -161,8 +168,17 @@ def group_average(
     raise InvalidInput(f"mode {mode!r}: expected exact or sampled")
 
 
-def _act(x: Tensor, permutation: Tensor, sign: Tensor) -> Tensor:
-    return (x.flatten(1)[:, permutation] * sign.to(x)).view(x.shape)
+class _Permutation(torch.autograd.Function):
+    """x[:, permutation], whose adjoint is the inverse permutation: a gather both ways, where autograd would scatter."""
+
+    @staticmethod
+    def forward(ctx, x, permutation, inverse):
+        ctx.save_for_backward(inverse, permutation)
+        return x.index_select(1, permutation)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return _Permutation.apply(cotangent, *ctx.saved_tensors), None, None
 
 
 def _check_shapes(potential: Potential, group: Group) -> None:

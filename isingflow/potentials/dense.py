@@ -27,7 +27,8 @@ class DensePotential(Potential):
         shape: shape of one field; N is its number of entries.
         hidden: number of hidden units.
         activation: "lncosh" (no bias: even in x) or "softplus" (with bias).
-        generator: source of the initial weights: w_h ~ Normal(0, 1/N) per entry, a_h ~ Normal(0, 0.01 / hidden).
+        generator: source of the initial weights: entries of w_h uniform within +-1/sqrt(N), a_h within
+            +-1/sqrt(hidden), as in the paper's implementation.
 
     Example:
         >>> potential = DensePotential((4, 4), hidden=8, generator=torch.Generator().manual_seed(0))
@@ -48,8 +49,8 @@ class DensePotential(Potential):
         self.activation = activation
         self.symmetry = Group(self.shape, flip=activation == "lncosh")
         sites = math.prod(shape)
-        self.weight = nn.Parameter(torch.randn(hidden, sites, generator=generator) / math.sqrt(sites))
-        self.amplitude = nn.Parameter(0.1 * torch.randn(hidden, generator=generator) / math.sqrt(hidden))
+        self.weight = nn.Parameter(_uniform((hidden, sites), generator) / math.sqrt(sites))
+        self.amplitude = nn.Parameter(_uniform((hidden,), generator) / math.sqrt(hidden))
         if activation == "lncosh":
             self.register_buffer("bias", torch.zeros(hidden), persistent=False)
         else:
@@ -70,3 +71,7 @@ class DensePotential(Potential):
             return gradient.T.reshape(x.shape), laplacian
 
         return field
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return 2 * torch.rand(shape, generator=generator) - 1

@@ -115,15 +115,20 @@ def kernels(activation: str, compiled: bool) -> Kernels:
 
     def forward(p: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         first, second, *_ = derivatives(p, b)
-        return a * first, (a * gamma * second).sum(0)
+        return a * first, (a * gamma)[:, 0] @ second
 
     def backward(p: Tensor, e: Tensor, l: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
         first, second, third, first_by_bias, second_by_bias = derivatives(p, b)
-        by_p = a * (e * second + l * gamma * third)
-        by_a = (e * first + l * gamma * second).sum(1)
-        by_b = (a * (e * first_by_bias + l * gamma * second_by_bias)).sum(1)
-        by_gamma = (a * l * second).sum(1)
-        return by_p, a * first, by_a, by_b, by_gamma
+        by_second = gamma * l
+        by_p = a * torch.addcmul(e * second, by_second, third)
+        weighted_second = second @ l
+        by_a = (e * first).sum(1) + gamma[:, 0] * weighted_second
+        # b enters next to p alone, unless f is made even.
+        if first_by_bias is second:
+            by_b = by_p.sum(1)
+        else:
+            by_b = (a * torch.addcmul(e * first_by_bias, by_second, second_by_bias)).sum(1)
+        return by_p, a * first, by_a, by_b, a[:, 0] * weighted_second
 
     if compiled:
         return Kernels(torch.compile(forward, dynamic=False), torch.compile(backward, dynamic=False))
@@ -143,18 +148,24 @@ class Layer:
     activation: str
     compiled: bool = False
 
-    def forward(self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient, shape (features, columns), and Laplacian, shape (columns,); arguments as in `hidden_layer`."""
+    def forward(
+        self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, p: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient, shape (features, columns), and Laplacian, shape (columns,); arguments as in `hidden_layer`.
+
+        p = v @ u may be given if it is at hand, here and in `backward`.
+        """
         if self._fused(u):
             gradient, laplacian = u.new_empty(u.shape), u.new_empty(u.shape[1])
             fused.forward(*_arrays(u, v, b, a, gamma, gradient, laplacian))
             return gradient, laplacian
         elementwise = kernels(self.activation, self.compiled)
-        weighted, laplacian = elementwise.forward(v @ u, b[:, None], a[:, None], gamma[:, None])
+        p = v @ u if p is None else p
+        weighted, laplacian = elementwise.forward(p, b[:, None], a[:, None], gamma[:, None])
         return v.T @ weighted, laplacian
 
     def backward(
-        self, inputs: Sequence[Tensor], by_gradient: Tensor, by_laplacian: Tensor
+        self, inputs: Sequence[Tensor], by_gradient: Tensor, by_laplacian: Tensor, p: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Cotangents of the inputs (u, v, b, a, gamma) from those of gradient and Laplacian."""
         u, v, b, a, gamma = inputs
@@ -163,9 +174,15 @@ class Layer:
             fused.backward(*_arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous(), *results))
             return results
         elementwise = kernels(self.activation, self.compiled)
+        p = v @ u if p is None else p
         columns = (b[:, None], a[:, None], gamma[:, None])
-        by_p, weighted, by_a, by_b, by_gamma = elementwise.backward(v @ u, v @ by_gradient, by_laplacian, *columns)
-        return v.T @ by_p, weighted @ by_gradient.T + by_p @ u.T, by_b, by_a, by_gamma
+        by_p, weighted, by_a, by_b, by_gamma = elementwise.backward(p, v @ by_gradient, by_laplacian, *columns)
+        by_v = torch.addmm(weighted @ by_gradient.T, by_p, u.T)
+        return v.T @ by_p, by_v, by_b, by_a, by_gamma
+
+    def project(self, u: Tensor, v: Tensor) -> Tensor | None:
+        """p = v @ u, for `forward` and `backward`; None where a fused kernel never forms it."""
+        return None if self._fused(u) else v @ u
 
     def _fused(self, u: Tensor) -> bool:
         return self.activation == "even-root" and u.device.type == "cpu"
@@ -174,14 +191,16 @@ class Layer:
 class _HiddenLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, v, b, a, gamma, layer):
-        ctx.save_for_backward(u, v, b, a, gamma)
+        p = layer.project(u, v)
+        ctx.save_for_backward(u, v, b, a, gamma, p)
         ctx.layer = layer
-        return layer.forward(u, v, b, a, gamma)
+        return layer.forward(u, v, b, a, gamma, p)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
-        return *ctx.layer.backward(ctx.saved_tensors, by_gradient, by_laplacian), None
+        *inputs, p = ctx.saved_tensors
+        return *ctx.layer.backward(inputs, by_gradient, by_laplacian, p), None
 
 
 def hidden_layer(u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
