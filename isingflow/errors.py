@@ -33,5 +33,9 @@ class CheckpointError(RunFolderError):
     """A checkpoint is missing, truncated, foreign or does not fit the run's configuration."""
 
 
+class FileError(IsingflowError):
+    """A file of samples or chains cannot be read or written."""
+
+
 class TrainingDiverged(IsingflowError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""

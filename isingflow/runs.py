@@ -19,7 +19,6 @@ import io
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from isingflow.config import RunConfig
 from isingflow.errors import CheckpointError, RunFolderError
+from isingflow.files import write_atomically
 
 RUNS = Path("runs")
 """Where runs without a name get their numbered folders, relative to the working directory."""
@@ -249,40 +249,6 @@ class RunFolder:
         except OSError as error:
             there = f"; the {path.name} that was there is intact" if path.exists() else ""
             raise RunFolderError(f"cannot write {path}: {_reason(error)}{there}") from error
-
-
-def write_atomically(path: Path, content: bytes, *, previous: Path | None = None) -> None:
-    """Write a file in one step: readers see the old content or the new, also after a crash.
-
-    Args:
-        path: the file.
-        content: all of it.
-        previous: where to keep the file that was there, if any.
-
-    Raises:
-        OSError: it could not be written; the old file is intact and nothing is left beside it.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            _keep(path, previous)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _keep(path: Path, previous: Path) -> None:
-    """Make `previous` this file too, without taking it from its place where the file system has hard links."""
-    previous.unlink(missing_ok=True)
-    try:
-        os.link(path, previous)
-    except OSError:
-        os.replace(path, previous)
 
 
 def _new_folder(path: Path) -> Path:

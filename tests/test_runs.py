@@ -13,8 +13,9 @@ import torch
 from isingflow import runs
 from isingflow.config import RunConfig
 from isingflow.errors import CheckpointError, RunFolderError
+from isingflow.files import write_atomically
 from isingflow.lattice import edwards_anderson, square
-from isingflow.runs import RunFolder, write_atomically
+from isingflow.runs import RunFolder
 
 CONFIG = RunConfig.from_preset("quick", square(4, 6, jy=0.5), 0.4, seed=3)
 

@@ -1,0 +1,178 @@
+"""Files that are never half written: atomic replacement, arrays in .npz files, and arrays too large for memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from isingflow.errors import FileError
+
+SPARE_BYTES = 2**24
+"""Disk space to leave free."""
+
+
+def write_atomically(path: Path, content: bytes, *, previous: Path | None = None) -> None:
+    """Write a file in one step: readers see the old content or the new, also after a crash.
+
+    Args:
+        path: the file.
+        content: all of it.
+        previous: where to keep the file that was there, if any.
+
+    Raises:
+        OSError: it could not be written; the old file is intact and nothing is left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Make `previous` this file too, without taking it from its place where the file system has hard links."""
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:
+        os.replace(path, previous)
+
+
+def read_arrays(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file by name. Nothing in it is ever unpickled.
+
+    Raises:
+        FileError: there is no such file, it is damaged or of another kind, or an array is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in required if name not in file]
+            if missing:
+                raise FileError(f"{path}: the array {missing[0]} is missing; found: {', '.join(file) or 'none'}")
+            return dict(file)
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise FileError(f"{path}: not a readable .npz file ({reason or type(error).__name__})") from None
+
+
+class ArrayWriter:
+    """A .npz file of arrays that need not fit in memory: rows are appended to all of them, block by block.
+
+    A context manager. The file appears when the block ends without an exception; until then, rows wait in a hidden
+    folder beside it, which disappears in any case. Twice the size of the arrays must be free.
+
+    Args:
+        path: the file.
+        rows: number of rows to come.
+        columns: dtype and shape of a row of every array.
+        constants: further arrays.
+
+    Raises:
+        FileError: the disk is too small or the file cannot be written; also from `append` and at the end.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     columns = {"x": (np.dtype(np.int8), (2,))}
+        ...     with ArrayWriter(Path(folder) / "a.npz", 4, columns, beta=np.float64(1)) as writer:
+        ...         writer.append(x=np.zeros((3, 2)))
+        ...         writer.append(x=np.ones((1, 2)))
+        ...     read_arrays(Path(folder) / "a.npz", ["x", "beta"])["x"].tolist()
+        [[0, 0], [0, 0], [0, 0], [1, 1]]
+    """
+
+    def __init__(
+        self, path: Path, rows: int, columns: Mapping[str, tuple[np.dtype, tuple[int, ...]]], **constants: np.ndarray
+    ) -> None:
+        self.path = path
+        self.rows = rows
+        self.columns = columns
+        self.constants = constants
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        size = self.rows * sum(dtype.itemsize * math.prod(shape) for dtype, shape in self.columns.values())
+        try:
+            free = shutil.disk_usage(self.path.parent).free - SPARE_BYTES
+            if 2 * size > free:
+                raise FileError(
+                    f"{self.path}: {self.rows} rows need {2 * size / 1e9:.3g} GB while they are written, "
+                    f"{max(free, 0) / 1e9:.3g} GB are free; at most {max(self.rows * free // (2 * size), 0)} rows fit"
+                )
+            self._folder = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
+            self._open = ExitStack()
+            self._files = {name: self._begin(name, dtype, shape) for name, (dtype, shape) in self.columns.items()}
+        except OSError as error:
+            raise self._failed(error) from None
+        return self
+
+    def append(self, **blocks: np.ndarray) -> None:
+        """Add rows to every array, shape (rows of this block, *shape)."""
+        for name, (dtype, shape) in self.columns.items():
+            block = np.ascontiguousarray(blocks[name], dtype)
+            if block.shape[1:] != shape:
+                raise ValueError(f"rows of {name} have shape {block.shape[1:]}, expected {shape}")
+            try:
+                self._files[name].write(block.data)
+            except OSError as error:
+                raise self._failed(error) from None
+        self._written += len(block)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._assemble()
+        except OSError as failure:
+            raise self._failed(failure) from None
+        finally:
+            self._open.close()
+            self._folder.cleanup()
+
+    def _assemble(self) -> None:
+        if self._written != self.rows:
+            raise ValueError(f"{self._written} of {self.rows} rows were written")
+        for name, value in self.constants.items():
+            np.save(self._file(name), value)
+        self._open.close()
+        whole = Path(self._folder.name) / "whole"
+        with zipfile.ZipFile(whole, "w", allowZip64=True) as archive:
+            for name in [*self.columns, *self.constants]:
+                archive.write(self._file(name), f"{name}.npy")
+        with open(whole, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(whole, self.path)
+
+    def _begin(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> BinaryIO:
+        file = self._open.enter_context(open(self._file(name), "wb"))
+        description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        header = {"descr": description, "fortran_order": False, "shape": (self.rows, *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file
+
+    def _file(self, name: str) -> Path:
+        return Path(self._folder.name) / f"{name}.npy"
+
+    def _failed(self, error: OSError) -> FileError:
+        return FileError(f"cannot write {self.path}: {error.strerror or error}")
