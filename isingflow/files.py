@@ -165,7 +165,7 @@ class ArrayWriter:
         os.replace(whole, self.path)
 
     def _begin(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> BinaryIO:
-        file = self._open.enter_context(open(self._file(name), "wb"))
+        file = self._open.enter_context(self._file(name).open("wb"))
         description = np.lib.format.dtype_to_descr(np.dtype(dtype))
         header = {"descr": description, "fortran_order": False, "shape": (self.rows, *shape)}
         np.lib.format.write_array_header_1_0(file, header)

@@ -202,7 +202,7 @@ class TestCheckpoint:
         assert run.load_checkpoint()[1]["iteration"] == 2
 
     def test_without_hard_links(self, run, monkeypatch):
-        monkeypatch.setattr(runs.os, "link", fail_with(errno.EPERM))
+        monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
         for iteration in range(3):
             checkpoint(run, iteration)
         assert run.load_checkpoint()[1]["iteration"] == 2
@@ -223,7 +223,7 @@ class TestCheckpoint:
         checkpoint(run, 2)
         names = set(contents(run.path))
         with monkeypatch.context() as patch:
-            patch.setattr(runs.os, call, fail_with(errno.ENOSPC))
+            patch.setattr(os, call, fail_with(errno.ENOSPC))
             with pytest.raises(RunFolderError, match=r"cannot write .*: No space left on device; .* intact"):
                 checkpoint(run, 3)
         assert set(contents(run.path)) == names
@@ -238,7 +238,7 @@ class TestCheckpoint:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(runs.os, call, kill)
+            patch.setattr(os, call, kill)
             with pytest.raises(KeyboardInterrupt):
                 checkpoint(run, 2)
         assert run.load_checkpoint()[1]["iteration"] == 1
@@ -364,7 +364,7 @@ class TestReportAndSnapshots:
 def test_writing_atomically(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    monkeypatch.setattr(runs.os, "fsync", fail_with(errno.ENOSPC))
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"new")
     assert contents(tmp_path) == {"file": b"old"}
