@@ -53,6 +53,10 @@ class SpectralBasis(nn.Module):
         """
         raise NotImplementedError
 
+    def power(self, field: Tensor) -> Tensor:
+        """Squared coefficients of fields in this basis, shape (..., *values_shape); they add up to |x|^2."""
+        raise NotImplementedError
+
     def trace(self, values: Tensor) -> Tensor:
         """Trace of the matrix with these eigenvalues: shape (...,)."""
         return values.flatten(-len(self.values_shape)).sum(-1)
@@ -80,6 +84,9 @@ class FourierBasis(SpectralBasis):
         half = values[..., : self.shape[1] // 2 + 1].to(field)
         return torch.fft.irfft2(torch.fft.rfft2(field) * half, s=self.shape)
 
+    def power(self, field: Tensor) -> Tensor:
+        return torch.fft.fft2(field, norm="ortho").abs().square()
+
 
 class EigenBasis(SpectralBasis):
     """Any orthonormal basis, given as the columns of an (N, N) matrix; values have shape (..., N)."""
@@ -94,6 +101,9 @@ class EigenBasis(SpectralBasis):
         vectors = self.vectors.to(field)
         coefficients = field.flatten(-len(self.shape)) @ vectors * values.to(field)
         return (coefficients @ vectors.T).unflatten(-1, self.shape)
+
+    def power(self, field: Tensor) -> Tensor:
+        return (field.flatten(-len(self.shape)) @ self.vectors.to(field)).square()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""Samples of the Ising model: Markov chains of spins, of fields, and of fields through a flow."""
+
+from isingflow.sampling.chains import Chains, Sampler, State, run_chains
+from isingflow.sampling.hmc import HamiltonianMonteCarlo, latent, physical
+from isingflow.sampling.metropolis import BlockGibbs, FlowMetropolis
+from isingflow.sampling.monte_carlo import SAMPLERS, SpinChains, simulate, stream
+
+__all__ = [
+    "SAMPLERS",
+    "BlockGibbs",
+    "Chains",
+    "FlowMetropolis",
+    "HamiltonianMonteCarlo",
+    "Sampler",
+    "SpinChains",
+    "State",
+    "latent",
+    "physical",
+    "run_chains",
+    "simulate",
+    "stream",
+]

@@ -1,0 +1,80 @@
+"""Metropolis with the flow as independent proposal, and block Gibbs sampling between spins and field.
+
+A flow proposes x' from its own density p, whatever x was; with w = -E - ln p the proposal is accepted with probability
+min(1, exp(w' - w)) (Hastings 1970): exact samples of the target from any flow, independent where it is good. The Gibbs
+sampler needs no flow: it draws s from p(s | x) and x from p(x | s) in turn, both exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isingflow.estimators import log_weights, pushed
+from isingflow.flows import Flow
+from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.parallel import Workers
+from isingflow.sampling.chains import Sampler, State
+
+
+@dataclass(frozen=True)
+class WeightedState(State):
+    """Samples of a flow and their log-weights w, float64, shape (n,)."""
+
+    log_weight: Tensor
+
+
+class FlowMetropolis(Sampler):
+    """The independence sampler: proposals x = flow(z), z standard normal.
+
+    Args:
+        flow: the proposal density.
+        target: E.
+        pool: threads to share the chains.
+    """
+
+    def __init__(self, flow: Flow, target: HubbardStratonovich, *, pool: Workers | None = None) -> None:
+        self.flow = flow
+        self.target = target
+        self.shape = flow.shape
+        self.dtype = next(flow.parameters()).dtype
+        self.pool = pool or Workers(1)
+
+    @torch.no_grad()
+    def start(self, position: Tensor) -> WeightedState:
+        """The chains at the images of given z, shape (n, *shape)."""
+
+        def push(latent: Tensor) -> tuple[Tensor, Tensor]:
+            field, log_prob = pushed(self.flow, latent)
+            return field, log_weights(self.target.energy, field, log_prob)
+
+        position = position.to(self.dtype)
+        return WeightedState(position, *map(torch.cat, zip(*self.pool.map(push, position), strict=True)))
+
+    def step(self, state: WeightedState, generator: torch.Generator) -> tuple[WeightedState, Tensor]:
+        """One proposal to every chain: the new state, and the acceptance probabilities, float64, shape (n,)."""
+        proposal = self.start(self.flow.noise(len(state.position), generator))
+        acceptance = torch.exp((proposal.log_weight - state.log_weight).clamp(max=0)).nan_to_num(0.0)
+        uniform = torch.rand(acceptance.shape, dtype=torch.float64, device=acceptance.device, generator=generator)
+        return state.moved(uniform < acceptance, proposal), acceptance
+
+
+class BlockGibbs(Sampler):
+    """Alternating exact draws of s given x and of x given s; the position is the field itself."""
+
+    def __init__(self, target: HubbardStratonovich) -> None:
+        self.target = target
+        self.shape = target.shape
+        self.dtype = torch.float32
+
+    def start(self, position: Tensor) -> State:
+        """The chains at given fields, shape (n, *shape)."""
+        return State(position, position)
+
+    def step(self, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
+        """New spins, then a new field, in every chain; always accepted."""
+        spins = self.target.sample_spins(state.field, generator)
+        field = self.target.sample_field(spins.to(state.field.dtype), generator)
+        return State(field, field), torch.ones(len(field), dtype=torch.float64, device=field.device)
