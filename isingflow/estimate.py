@@ -61,6 +61,6 @@ class Estimate:
             leading += 1
         return min(max(1 - leading, 0), 12)
 
-    def as_dict(self) -> dict[str, float]:
-        """The JSON form {"value", "stderr"}."""
-        return {"value": self.value, "stderr": self.stderr}
+    def as_dict(self) -> dict[str, float | None]:
+        """The JSON form {"value", "stderr"}; null for what is not finite."""
+        return {name: x if math.isfinite(x) else None for name, x in vars(self).items()}

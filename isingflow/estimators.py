@@ -1,10 +1,14 @@
-"""Free energies from samples of a flow with known probabilities, each with its standard error.
+"""Free energies from samples of a flow p with known probabilities, and of the target, each with its standard error.
 
-With f_i = ln p(x_i) + E(x_i) for samples x_i of the flow p, and log-weights w_i = -f_i:
+With log-weights w = -E(x) - ln p(x), of samples of the flow ("forward") or of the target ("reverse"):
 
-    mean f                         >= -ln Z    the variational bound; the difference is KL(p | target)
-    -ln mean exp(w)                -> -ln Z    reweighted
-    sum f exp(w) / sum exp(w)      <= -ln Z    its expectation over the target; the difference is KL(target | p)
+    mean of -w, forward                     >= -ln Z    the variational bound; the difference is KL(p | target)
+    mean of -w, reverse                     <= -ln Z    the lower bound; the difference is KL(target | p)
+    -ln mean exp(w), forward                -> -ln Z    reweighted
+    sum_F s(w + c) = sum_R s(-w - c)        -> -ln Z    acceptance ratio, at F = c - ln(n_R / n_F), s the logistic function
+
+Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
+the second axis, those of shape (n,) to be independent. Modes that the flow misses show in reverse quantities only.
 """
 
 from __future__ import annotations
@@ -12,9 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.special import expit
 from torch import Tensor
 
+from isingflow import statistics
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
 from isingflow.flows import Flow, GradientFlow
@@ -22,25 +30,48 @@ from isingflow.parallel import Workers
 
 Energy = Callable[[Tensor], Tensor]
 
+HEAVY_TAIL = 0.7
+"""Pareto k-hat of the weights above which weighted means should not be trusted (Vehtari et al. 2024)."""
+
 
 def mean(values: Tensor) -> Estimate:
-    """Mean of independent values, shape (n,), with its standard error.
+    """Mean of values, shape (n,) or (chains, samples), with its standard error.
 
     Example:
         >>> print(mean(torch.tensor([1.0, 2.0, 3.0])))
         2.00 ± 0.58
     """
     values = _checked(values)
-    return Estimate(float(values.mean()), float(values.std() / math.sqrt(len(values))))
+    if values.ndim == 2:
+        return statistics.jackknife(lambda means: means[..., 0], values[..., None])
+    if not np.isfinite(values).all():
+        return Estimate(float(values.mean()), math.inf)
+    return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
 
 def variational_free_energy(log_weights: Tensor) -> Estimate:
-    """Upper bound on -ln Z in nats from log-weights w = -E(x) - ln p(x), float64, shape (n,)."""
+    """Upper bound on -ln Z in nats from forward log-weights."""
     return mean(-log_weights)
 
 
-def reweighted_free_energy(log_weights: Tensor) -> Estimate:
-    """-ln mean exp(w), with its delta-method error; biased upward by half the squared error.
+def lower_bound(log_weights: Tensor) -> Estimate:
+    """Lower bound on -ln Z in nats from reverse log-weights: E[ln p(x) + E(x)] over the target.
+
+    Example:
+        >>> print(lower_bound(torch.tensor([-1.0, -2.0, -3.0])))
+        2.00 ± 0.58
+    """
+    return mean(-log_weights)
+
+
+def reweighted_free_energy(log_weights: Tensor, *, corrected: bool = False) -> Estimate:
+    """-ln mean exp(w) from forward log-weights, with its delta-method error.
+
+    Its expectation lies above -ln Z by half the squared error, to first order.
+
+    Args:
+        log_weights: shape (n,).
+        corrected: subtract that bias.
 
     Example:
         >>> print(reweighted_free_energy(torch.tensor([1.0, 1.0, 1.0])))
@@ -48,21 +79,64 @@ def reweighted_free_energy(log_weights: Tensor) -> Estimate:
     """
     log_weights = _checked(log_weights)
     n = len(log_weights)
-    value = math.log(n) - float(torch.logsumexp(log_weights, 0))
-    relative_variance = max(1 / effective_sample_size(log_weights) - 1, 0.0) / (n - 1)
-    return Estimate(value, math.sqrt(relative_variance))
+    value = math.log(n) - float(np.logaddexp.reduce(log_weights))
+    variance = max(1 / effective_sample_size(log_weights) - 1, 0.0) / (n - 1)
+    return Estimate(value - variance / 2 if corrected else value, math.sqrt(variance))
 
 
-def lower_bound(log_weights: Tensor) -> Estimate:
-    """Lower bound on -ln Z: the mean of ln p + E over the target, by self-normalised weights.
+def acceptance_ratio_free_energy(forward: Tensor, reverse: Tensor) -> Estimate:
+    """-ln Z by Bennett's acceptance ratio (1976): of all combinations of both sample sets, the one of least variance.
 
-    A bound in the limit of many samples; where the flow misses a mode, so does this estimate of it.
+    The root of the equation above; its error is that of the two sums, over their slope.
+
+    Args:
+        forward: log-weights of samples of the flow, shape (n,).
+        reverse: log-weights of samples of the target, shape (n,) or (chains, samples).
+
+    Example:
+        >>> x = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> forward, reverse = x[0] - 0.5, x[1] + 0.5  # p = Normal(0, 1), the target Normal(1, 1): Z = 1
+        >>> abs(acceptance_ratio_free_energy(forward, reverse).value) < 0.05
+        True
     """
-    log_weights = _checked(log_weights)
-    weights = torch.softmax(log_weights, 0)
-    excess = torch.where(weights > 0, -log_weights, 0.0)
-    value = (weights * excess).sum()
-    return Estimate(float(value), float((weights * (excess - value)).square().sum().sqrt()))
+    forward, reverse = _checked(forward), _checked(reverse)
+    shift = math.log(reverse.size / forward.size)
+
+    def imbalance(free_energy: float) -> float:
+        offset = free_energy + shift
+        return float(expit(forward + offset).sum() - expit(-reverse - offset).sum())
+
+    both = np.concatenate([forward, reverse.ravel()])
+    both = both[np.isfinite(both)]
+    value = brentq(imbalance, -both.max() - abs(shift) - 40, -both.min() + abs(shift) + 40, xtol=1e-12)
+    pushed, pulled = expit(forward + value + shift), expit(-reverse - value - shift)
+    slope = (pushed * (1 - pushed)).sum() + (pulled * (1 - pulled)).sum()
+    noise = math.hypot(forward.size * mean(pushed).stderr, reverse.size * mean(pulled).stderr)
+    return Estimate(float(value), noise / slope)
+
+
+def internal_energy(energies: Tensor, log_weights: Tensor | None = None) -> Estimate:
+    """E[E(x)] over the target in nats, from its own samples, or from those of the flow with their log-weights."""
+    weights = None if log_weights is None else np.asarray(log_weights, dtype=float)
+    return statistics.jackknife(lambda means: means[..., 0], np.asarray(energies, dtype=float)[..., None], weights)
+
+
+def entropy(energies: Tensor, log_weights: Tensor) -> Estimate:
+    """Differential entropy of the target in nats, E[E(x)] + ln Z, from samples of the flow.
+
+    Energy and free energy are correlated: the error is that of their sum, by the delta method.
+
+    Args:
+        energies: E(x), shape (n,).
+        log_weights: forward, shape (n,).
+    """
+    energies, log_weights = _checked(energies), _checked(log_weights)
+    largest = log_weights.max()
+    weights = np.exp(log_weights - largest)
+    relative = weights / weights.mean()
+    average = float((relative * energies).mean())
+    influence = relative * (energies - average) + relative - 1
+    return Estimate(average + math.log(weights.mean()) + largest, mean(influence).stderr)
 
 
 def effective_sample_size(log_weights: Tensor) -> float:
@@ -72,9 +146,22 @@ def effective_sample_size(log_weights: Tensor) -> float:
         >>> effective_sample_size(torch.tensor([0.0, 0.0, float("-inf"), float("-inf")]))
         0.5
     """
-    log_weights = log_weights.double()
-    ratio = 2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)
-    return float(torch.exp(ratio)) / len(log_weights)
+    log_weights = np.asarray(log_weights, dtype=float)
+    weights = np.exp(log_weights - log_weights.max())
+    return float(weights.sum() ** 2 / (weights.size * np.square(weights).sum()))
+
+
+def reverse_effective_sample_size(log_weights: Tensor, free_energy: float) -> float:
+    """1 / E[exp(w)] Z over the target: the same quantity as `effective_sample_size`, seen from the other side.
+
+    Forward samples cannot see a mode that the flow misses, and then report too much; these can.
+
+    Args:
+        log_weights: reverse, shape (n,) or (chains, samples).
+        free_energy: -ln Z, exact or estimated.
+    """
+    log_weights = _checked(log_weights).ravel()
+    return min(1.0, math.exp(math.log(log_weights.size) - free_energy - float(np.logaddexp.reduce(log_weights))))
 
 
 def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers | None = None) -> Estimate:
@@ -121,7 +208,11 @@ def log_weights(energy: Energy, field: Tensor, log_prob: Tensor) -> Tensor:
     return -energy(field.double()) - log_prob
 
 
-def _checked(values: Tensor) -> Tensor:
-    if len(values) < 2:
-        raise InvalidInput(f"{len(values)} samples: an error bar needs at least 2")
-    return values.double()
+def _checked(values: Tensor) -> np.ndarray:
+    """The values as a float64 array of shape (n,) or (chains, samples)."""
+    values = np.asarray(values, dtype=float)
+    if values.size < 2:
+        raise InvalidInput(f"{values.size} samples: an error bar needs at least 2")
+    if np.isnan(values).any():
+        raise InvalidInput(f"{np.count_nonzero(np.isnan(values))} of {values.size} values are NaN")
+    return values

@@ -1,4 +1,8 @@
-"""What a trained flow is worth: its samples, and its free energies beside the exact answer."""
+"""What a trained flow is worth: its samples, and its free energies beside the exact answer.
+
+The bound from above needs samples of the flow alone. The bound from below, and the estimate that combines both, need
+samples of the target: Monte Carlo of the spins, x drawn from p(x | s), and x pushed back through the flow.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow import estimators
+from isingflow import estimators, statistics
 from isingflow.errors import CheckpointError
 from isingflow.estimate import Estimate
 from isingflow.flows import Flow
@@ -19,10 +23,14 @@ from isingflow.lattice import CRITICAL_BETA
 from isingflow.model import build_flow
 from isingflow.parallel import Workers, workers
 from isingflow.runs import RunFolder
+from isingflow.sampling.monte_carlo import simulate
 from isingflow.training import exact_free_energy, load_flow
 
 BATCH = 256
 ERROR_SAMPLES = 512
+REFERENCE_CHAINS = 64
+DISAGREEMENT = 3.0
+"""Ratio of effective sample sizes, forward to reverse, from which the flow is said to miss part of the target."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,18 @@ class Evaluation:
     tolerance: float
     mean_field: float
     variational: Estimate
+    acceptance_ratio: Estimate
     reweighted: Estimate
     lower_bound: Estimate
+    internal_energy: Estimate
+    entropy: Estimate
     effective_sample_size: float
+    reverse_effective_sample_size: float
+    pareto_k: float
     exact: float | None
     method: str | None
     samples: SampleSet
+    reference_samples: int
 
     @property
     def certified(self) -> bool:
@@ -86,6 +100,24 @@ class Evaluation:
     def gap(self) -> Estimate | None:
         """The bound minus the exact answer; None where that is unknown."""
         return None if self.exact is None else self.variational - self.exact
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the estimates should not be trusted, if so."""
+        found = []
+        if not self.certified:
+            found.append(f"not certified: the integration error is above its tolerance of {self.tolerance:g} nats")
+        if self.pareto_k > estimators.HEAVY_TAIL:
+            found.append(
+                f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {estimators.HEAVY_TAIL}): do not trust "
+                "the reweighted estimate and its error"
+            )
+        if self.effective_sample_size > DISAGREEMENT * self.reverse_effective_sample_size:
+            found.append(
+                f"the effective sample size is {100 * self.effective_sample_size:.2g} % seen from the flow but "
+                f"{100 * self.reverse_effective_sample_size:.2g} % from the target: the flow misses part of it"
+            )
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow evaluate --json`."""
@@ -103,18 +135,28 @@ class Evaluation:
             "variational_free_energy": self.variational.as_dict(),
             "exact_free_energy": self.exact,
             "gap_nats": None if self.gap is None else self.gap.as_dict(),
+            "acceptance_ratio_free_energy": self.acceptance_ratio.as_dict(),
             "reweighted_free_energy": self.reweighted.as_dict(),
             "lower_bound": self.lower_bound.as_dict(),
+            "reference_samples": self.reference_samples,
+            "internal_energy": self.internal_energy.as_dict(),
+            "entropy": self.entropy.as_dict(),
             "effective_sample_size": self.effective_sample_size,
+            "reverse_effective_sample_size": self.reverse_effective_sample_size,
+            "pareto_k": self.pareto_k if math.isfinite(self.pareto_k) else None,
+            "warnings": self.warnings,
         }
 
     def table(self) -> str:
         """Bounds, estimates and the exact answer, one a line, for people."""
         count = len(self.samples.log_weight)
+        both = f"({count} + {self.reference_samples})"
         rows = [
             ("mean-field Gaussian bound", "", f"{self.mean_field:.2f}", self.mean_field),
             ("variational bound", f"({count} samples)", str(self.variational), self.variational.value),
-            ("reweighted estimate", "", str(self.reweighted), self.reweighted.value),
+            ("reweighted estimate", f"({count})", str(self.reweighted), self.reweighted.value),
+            ("acceptance-ratio estimate", both, str(self.acceptance_ratio), self.acceptance_ratio.value),
+            ("lower bound", f"({self.reference_samples} Monte Carlo)", str(self.lower_bound), self.lower_bound.value),
         ]
         if self.exact is None:
             rows.append(("exact", "(no method known)", "", math.nan))
@@ -130,7 +172,8 @@ class Evaluation:
             f"effective sample size {100 * self.effective_sample_size:.2g} %",
             f"integration error {self.integration_error:.2g} nats ({verdict})",
         ]
-        return "\n".join([*lines, "  " + "    ".join(filter(None, summary))])
+        notes = [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *notes])
 
 
 def load(path: Any, *, device: torch.device | str = "cpu") -> Flow:
@@ -167,8 +210,10 @@ def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: in
         return _draw(flow, target, samples, torch.Generator(device).manual_seed(seed), pool)
 
 
-def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0) -> Evaluation:
-    """Evaluate a trained flow on fresh samples.
+def evaluate(
+    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, reference_samples: int | None = None
+) -> Evaluation:
+    """Evaluate a trained flow on fresh samples of its own and of the target.
 
     The integration error is the mean absolute change of ln p + E at half the step, over the first samples; statistical
     errors are one sigma.
@@ -178,6 +223,10 @@ def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 
         samples: at least 2.
         device: where to evaluate.
         seed: of the samples.
+        reference_samples: of the target, about; as many as of the flow if not given.
+
+    Raises:
+        InvalidInput: the flow gives weights that are not numbers.
     """
     flow, target, state = load_run(run, device)
     generator = torch.Generator(device).manual_seed(seed)
@@ -186,7 +235,11 @@ def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = estimators.integration_error(flow, target.energy, latent, pool).value
         drawn = _draw(flow, target, samples, generator, pool)
+        reverse = _reverse_log_weights(flow, target, reference_samples or samples, seed, generator, pool)
     weights = torch.from_numpy(drawn.log_weight)
+    energies = -weights - drawn.log_prob
+    acceptance_ratio = estimators.acceptance_ratio_free_energy(weights, reverse)
+    best = acceptance_ratio.value if exact is None else exact
     return Evaluation(
         title=_title(target),
         size=run.config.lattice.size,
@@ -199,12 +252,18 @@ def evaluate(run: RunFolder, *, samples: int, device: torch.device, seed: int = 
         tolerance=run.config.training.tolerance,
         mean_field=target.mean_field().free_energy,
         variational=estimators.variational_free_energy(weights),
+        acceptance_ratio=acceptance_ratio,
         reweighted=estimators.reweighted_free_energy(weights),
-        lower_bound=estimators.lower_bound(weights),
+        lower_bound=estimators.lower_bound(reverse),
+        internal_energy=estimators.internal_energy(energies, weights),
+        entropy=estimators.entropy(energies, weights),
         effective_sample_size=estimators.effective_sample_size(weights),
+        reverse_effective_sample_size=estimators.reverse_effective_sample_size(reverse, best),
+        pareto_k=statistics.pareto_k(drawn.log_weight),
         exact=exact,
         method=method,
         samples=drawn,
+        reference_samples=reverse.numel(),
     )
 
 
@@ -223,6 +282,24 @@ def _draw(
         spins = target.sample_spins(field, generator)
         parts.append([tensor.cpu().numpy() for tensor in (spins, field, log_prob, weights)])
     return SampleSet(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), beta=target.beta)
+
+
+@torch.no_grad()
+def _reverse_log_weights(
+    flow: Flow, target: HubbardStratonovich, samples: int, seed: int, generator: torch.Generator, pool: Workers
+) -> Tensor:
+    """Log-weights of samples of the target by Monte Carlo, shape (chains, samples per chain)."""
+    chains = min(REFERENCE_CHAINS, samples)
+    states = simulate(target.lattice, target.beta, samples=-(-samples // chains), chains=chains, seed=seed)
+
+    def pull(field: Tensor) -> Tensor:
+        return estimators.log_weights(target.energy, field, flow.log_prob(field))
+
+    parts = []
+    for spins in torch.from_numpy(states.spins).flatten(0, 1).split(BATCH):
+        field = target.sample_field(spins.to(generator.device, torch.float32), generator)
+        parts.extend(pool.map(pull, field))
+    return torch.cat(parts).view(chains, -1).cpu()
 
 
 def _title(target: HubbardStratonovich) -> str:
