@@ -10,6 +10,10 @@ from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 
 
+LONGEST_SHOWN = 60
+"""Characters of an entry that an error message shows; the bonds of a graph have more."""
+
+
 @dataclass(frozen=True)
 class FlowConfig:
     """Architecture of a Monge-Ampere flow.
@@ -133,7 +137,8 @@ class RunConfig:
     ) -> RunConfig:
         """The configuration of a preset.
 
-        Lattices without translation invariance get the dense potential in place of the convolutional one.
+        Lattices without translation invariance get the dense potential in place of the convolutional one, averaged over
+        their point group where they have one.
 
         Raises:
             InvalidInput: unknown preset, or iterations below 1.
@@ -144,7 +149,8 @@ class RunConfig:
             raise InvalidInput(f"{iterations} steps: expected at least 1")
         flow, training = PRESETS[preset].flow, PRESETS[preset].training
         if flow.potential == "lattice" and not lattice.translation_invariant:
-            flow = replace(flow, potential="dense", hidden=2 * lattice.sites, radial=0, oriented=0)
+            average = "exact" if len(lattice.symmetry.point) > 1 else "none"
+            flow = replace(flow, potential="dense", hidden=2 * lattice.sites, radial=0, oriented=0, average=average)
         if iterations is not None:
             training = replace(training, iterations=iterations)
         return cls(lattice, beta, preset, seed, flow, training)
@@ -186,7 +192,13 @@ class RunConfig:
         """What differs between two configurations, as "flow.hidden: 32 here, 48 there"."""
         here, there = _flatten(self.to_dict()), _flatten(other.to_dict())
         names = [name for name in here | there if here.get(name) != there.get(name)]
-        return [f"{name}: {here.get(name, 'absent')} here, {there.get(name, 'absent')} there" for name in names]
+        return [f"{name}: {_shown(here, name)} here, {_shown(there, name)} there" for name in names]
+
+
+def _shown(flat: dict[str, Any], name: str) -> str:
+    """An entry in words that fit on a line."""
+    text = str(flat.get(name, "absent"))
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _check_entries(what: str, data: Any, cls: type) -> None:

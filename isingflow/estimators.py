@@ -29,12 +29,13 @@ from isingflow.flows import Flow, GradientFlow
 from isingflow.parallel import Workers
 
 Energy = Callable[[Tensor], Tensor]
+Values = Tensor | np.ndarray
 
 HEAVY_TAIL = 0.7
 """Pareto k-hat of the weights above which weighted means should not be trusted (Vehtari et al. 2024)."""
 
 
-def mean(values: Tensor) -> Estimate:
+def mean(values: Values) -> Estimate:
     """Mean of values, shape (n,) or (chains, samples), with its standard error.
 
     Example:
@@ -49,12 +50,12 @@ def mean(values: Tensor) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
 
-def variational_free_energy(log_weights: Tensor) -> Estimate:
+def variational_free_energy(log_weights: Values) -> Estimate:
     """Upper bound on -ln Z in nats from forward log-weights."""
     return mean(-log_weights)
 
 
-def lower_bound(log_weights: Tensor) -> Estimate:
+def lower_bound(log_weights: Values) -> Estimate:
     """Lower bound on -ln Z in nats from reverse log-weights: E[ln p(x) + E(x)] over the target.
 
     Example:
@@ -64,7 +65,7 @@ def lower_bound(log_weights: Tensor) -> Estimate:
     return mean(-log_weights)
 
 
-def reweighted_free_energy(log_weights: Tensor, *, corrected: bool = False) -> Estimate:
+def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> Estimate:
     """-ln mean exp(w) from forward log-weights, with its delta-method error.
 
     Its expectation lies above -ln Z by half the squared error, to first order.
@@ -84,7 +85,7 @@ def reweighted_free_energy(log_weights: Tensor, *, corrected: bool = False) -> E
     return Estimate(value - variance / 2 if corrected else value, math.sqrt(variance))
 
 
-def acceptance_ratio_free_energy(forward: Tensor, reverse: Tensor) -> Estimate:
+def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
     """-ln Z by Bennett's acceptance ratio (1976): of all combinations of both sample sets, the one of least variance.
 
     The root of the equation above; its error is that of the two sums, over their slope.
@@ -115,13 +116,13 @@ def acceptance_ratio_free_energy(forward: Tensor, reverse: Tensor) -> Estimate:
     return Estimate(float(value), noise / slope)
 
 
-def internal_energy(energies: Tensor, log_weights: Tensor | None = None) -> Estimate:
+def internal_energy(energies: Values, log_weights: Values | None = None) -> Estimate:
     """E[E(x)] over the target in nats, from its own samples, or from those of the flow with their log-weights."""
     weights = None if log_weights is None else np.asarray(log_weights, dtype=float)
     return statistics.jackknife(lambda means: means[..., 0], np.asarray(energies, dtype=float)[..., None], weights)
 
 
-def entropy(energies: Tensor, log_weights: Tensor) -> Estimate:
+def entropy(energies: Values, log_weights: Values) -> Estimate:
     """Differential entropy of the target in nats, E[E(x)] + ln Z, from samples of the flow.
 
     Energy and free energy are correlated: the error is that of their sum, by the delta method.
@@ -139,7 +140,7 @@ def entropy(energies: Tensor, log_weights: Tensor) -> Estimate:
     return Estimate(average + math.log(weights.mean()) + largest, mean(influence).stderr)
 
 
-def effective_sample_size(log_weights: Tensor) -> float:
+def effective_sample_size(log_weights: Values) -> float:
     """(sum exp w)^2 / (n sum exp 2w), between 1/n and 1.
 
     Example:
@@ -151,7 +152,7 @@ def effective_sample_size(log_weights: Tensor) -> float:
     return float(weights.sum() ** 2 / (weights.size * np.square(weights).sum()))
 
 
-def reverse_effective_sample_size(log_weights: Tensor, free_energy: float) -> float:
+def reverse_effective_sample_size(log_weights: Values, free_energy: float) -> float:
     """1 / E[exp(w)] Z over the target: the same quantity as `effective_sample_size`, seen from the other side.
 
     Forward samples cannot see a mode that the flow misses, and then report too much; these can.
@@ -208,7 +209,7 @@ def log_weights(energy: Energy, field: Tensor, log_prob: Tensor) -> Tensor:
     return -energy(field.double()) - log_prob
 
 
-def _checked(values: Tensor) -> np.ndarray:
+def _checked(values: Values) -> np.ndarray:
     """The values as a float64 array of shape (n,) or (chains, samples)."""
     values = np.asarray(values, dtype=float)
     if values.size < 2:

@@ -7,6 +7,7 @@ samples of the target: Monte Carlo of the spins, x drawn from p(x | s), and x pu
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,29 +39,21 @@ class SampleSet:
     """Independent samples of a flow; averages over the target need the weights exp(log_weight).
 
     Attributes:
-        spins: int8, shape (n, *size), drawn from p(s | x).
+        spins: int8, shape (n, *size), drawn from p(s | x); (n, draws, *size) for several draws of every field.
         field: float32, shape (n, *size).
         log_prob: ln p(x), float64, shape (n,).
         log_weight: -E(x) - ln p(x), float64, shape (n,).
-        beta: inverse temperature.
     """
 
     spins: np.ndarray
     field: np.ndarray
     log_prob: np.ndarray
     log_weight: np.ndarray
-    beta: float
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays of a spins file, by their names there."""
-        return {
-            "spins": self.spins,
-            "field": self.field,
-            "log_prob": self.log_prob,
-            "log_weight": self.log_weight,
-            "beta": np.float64(self.beta),
-            "size": np.array(self.spins.shape[1:]),
-        }
+    @classmethod
+    def join(cls, blocks: Iterable[SampleSet]) -> SampleSet:
+        """The samples of all blocks, in order."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*(vars(b).values() for b in blocks), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -203,11 +196,38 @@ def load_run(run: RunFolder, device: torch.device) -> tuple[Flow, HubbardStraton
     return flow.to(device).eval().requires_grad_(False), target.to(device), state
 
 
-def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0) -> SampleSet:
-    """Samples of a trained flow with their log-probabilities, log-weights and spins."""
+def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1) -> SampleSet:
+    """Samples of a trained flow with their log-probabilities, log-weights and spins, all kept in memory."""
+    return SampleSet.join(stream_samples(run, samples=samples, device=device, seed=seed, draws=draws))
+
+
+def stream_samples(
+    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1
+) -> Iterator[SampleSet]:
+    """The samples of `draw_samples`, for the same arguments, in blocks.
+
+    Args:
+        run: a run folder with a checkpoint, which is read at once.
+        samples: number of fields.
+        device: where to sample.
+        seed: of fields and spins.
+        draws: of spins, for every field.
+    """
     flow, target, _ = load_run(run, device)
-    with workers(device) as pool:
-        return _draw(flow, target, samples, torch.Generator(device).manual_seed(seed), pool)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def blocks() -> Iterator[SampleSet]:
+        with workers(device) as pool:
+            yield from _draw(flow, target, samples, generator, pool, draws)
+
+    return blocks()
+
+
+def is_certified(run: RunFolder) -> bool:
+    """Whether the integration error is within its tolerance, as measured by the training and the last evaluation."""
+    error = run.load_checkpoint()[1].get("integration_error_nats")
+    known = isinstance(error, int | float) and error <= run.config.training.tolerance
+    return known and (run.report() or {}).get("certified", True) is True
 
 
 def evaluate(
@@ -234,9 +254,9 @@ def evaluate(
     with workers(device) as pool:
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = estimators.integration_error(flow, target.energy, latent, pool).value
-        drawn = _draw(flow, target, samples, generator, pool)
+        drawn = SampleSet.join(_draw(flow, target, samples, generator, pool))
         reverse = _reverse_log_weights(flow, target, reference_samples or samples, seed, generator, pool)
-    weights = torch.from_numpy(drawn.log_weight)
+    weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     acceptance_ratio = estimators.acceptance_ratio_free_energy(weights, reverse)
     best = acceptance_ratio.value if exact is None else exact
@@ -269,19 +289,23 @@ def evaluate(
 
 @torch.no_grad()
 def _draw(
-    flow: Flow, target: HubbardStratonovich, samples: int, generator: torch.Generator, pool: Workers
-) -> SampleSet:
+    flow: Flow,
+    target: HubbardStratonovich,
+    samples: int,
+    generator: torch.Generator,
+    pool: Workers,
+    draws: int = 1,
+) -> Iterator[SampleSet]:
     def push(latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         field, log_prob = estimators.pushed(flow, latent)
         return field, log_prob, estimators.log_weights(target.energy, field, log_prob)
 
-    parts = []
     for start in range(0, samples, BATCH):
         latent = flow.noise(min(BATCH, samples - start), generator)
         field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
-        spins = target.sample_spins(field, generator)
-        parts.append([tensor.cpu().numpy() for tensor in (spins, field, log_prob, weights)])
-    return SampleSet(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)), beta=target.beta)
+        spins = torch.stack([target.sample_spins(field, generator) for _ in range(draws)], 1)
+        spins = spins.squeeze(1) if draws == 1 else spins
+        yield SampleSet(*(tensor.cpu().numpy() for tensor in (spins, field, log_prob, weights)))
 
 
 @torch.no_grad()

@@ -108,11 +108,8 @@ def test_acceptance_ratio_solves_bennett_s_equation_with_unequal_numbers():
     forward, reverse = gaussian_log_weights(1.3, 2, 1000), reverse_log_weights(1.3, 2, 250)
     free_energy = acceptance_ratio_free_energy(forward, reverse).value
     c = free_energy + math.log(250 / 1000)
-    fermi = lambda u: 1 / (1 + torch.exp(u))  # noqa: E731
-    ratio = (fermi(-reverse - c).mean() / fermi(forward + c).mean()).log()
-    upward, downward = fermi(-forward - c).sum(), fermi(reverse + c).sum()
+    upward, downward = (1 / (1 + torch.exp(-forward - c))).sum(), (1 / (1 + torch.exp(reverse + c))).sum()
     assert upward.item() == pytest.approx(downward.item(), rel=1e-9)
-    assert ratio.isfinite()
 
 
 def test_chains_that_stand_still_are_worth_their_number():
@@ -130,7 +127,7 @@ def test_effective_sample_size_from_the_other_side(s, dimension):
 
 
 def test_only_reverse_samples_see_a_mode_that_the_flow_misses():
-    """Target: two Gaussians at +-10; flow: one of them. Forward weights are all 1/2; reverse ones are zero half the time."""
+    """Target: two Gaussians at +-10; flow: one of them. Half of the reverse weights are enormous."""
     x = torch.randn(4000, generator=generator(), dtype=torch.float64)
     density = lambda x, centre: -((x - centre) ** 2) / 2  # noqa: E731
     mixture = lambda x: torch.logaddexp(density(x, -10.0), density(x, 10.0))  # noqa: E731

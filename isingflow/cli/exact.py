@@ -1,4 +1,4 @@
-"""`isingflow exact`: ln Z, energy and heat capacity of a finite square lattice, and its continuous free energy."""
+"""`isingflow exact`: ln Z, energy and heat capacity of a finite lattice, and its continuous free energy."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import JSON, MAGNET, Size, beta_from, lattice_from, size_option
+from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, heading, lattice_from, size_option
+from isingflow.cli.options import JSON, Size
 from isingflow.cli.output import print_result
 
 if TYPE_CHECKING:
     from isingflow.lattice import Lattice
 
 LONGEST = 10**6
-CONTINUOUS_SITES = {True: 2**20, False: 2048}
-"""Most sites for which the continuous free energy is given, by translation invariance: more take too long."""
 
 
 @click.command("exact")
@@ -22,27 +21,26 @@ CONTINUOUS_SITES = {True: 2**20, False: 2048}
 @MAGNET
 @JSON
 def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
-    """The exact answer on a finite square lattice.
+    """The exact answer on a finite lattice, where one is known.
 
-    Periodic lattices of any size up to 10^6 x 10^6, open ones up to a width of 16. The offset and free energy of the
-    continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 if open).
+    Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones if they are narrow, and graphs
+    whose connected parts are small. The offset and free energy of the continuous representation need the couplings'
+    spectrum: they are null beyond 2^20 sites (2048 without translation invariance).
     """
     from isingflow.exact import thermodynamics
 
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
     result = thermodynamics(lattice, beta)
-    offset = free_energy = None
-    if lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]:
-        from isingflow.hubbard_stratonovich import HubbardStratonovich
-
-        target = HubbardStratonovich(lattice, beta)
-        offset, free_energy = target.offset, target.free_energy(result.log_z)
+    target = continuous_form(lattice, beta)
+    offset, free_energy = (None, None) if target is None else (target.offset, target.free_energy(result.log_z))
+    jx, jy = (j if isinstance(j, float) else None for j in (lattice.jx, lattice.jy))
     document = {
+        "lattice": lattice.kind,
         "size": list(lattice.size),
         "sites": lattice.sites,
         "beta": beta,
-        "jx": lattice.jx,
-        "jy": lattice.jy,
+        "jx": jx,
+        "jy": jy,
         "boundary": lattice.boundary,
         "method": result.method,
         "log_z": result.log_z,
@@ -57,9 +55,7 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
 
 
 def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:
-    from isingflow.lattice import CRITICAL_BETA
-
-    title = f"2D Ising, {lattice}, beta = {beta:.6f}" + (" (critical)" if beta == CRITICAL_BETA else "")
+    title = heading(lattice, beta)
     sites = document["sites"]
     rows = [
         (f"ln Z ({document['method']})", document["log_z"], document["log_z_per_site"]),

@@ -6,6 +6,7 @@ A value that cannot be read is refused in one line: the option, the value as typ
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,14 @@ from isingflow.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
-    from isingflow.lattice import Lattice
     from isingflow.runs import RunFolder
 
 STRONGEST = 1e6
 """Largest beta and coupling: the ground state is reached long before, and rounding errors take over beyond."""
 MOST_SAMPLES = 10**7
+"""Of samples that are kept in memory."""
+MOST_STREAMED = 10**12
+"""Of samples that go to a file, where the disk is the limit."""
 
 
 class Value(click.ParamType):
@@ -127,54 +130,31 @@ def together(*options: Callable) -> Callable:
     return decorate
 
 
-def size_option(size: Size) -> Callable:
-    return click.option("--size", type=size, metavar="L|LXxLY", help="Sites along each side; 16 by default.")
-
-
 def seed_option(default: int | None = 0) -> Callable:
     """The seed; `default` is None where a command must know whether one was given."""
     return click.option("--seed", type=Whole(0, 2**62), metavar="N", default=default, help="Random seed; 0 by default.")
 
 
-MAGNET = together(
-    click.option("--critical", is_flag=True, help="beta = ln(1 + sqrt 2)/2, critical at jx = jy = 1; the default."),
-    click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Inverse temperature, of either sign."),
-    click.option("--temperature", type=Number(positive=True), metavar="T", help="1/beta."),
-    click.option("--jx", type=Number(most=STRONGEST), metavar="J", help="Coupling along x; 1 by default."),
-    click.option("--jy", type=Number(most=STRONGEST), metavar="J", help="Coupling along y; 1 by default."),
-    click.option("--boundary", type=OneOf("periodic", "open"), metavar="periodic|open", help="periodic by default."),
-)
-"""The physics of a lattice: what `lattice_from` and `beta_from` read."""
 RUN = click.argument("run", type=click.Path(path_type=Path))
 SEED = seed_option()
 DEVICE = click.option("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N, or auto (the default).")
+OUTPUT = click.option(
+    "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.npz", help="A new file for the arrays."
+)
+QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lattice | None = None) -> Lattice:
-    """The square lattice asked for; what was not given is 16x16, ferromagnetic and periodic, or as in `base`."""
-    from isingflow.lattice import square
-
-    base = base or square(16)
-    jx, jy, boundary = (getattr(base, k) if magnet[k] is None else magnet[k] for k in ("jx", "jy", "boundary"))
-    return square(*(size or base.shape), jx=jx, jy=jy, boundary=boundary)
-
-
-def beta_from(magnet: dict[str, Any]) -> float:
-    """The inverse temperature asked for; critical if none was."""
-    from isingflow.lattice import CRITICAL_BETA
-
-    given = ["--critical"] * magnet["critical"]
-    given += [f"--{name}" for name in ("beta", "temperature") if magnet[name] is not None]
-    if len(given) > 1:
-        raise InvalidInput(f"{' and '.join(given)} exclude each other: give one of them")
-    if magnet["beta"] is not None:
-        return magnet["beta"]
-    if magnet["temperature"] is None:
-        return CRITICAL_BETA
-    if magnet["temperature"] < 1 / STRONGEST:
-        raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")
-    return 1 / magnet["temperature"]
+def check_new_file(path: Path) -> None:
+    """Refuse an --output that is not the name of a new .npz file in a folder that can be written."""
+    if path.suffix != ".npz":
+        raise InvalidInput(f"--output {path}: expected a file name that ends in .npz")
+    if path.exists() or path.is_symlink():
+        raise InvalidInput(f"--output {path}: exists already; choose another name")
+    if not path.parent.is_dir():
+        raise InvalidInput(f"--output {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")
 
 
 def device_from(name: str) -> torch.device:

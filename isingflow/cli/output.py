@@ -6,7 +6,10 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -14,6 +17,11 @@ import click
 from isingflow.errors import IsingflowError
 
 INTERRUPT_CODE = 128 + signal.SIGINT
+TERMINATE_CODE = 128 + signal.SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM came: files that are half written are cleaned up on the way out."""
 
 
 def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
@@ -42,7 +50,8 @@ class Commands(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         options |= {"standalone_mode": False, "prog_name": "isingflow"}
         try:
-            code = super().main(*args, **options)
+            with _terminable():
+                code = super().main(*args, **options)
         except IsingflowError as error:
             code = _fail(str(error))
         except click.ClickException as error:
@@ -50,11 +59,32 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             print("isingflow: interrupted", file=sys.stderr)
             code = INTERRUPT_CODE
+        except Terminated:
+            print("isingflow: terminated", file=sys.stderr)
+            code = TERMINATE_CODE
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
             code = _fail("out of memory: a smaller lattice, batch or preset may fit")
         sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within this context the first SIGTERM raises Terminated; only the main thread can listen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    earlier = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _fail(message: str) -> int:

@@ -2,56 +2,81 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, open_run
-from isingflow.cli.output import print_result, show_notes
-from isingflow.errors import InvalidInput, RunFolderError
+from isingflow.cli.options import (
+    DEVICE,
+    JSON,
+    MOST_STREAMED,
+    OUTPUT,
+    QUIET,
+    RUN,
+    SEED,
+    Whole,
+    check_new_file,
+    open_run,
+)
+from isingflow.cli.output import print_result, show_notes, warn
+from isingflow.cli.progress import Clock, progress_display
+
+MOST_DRAWS = 10**4
 
 
 @click.command("sample")
 @RUN
-@click.option("--samples", type=Whole(1, MOST_SAMPLES), required=True, metavar="N", help="How many.")
+@click.option("--samples", type=Whole(1, MOST_STREAMED), required=True, metavar="N", help="How many fields.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.npz", help="A new file for the arrays."
+    "--draws", type=Whole(1, MOST_DRAWS), default=1, metavar="D", help="Draws of the spins for each of them; 1 by default."
 )
+@OUTPUT
 @SEED
 @DEVICE
+@QUIET
 @JSON
-def command(run: Path, samples: int, output: Path, seed: int, device: str, as_json: bool) -> None:
-    """Independent samples of a trained run: spins, field, log_prob, log_weight, beta and size in one .npz file.
+def command(
+    run: Path, samples: int, draws: int, output: Path, seed: int, device: str, quiet: bool, as_json: bool
+) -> None:
+    """Independent samples of a trained run: spins, field, log_prob and log_weight in one .npz file.
 
-    They follow the flow; averages over the Ising model need the weights exp(log_weight).
+    They follow the flow; averages over the Ising model need the weights exp(log_weight), as `isingflow observables`
+    knows. Samples go to disk as they are drawn: they need not fit in memory.
     """
-    _check_new_file(output)
-    show_notes(quiet=as_json)
+    check_new_file(output)
+    show_notes(quiet or as_json)
     folder, where = open_run(run, device)
     import numpy as np
 
-    from isingflow.evaluation import draw_samples
-    from isingflow.files import write_atomically
+    from isingflow.evaluation import is_certified, stream_samples
+    from isingflow.samples import sample_writer
 
-    drawn = draw_samples(folder, samples=samples, device=where, seed=seed)
-    buffer = io.BytesIO()
-    np.savez(buffer, **drawn.arrays())
-    try:
-        write_atomically(output, buffer.getvalue())
-    except OSError as error:
-        raise RunFolderError(f"cannot write {output}: {error.strerror}") from error
-    document = {"output": str(output), "samples": samples, "size": list(folder.config.lattice.size), "beta": drawn.beta}
+    lattice, beta = folder.config.lattice, folder.config.beta
+    certified = is_certified(folder)
+    blocks = stream_samples(folder, samples=samples, device=where, seed=seed, draws=draws)
+    columns = {
+        "spins": (np.int8, lattice.shape if draws == 1 else (draws, *lattice.shape)),
+        "field": (np.float32, lattice.shape),
+        "log_prob": (np.float64, ()),
+        "log_weight": (np.float64, ()),
+    }
+    written, clock = 0, Clock()
+    with (
+        sample_writer(output, samples, columns, lattice=lattice, beta=beta, certified=np.bool_(certified)) as writer,
+        progress_display(quiet or as_json) as show,
+    ):
+        for block in blocks:
+            writer.append(**vars(block))
+            written += len(block.field)
+            show(written, samples, clock.left(written, samples))
+    if not certified:
+        warn(f"{run} is not certified: the integration error of its flow is not known to be within its tolerance")
+    document = {
+        "output": str(output),
+        "samples": samples,
+        "draws": draws,
+        "size": list(lattice.size),
+        "beta": beta,
+        "certified": certified,
+    }
     print_result(document, as_json, lambda: f"{samples} samples in {output}")
-
-
-def _check_new_file(path: Path) -> None:
-    if path.suffix != ".npz":
-        raise InvalidInput(f"--output {path}: expected a file name that ends in .npz")
-    if path.exists() or path.is_symlink():
-        raise InvalidInput(f"--output {path}: exists already; choose another name")
-    if not path.parent.is_dir():
-        raise InvalidInput(f"--output {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")

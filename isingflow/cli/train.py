@@ -7,9 +7,8 @@ import shlex
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,20 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import (
-    DEVICE,
-    JSON,
-    MAGNET,
-    Number,
-    Size,
-    Whole,
-    beta_from,
-    device_from,
-    lattice_from,
-    seed_option,
-    size_option,
-)
+from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
+from isingflow.cli.options import DEVICE, JSON, QUIET, Number, Size, Whole, device_from, seed_option
 from isingflow.cli.output import print_result, show_notes
+from isingflow.cli.progress import progress_display, time_left
 from isingflow.errors import InvalidInput, RunFolderError
 
 if TYPE_CHECKING:
@@ -39,7 +28,6 @@ if TYPE_CHECKING:
     from isingflow.training import Progress
 
 MOST_SITES = 2**18
-PROGRESS_SECONDS = 10.0
 
 
 @click.command("train")
@@ -52,7 +40,7 @@ PROGRESS_SECONDS = 10.0
 @click.option("--resume", is_flag=True, help="Continue the run in --output, as if it had not been interrupted.")
 @seed_option(default=None)
 @DEVICE
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@QUIET
 @JSON
 @click.pass_context
 def command(
@@ -98,9 +86,13 @@ def command(
 
     logging.getLogger(__name__).info("run folder %s", run.path)
     stop = StopRequest()
-    with stop.listening(), nullcontext(None) if quiet or as_json else progress_display() as report_progress:
+    with stop.listening(), progress_display(quiet or as_json) as show:
         outcome = train(
-            run, device=where, time_limit=time_limit, report_progress=report_progress, should_stop=stop.requested
+            run,
+            device=where,
+            time_limit=time_limit,
+            report_progress=lambda state: show(state.iteration, state.iterations, _progress_text(state)),
+            should_stop=stop.requested,
         )
     if outcome is Outcome.INTERRUPTED:
         resuming = _resume_command(run, device, time_limit)
@@ -136,11 +128,7 @@ def _check_unchanged(run: RunFolder, options: dict[str, Any]) -> None:
     from isingflow.config import RunConfig
 
     config = run.config
-    lattice, beta = config.lattice, config.beta
-    if any(options[name] is not None for name in ("size", "jx", "jy", "boundary")):
-        if lattice.kind != "square":
-            raise RunFolderError(f"--resume: {run.path} holds a {lattice}; leave --size, --jx, --jy, --boundary out")
-        lattice = lattice_from(options["size"], options, lattice)
+    lattice, beta = lattice_from(options["size"], options, config.lattice), config.beta
     if options["critical"] or options["beta"] is not None or options["temperature"] is not None:
         beta = beta_from(options)
     seed = config.seed if options["seed"] is None else options["seed"]
@@ -210,46 +198,6 @@ class StopRequest:
         self.signal = number
 
 
-@contextmanager
-def progress_display() -> Iterator[Callable[[Progress], None]]:
-    """A bar on standard error if that is a terminal, else a line every ten seconds."""
-    if not sys.stderr.isatty():
-        yield PlainProgress()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Display
-
-    columns = TextColumn("{task.fields[count]}"), BarColumn(20), TextColumn("{task.description}")
-    with Display(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task("preparing", total=None, count="")
-
-        def show(progress: Progress) -> None:
-            display.update(
-                task,
-                total=progress.iterations,
-                completed=progress.iteration,
-                count=f"{progress.iteration}/{progress.iterations}",
-                description=_progress_text(progress),
-            )
-
-        yield show
-
-
-class PlainProgress:
-    """Prints the progress of a training as lines, one every ten seconds."""
-
-    def __init__(self) -> None:
-        self._due = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now >= self._due or progress.iteration == progress.iterations:
-            self._due = now + PROGRESS_SECONDS
-            where = f"{progress.iteration}/{progress.iterations}"
-            print(f"{where}  {_progress_text(progress)}", file=sys.stderr, flush=True)
-
-
 def _progress_text(progress: Progress) -> str:
     parts = [f"bound {progress.bound:.2f}"]
     if progress.gap is not None:
@@ -257,5 +205,4 @@ def _progress_text(progress: Progress) -> str:
     parts.append(f"sample size {100 * progress.effective_sample_size:.0f} %")
     if progress.integration_error is not None:
         parts.append(f"error {progress.integration_error:.1g}")
-    minutes, seconds = divmod(round(progress.remaining), 60)
-    return "  ".join([*parts, f"{minutes}:{seconds:02d} left"])
+    return "  ".join([*parts, time_left(progress.remaining)])

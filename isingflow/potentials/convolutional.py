@@ -32,6 +32,8 @@ class _Convolutional(torch.autograd.Function):
         gradient = irfft2((kernels * response).sum((0, 1)) + quadratic * momenta, s=shape)
         counts = multiplicities(shape).to(x)
         laplacian = laplacian.view(orientations, len(x), -1).sum((0, 2)) + (counts * quadratic).sum()
+        if not any(ctx.needs_input_grad[1:]):
+            momenta = response = None
         ctx.save_for_backward(momenta, response, spectra, quadratic, counts, u.view(features, -1), v, b, a, gamma)
         ctx.layer = layer
         return gradient, laplacian
@@ -45,9 +47,14 @@ class _Convolutional(torch.autograd.Function):
         pull = rfft2(by_gradient)
         by_response = irfft2(kernels * pull, s=shape)
         by_columns = by_laplacian[None, :, None].expand(orientations, -1, sites).reshape(-1)
-        by_u, *by_layer = ctx.layer.backward(inputs, by_response.view(len(spectra), -1), by_columns)
+        parameters = any(ctx.needs_input_grad[1:])
+        by_u, *by_layer = ctx.layer.backward(
+            inputs, by_response.view(len(spectra), -1), by_columns, parameters=parameters
+        )
         push = rfft2(by_u.view(by_response.shape))
         by_x = irfft2((kernels * push).sum((0, 1)) + quadratic * pull, s=shape)
+        if not parameters:
+            return by_x, None, None, *by_layer, None
         weights = counts / sites
         by_spectra = (_overlap(response, pull) + _overlap(momenta, push)) * weights
         by_quadratic = _overlap(momenta, pull) * weights + counts * by_laplacian.sum()

@@ -49,15 +49,19 @@ def forward(u, v, b, a, gamma, gradient, laplacian):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def backward(u, v, b, a, gamma, by_gradient, by_laplacian, by_u, by_v, by_b, by_a, by_gamma):
-    """Cotangents of u, v, b, a and gamma into the last five arguments, from those of gradient and Laplacian."""
+    """Cotangents of u, v, b, a and gamma into the last five arguments, from those of gradient and Laplacian.
+
+    The last four may be None, all together: their sums are then left out, at compile time.
+    """
     hidden, features = v.shape
     columns = u.shape[1]
     one, half, three, zero = u.dtype.type(1), u.dtype.type(0.5), u.dtype.type(3), u.dtype.type(0)
     p, e = np.empty(BLOCK, u.dtype), np.empty(BLOCK, u.dtype)
-    by_v[:] = 0
-    by_b[:] = 0
-    by_a[:] = 0
-    by_gamma[:] = 0
+    if by_v is not None:
+        by_v[:] = 0
+        by_b[:] = 0
+        by_a[:] = 0
+        by_gamma[:] = 0
     for start in range(0, columns, BLOCK):
         n = min(BLOCK, columns - start)
         l = by_laplacian[start : start + n]
@@ -76,24 +80,28 @@ def backward(u, v, b, a, gamma, by_gradient, by_laplacian, by_u, by_v, by_b, by_
                 second_plus, second_minus = square_plus * inverse_plus, square_minus * inverse_minus
                 third_plus = -three * plus * second_plus * square_plus
                 third_minus = -three * minus * second_minus * square_minus
-                first = plus * inverse_plus + minus * inverse_minus
                 second = second_plus + second_minus
                 by_second = l[i] * norm
-                sum_a += e[i] * first + by_second * second
-                sum_b += e[i] * (second_plus - second_minus) + by_second * (third_plus - third_minus)
-                sum_gamma += l[i] * second
                 p[i] = amplitude * (e[i] * second + by_second * (third_plus + third_minus))
-                e[i] = amplitude * first
-            by_a[m] += half * sum_a
-            by_b[m] += amplitude * sum_b
-            by_gamma[m] += amplitude * sum_gamma
+                if by_v is not None:
+                    first = plus * inverse_plus + minus * inverse_minus
+                    sum_a += e[i] * first + by_second * second
+                    sum_b += e[i] * (second_plus - second_minus) + by_second * (third_plus - third_minus)
+                    sum_gamma += l[i] * second
+                    e[i] = amplitude * first
+            if by_v is not None:
+                by_a[m] += half * sum_a
+                by_b[m] += amplitude * sum_b
+                by_gamma[m] += amplitude * sum_gamma
             for c in range(features):
                 inputs, cotangent = u[c][start : start + n], by_gradient[c][start : start + n]
                 out, weight, total = by_u[c][start : start + n], v[m, c], zero
                 for i in range(n):
                     out[i] += weight * p[i]
-                    total += e[i] * cotangent[i] + p[i] * inputs[i]
-                by_v[m, c] += total
+                    if by_v is not None:
+                        total += e[i] * cotangent[i] + p[i] * inputs[i]
+                if by_v is not None:
+                    by_v[m, c] += total
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)

@@ -109,7 +109,7 @@ def kernels(activation: str, compiled: bool) -> Kernels:
     """The elementwise kernels of an activation, eager or fused by torch.compile.
 
     Arguments of the kernels: p and the cotangent e of f', shape (hidden, columns); the cotangent l of the Laplacian,
-    (columns,); bias b, weight a and squared norm gamma, (hidden, 1).
+    (columns,); bias b, weight a and squared norm gamma, (hidden, 1); whether cotangents of the parameters are wanted.
     """
     derivatives = ACTIVATIONS[activation].derivatives
 
@@ -117,10 +117,14 @@ def kernels(activation: str, compiled: bool) -> Kernels:
         first, second, *_ = derivatives(p, b)
         return a * first, (a * gamma)[:, 0] @ second
 
-    def backward(p: Tensor, e: Tensor, l: Tensor, b: Tensor, a: Tensor, gamma: Tensor) -> tuple[Tensor, ...]:
+    def backward(
+        p: Tensor, e: Tensor, l: Tensor, b: Tensor, a: Tensor, gamma: Tensor, parameters: bool
+    ) -> tuple[Tensor, ...]:
         first, second, third, first_by_bias, second_by_bias = derivatives(p, b)
         by_second = gamma * l
         by_p = a * torch.addcmul(e * second, by_second, third)
+        if not parameters:
+            return (by_p,)
         weighted_second = second @ l
         by_a = (e * first).sum(1) + gamma[:, 0] * weighted_second
         # b enters next to p alone, unless f is made even.
@@ -165,18 +169,31 @@ class Layer:
         return v.T @ weighted, laplacian
 
     def backward(
-        self, inputs: Sequence[Tensor], by_gradient: Tensor, by_laplacian: Tensor, p: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Cotangents of the inputs (u, v, b, a, gamma) from those of gradient and Laplacian."""
+        self,
+        inputs: Sequence[Tensor],
+        by_gradient: Tensor,
+        by_laplacian: Tensor,
+        p: Tensor | None = None,
+        *,
+        parameters: bool = True,
+    ) -> tuple[Tensor | None, ...]:
+        """Cotangents of the inputs (u, v, b, a, gamma) from those of gradient and Laplacian.
+
+        Without `parameters` all but that of u are None and cost nothing.
+        """
         u, v, b, a, gamma = inputs
         if self._fused(u):
-            results = tuple(tensor.new_empty(tensor.shape) for tensor in inputs)
+            wanted = inputs if parameters else inputs[:1]
+            results = [*(tensor.new_empty(tensor.shape) for tensor in wanted), *[None] * (len(inputs) - len(wanted))]
             fused.backward(*_arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous(), *results))
-            return results
+            return tuple(results)
         elementwise = kernels(self.activation, self.compiled)
         p = v @ u if p is None else p
         columns = (b[:, None], a[:, None], gamma[:, None])
-        by_p, weighted, by_a, by_b, by_gamma = elementwise.backward(p, v @ by_gradient, by_laplacian, *columns)
+        by_p, *sums = elementwise.backward(p, v @ by_gradient, by_laplacian, *columns, parameters)
+        if not parameters:
+            return v.T @ by_p, None, None, None, None
+        weighted, by_a, by_b, by_gamma = sums
         by_v = torch.addmm(weighted @ by_gradient.T, by_p, u.T)
         return v.T @ by_p, by_v, by_b, by_a, by_gamma
 
@@ -200,7 +217,8 @@ class _HiddenLayer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
         *inputs, p = ctx.saved_tensors
-        return *ctx.layer.backward(inputs, by_gradient, by_laplacian, p), None
+        parameters = any(ctx.needs_input_grad[1:])
+        return *ctx.layer.backward(inputs, by_gradient, by_laplacian, p, parameters=parameters), None
 
 
 def hidden_layer(u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
@@ -218,5 +236,5 @@ def hidden_layer(u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, laye
     return _HiddenLayer.apply(u, v, b, a, gamma, layer)
 
 
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+def _arrays(*tensors: Tensor | None) -> list[np.ndarray | None]:
+    return [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
