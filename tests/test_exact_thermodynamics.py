@@ -46,15 +46,33 @@ def test_every_method_counts_states(lattice, method):
         assert exact.heat_capacity_per_site == pytest.approx(variance / lattice.sites, rel=1e-11)
 
 
-def test_arrays_and_numbers_agree():
+@pytest.mark.parametrize("shape, method", [((6, 7), "transfer-matrix"), ((12, 13), "pfaffian")])
+def test_arrays_and_numbers_agree(shape, method):
     """The same ferromagnet, hidden by a gauge from Kaufman's formula."""
-    shape = (6, 7)
     gauge = np.random.default_rng(0).choice([-1.0, 1.0], size=shape)
     hidden = square(*shape, jx=gauge * np.roll(gauge, -1, 0), jy=0.5 * gauge * np.roll(gauge, -1, 1))
     first, second = thermodynamics(hidden, 0.6), thermodynamics(square(*shape, jy=0.5), 0.6)
-    assert (first.method, second.method) == ("transfer-matrix", "kaufman")
+    assert (first.method, second.method) == (method, "kaufman")
     for name in ("log_z", "energy_per_site", "heat_capacity_per_site"):
         assert getattr(first, name) == pytest.approx(getattr(second, name), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "lattice, method",
+    [
+        (edwards_anderson(9, 12, seed=3), "transfer-matrix"),
+        (edwards_anderson(11, seed=3), "pfaffian"),
+        (edwards_anderson(16, 18, seed=3, boundary="open"), "transfer-matrix"),
+        (edwards_anderson(17, seed=3, boundary="open"), "pfaffian"),
+        (square(17, boundary="open"), "pfaffian"),
+    ],
+)
+def test_pfaffians_take_over_from_the_transfer_matrix(lattice, method):
+    exact = thermodynamics(lattice, 0.7)
+    assert exact.method == method
+    limit = math.log(2) + 1.4 + 1e-12
+    assert math.log(2) < exact.log_z_per_site < limit
+    assert -2 < exact.energy_per_site < 0 < exact.heat_capacity_per_site
 
 
 def test_disconnected_parts_add_up():
@@ -76,8 +94,9 @@ def test_infinite_temperature(lattice):
 @pytest.mark.parametrize(
     "lattice",
     [
-        square(17, boundary="open"),
-        edwards_anderson(11, seed=0),
+        square(300, boundary="open"),
+        square(10**6, boundary="open"),
+        edwards_anderson(200, seed=0),
         edwards_anderson(300, seed=0),
         triangular(5),
         triangular(10**4),

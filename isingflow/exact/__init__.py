@@ -1,5 +1,6 @@
-"""Exact solutions, the truth to compare with: finite tori, small graphs, narrow strips, the thermodynamic limit."""
+"""Exact solutions, the truth to compare with: tori, spin glasses, small graphs, narrow strips, the infinite lattice."""
 
+from isingflow.exact.moments import Moments, moments
 from isingflow.exact.thermodynamics import Thermodynamics, thermodynamics
 
-__all__ = ["Thermodynamics", "thermodynamics"]
+__all__ = ["Moments", "Thermodynamics", "moments", "thermodynamics"]

@@ -43,12 +43,45 @@ def solve(couplings: np.ndarray, fields: np.ndarray | None = None) -> tuple[floa
     if not (np.all(np.isfinite(couplings)) and np.all(np.isfinite(fields))):
         raise InvalidInput("couplings and fields must be finite")
     if spins > SPIN_LIMIT:
-        raise NoExactSolution(f"{spins} spins are too many to enumerate: at most {SPIN_LIMIT} are possible")
+        raise NoExactSolution(_too_many(spins))
     rows, columns = np.nonzero(couplings - np.diag(np.diag(couplings)))
     starts = np.searchsorted(rows, np.arange(spins + 1))
     constant = float(np.trace(couplings)) / 2
     log_z, mean, variance = _enumerate(starts, columns, couplings[rows, columns], fields)
     return log_z + constant, mean + constant, variance
+
+
+def probabilities(couplings: np.ndarray) -> np.ndarray:
+    """The Boltzmann weights of the states with the last spin up; the other half, its spin flip, has the same.
+
+    Args:
+        couplings: K, symmetric, shape (N, N), N from 2 to 24; the diagonal does not matter.
+
+    Returns:
+        weights, shape (2^(N-1),), with sum 1; spin i < N - 1 of state n is down where bit i of n is set.
+
+    Raises:
+        NoExactSolution: more than 24 spins.
+
+    Example:
+        >>> probabilities(np.array([[0.0, 0.5], [0.5, 0.0]])).round(6)
+        array([0.731059, 0.268941])
+    """
+    spins = len(couplings)
+    if spins > SPIN_LIMIT:
+        raise NoExactSolution(_too_many(spins))
+    exponents = np.zeros(1)
+    for spin in range(spins):
+        field = np.zeros(1)
+        for other in range(spin):
+            field = np.concatenate([field + couplings[spin, other], field - couplings[spin, other]])
+        exponents = exponents + field if spin == spins - 1 else np.concatenate([exponents + field, exponents - field])
+    weights = np.exp(exponents - exponents.max())
+    return weights / weights.sum()
+
+
+def _too_many(spins: int) -> str:
+    return f"{spins} spins are too many to enumerate: at most {SPIN_LIMIT} are possible"
 
 
 @njit(cache=True)

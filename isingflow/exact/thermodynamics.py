@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import enumeration, kaufman, transfer_matrix
+from isingflow.exact import enumeration, kaufman, pfaffian, transfer_matrix
 from isingflow.lattice import Lattice, check_beta
 
 MAX_GRAPH_SITES = 10**4
@@ -28,7 +28,7 @@ class Thermodynamics:
         log_z: ln Z, total, in nats.
         energy_per_site: -d ln Z/d beta / N.
         heat_capacity_per_site: beta^2 d^2 ln Z/d beta^2 / N.
-        method: "kaufman", "enumeration" or "transfer-matrix".
+        method: "kaufman", "enumeration", "transfer-matrix" or "pfaffian".
         log_z_per_site: ln Z / N.
     """
 
@@ -42,9 +42,9 @@ class Thermodynamics:
 def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
     """Exact ln Z, energy and heat capacity at one inverse temperature.
 
-    Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices by the
-    transfer matrix up to width 16 (open) or 10 (periodic); any other graph by enumeration of its connected parts, each
-    of at most 24 spins.
+    Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices, spin
+    glasses too, by the transfer matrix up to width 16 (open) or 10 (periodic), and by Pfaffians beyond, up to 256x256
+    (open) or 160x160 (periodic); any other graph by enumeration of its connected parts, each of at most 24 spins.
 
     Args:
         lattice: the spins and their bonds.
@@ -52,7 +52,8 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
 
     Raises:
         InvalidInput: beta is not a finite number.
-        NoExactSolution: no method is affordable; the message says what is possible.
+        NoExactSolution: no method is affordable, or a wide frustrated lattice is too cold for Pfaffians (+-J glasses
+            below a temperature of about 0.25 J); the message says what is possible.
 
     Example:
         >>> from isingflow.lattice import square
@@ -73,19 +74,22 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
 
 
 def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, tuple[float, float, float]]:
-    if grid and lattice.sites > enumeration.SPIN_LIMIT:
-        return "transfer-matrix", transfer_matrix.solve(*_grid_couplings(lattice, beta))
-    return "enumeration", _solve_components(lattice, beta)
+    if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
+        return "enumeration", _solve_components(lattice, beta)
+    if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT and lattice.sites > pfaffian.SITE_LIMIT:
+        raise NoExactSolution(
+            f"{lattice}: too large; uniform periodic lattices are solved at any size, other square lattices up to "
+            f"{pfaffian.LARGEST}, or up to width {transfer_matrix.OPEN_WIDTH_LIMIT} (open) and "
+            f"{transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic) at any length"
+        )
+    couplings = _grid_couplings(lattice, beta)
+    if transfer_matrix.affordable(*couplings):
+        return "transfer-matrix", transfer_matrix.solve(*couplings)
+    return "pfaffian", pfaffian.solve(*couplings)
 
 
 def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """beta jx and beta jy as (lx, ly) arrays, with zeros across open boundaries."""
-    if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT:
-        raise NoExactSolution(
-            f"{lattice}: too wide; uniform periodic lattices are solved at any size, "
-            f"other square lattices up to width {transfer_matrix.OPEN_WIDTH_LIMIT} (open) "
-            f"or {transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic)"
-        )
     kx, ky = (beta * np.broadcast_to(strength, lattice.shape) for strength in (lattice.jx, lattice.jy))
     if lattice.boundary == "open":
         kx[-1, :], ky[:, -1] = 0.0, 0.0

@@ -57,6 +57,16 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
     return log_z + ground, mean + ground, variance
 
 
+def affordable(kx: np.ndarray, ky: np.ndarray) -> bool:
+    """Whether a strip of these bonds is narrow enough, along x or along y.
+
+    Example:
+        >>> affordable(np.ones((12, 20)), np.ones((12, 20)))
+        False
+    """
+    return min(_cost(kx), _cost(ky.T)) < math.inf
+
+
 def _cost(along: np.ndarray) -> float:
     """Operations for a strip with the bonds `along` its length; infinite if not affordable."""
     width = along.shape[1]
