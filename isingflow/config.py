@@ -9,7 +9,6 @@ from typing import Any
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 
-
 LONGEST_SHOWN = 60
 """Characters of an entry that an error message shows; the bonds of a graph have more."""
 
@@ -48,8 +47,8 @@ class TrainingConfig:
         batch: samples per step.
         learning_rate: peak of the one-cycle schedule, or the constant rate.
         schedule: "one-cycle" or "constant".
-        weight_decay: of Adam (L2 form), beside a loss per site as in the paper.
-        beta2, clip: of Adam, and of the norm of the gradient of the whole loss; clip 0 for none.
+        weight_decay, beta2, clip: of Adam (L2 form) and of the gradient's norm, for the loss of the whole lattice;
+            clip 0 for none.
         jitter: relative half-width of random integration step lengths during training, 0 for a fixed grid.
         adapt_steps: whether training adds and removes integration steps to hold the error near its tolerance.
         transport_cost: weight of the penalty int |dx/dt|^2 / 2 dt.

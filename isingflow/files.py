@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +22,22 @@ from isingflow.errors import FileError
 
 SPARE_BYTES = 2**24
 """Disk space to leave free."""
+
+DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    TypeError,
+    SyntaxError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise when they read a damaged file, or one of another kind."""
 
 
 def write_atomically(path: Path, content: bytes, *, previous: Path | None = None) -> None:
@@ -56,21 +74,23 @@ def _keep(path: Path, previous: Path) -> None:
         os.replace(path, previous)
 
 
-def read_arrays(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name. Nothing in it is ever unpickled.
 
     Raises:
         FileError: there is no such file, it is damaged or of another kind, or an array is missing.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in required if name not in file]
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            missing = [name for name in required if name not in arrays]
             if missing:
-                raise FileError(f"{path}: the array {missing[0]} is missing; found: {', '.join(file) or 'none'}")
-            return dict(file)
+                raise FileError(f"{path}: the array {missing[0]} is missing; found: {', '.join(arrays) or 'none'}")
+            return dict(arrays)
     except FileNotFoundError:
         raise FileError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError:
+        raise FileError(f"{path}: its arrays do not fit in memory") from None
+    except DAMAGED as error:
         reason = " ".join(str(error).split())
         raise FileError(f"{path}: not a readable .npz file ({reason or type(error).__name__})") from None
 
@@ -85,7 +105,7 @@ class ArrayWriter:
         path: the file.
         rows: number of rows to come.
         columns: dtype and shape of a row of every array.
-        constants: further arrays.
+        constants: further arrays; what becomes known on the way may be added to this attribute until the end.
 
     Raises:
         FileError: the disk is too small or the file cannot be written; also from `append` and at the end.
@@ -107,7 +127,7 @@ class ArrayWriter:
         self.path = path
         self.rows = rows
         self.columns = columns
-        self.constants = constants
+        self.constants = dict(constants)
         self._written = 0
 
     def __enter__(self) -> Self:
@@ -119,9 +139,12 @@ class ArrayWriter:
                     f"{self.path}: {self.rows} rows need {2 * size / 1e9:.3g} GB while they are written, "
                     f"{max(free, 0) / 1e9:.3g} GB are free; at most {max(self.rows * free // (2 * size), 0)} rows fit"
                 )
-            self._folder = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
-            self._open = ExitStack()
-            self._files = {name: self._begin(name, dtype, shape) for name, (dtype, shape) in self.columns.items()}
+            with ExitStack() as stack:
+                hidden = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
+                self._folder = Path(stack.enter_context(hidden))
+                self._open = stack.enter_context(ExitStack())
+                self._files = {name: self._begin(name, dtype, shape) for name, (dtype, shape) in self.columns.items()}
+                self._held = stack.pop_all()
         except OSError as error:
             raise self._failed(error) from None
         return self
@@ -147,8 +170,7 @@ class ArrayWriter:
         except OSError as failure:
             raise self._failed(failure) from None
         finally:
-            self._open.close()
-            self._folder.cleanup()
+            self._held.close()
 
     def _assemble(self) -> None:
         if self._written != self.rows:
@@ -156,7 +178,7 @@ class ArrayWriter:
         for name, value in self.constants.items():
             np.save(self._file(name), value)
         self._open.close()
-        whole = Path(self._folder.name) / "whole"
+        whole = self._folder / "whole"
         with zipfile.ZipFile(whole, "w", allowZip64=True) as archive:
             for name in [*self.columns, *self.constants]:
                 archive.write(self._file(name), f"{name}.npy")
@@ -172,7 +194,7 @@ class ArrayWriter:
         return file
 
     def _file(self, name: str) -> Path:
-        return Path(self._folder.name) / f"{name}.npy"
+        return self._folder / f"{name}.npy"
 
     def _failed(self, error: OSError) -> FileError:
         return FileError(f"cannot write {self.path}: {error.strerror or error}")

@@ -20,6 +20,8 @@ COMMANDS = (
     "train",
     "evaluate",
     "sample",
+    "monte_carlo",
+    "observables",
     "plot",
 )
 """Modules of this package; what each adds to the command line is its `command`."""

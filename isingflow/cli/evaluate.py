@@ -13,16 +13,24 @@ from isingflow.cli.output import print_result, show_notes
 @click.command("evaluate")
 @RUN
 @click.option("--samples", type=Whole(2, MOST_SAMPLES), metavar="N", help="Samples; by default the run's own number.")
+@click.option(
+    "--reference-samples",
+    type=Whole(2, MOST_SAMPLES),
+    metavar="N",
+    help="Monte Carlo samples of the target, rounded up to whole chains; as many as of the flow by default.",
+)
 @SEED
 @DEVICE
 @JSON
-def command(run: Path, samples: int | None, seed: int, device: str, as_json: bool) -> None:
+def command(
+    run: Path, samples: int | None, reference_samples: int | None, seed: int, device: str, as_json: bool
+) -> None:
     """Free energies of a trained run, with error bars, beside the exact answer; also written to its report.json."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
     from isingflow.evaluation import evaluate
 
     count = samples or folder.config.training.evaluation_samples
-    evaluation = evaluate(folder, samples=count, device=where, seed=seed)
+    evaluation = evaluate(folder, samples=count, device=where, seed=seed, reference_samples=reference_samples)
     folder.save_report(evaluation.as_dict())
     print_result(evaluation.as_dict(), as_json, evaluation.table)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from isingflow.cli.output import warn
 from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -169,3 +170,13 @@ def open_run(path: Path, device: str) -> tuple[RunFolder, torch.device]:
     from isingflow.runs import RunFolder
 
     return RunFolder.open(path), device_from(device)
+
+
+def check_certified(run: RunFolder) -> bool:
+    """Whether the flow of a run is certified; if not, a warning says so."""
+    from isingflow.evaluation import is_certified
+
+    certified = is_certified(run)
+    if not certified:
+        warn(f"{run.path} is not certified: the integration error of its flow is not known to be within tolerance")
+    return certified

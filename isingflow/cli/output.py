@@ -29,6 +29,11 @@ def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str
     click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else text())
 
 
+def warn(message: str) -> None:
+    """One line on standard error, also where notes are not wanted."""
+    print(f"isingflow: warning: {message}", file=sys.stderr)
+
+
 def show_notes(quiet: bool) -> None:
     """Show log messages on standard error; if `quiet`, only warnings."""
     logger = logging.getLogger("isingflow")

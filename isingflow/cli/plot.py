@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, open_run
+from isingflow.cli.options import DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, check_certified, open_run
 from isingflow.cli.output import print_result, show_notes
 
 PLOT_SAMPLES = 4096
@@ -26,5 +26,5 @@ def command(run: Path, samples: int, seed: int, device: str, as_json: bool) -> N
     from isingflow.evaluation import draw_samples
 
     figures = plots.plot_run(folder, draw_samples(folder, samples=samples, device=where, seed=seed))
-    document = {"run": str(run), "figures": [str(path) for path in figures]}
+    document = {"run": str(run), "certified": check_certified(folder), "figures": [str(path) for path in figures]}
     print_result(document, as_json, lambda: "\n".join(document["figures"]))

@@ -15,10 +15,11 @@ from isingflow.cli.options import (
     RUN,
     SEED,
     Whole,
+    check_certified,
     check_new_file,
     open_run,
 )
-from isingflow.cli.output import print_result, show_notes, warn
+from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.progress import Clock, progress_display
 
 MOST_DRAWS = 10**4
@@ -28,7 +29,11 @@ MOST_DRAWS = 10**4
 @RUN
 @click.option("--samples", type=Whole(1, MOST_STREAMED), required=True, metavar="N", help="How many fields.")
 @click.option(
-    "--draws", type=Whole(1, MOST_DRAWS), default=1, metavar="D", help="Draws of the spins for each of them; 1 by default."
+    "--draws",
+    type=Whole(1, MOST_DRAWS),
+    default=1,
+    metavar="D",
+    help="Draws of the spins for each of them; 1 by default.",
 )
 @OUTPUT
 @SEED
@@ -48,11 +53,11 @@ def command(
     folder, where = open_run(run, device)
     import numpy as np
 
-    from isingflow.evaluation import is_certified, stream_samples
+    from isingflow.evaluation import stream_samples
     from isingflow.samples import sample_writer
 
     lattice, beta = folder.config.lattice, folder.config.beta
-    certified = is_certified(folder)
+    certified = check_certified(folder)
     blocks = stream_samples(folder, samples=samples, device=where, seed=seed, draws=draws)
     columns = {
         "spins": (np.int8, lattice.shape if draws == 1 else (draws, *lattice.shape)),
@@ -69,8 +74,6 @@ def command(
             writer.append(**vars(block))
             written += len(block.field)
             show(written, samples, clock.left(written, samples))
-    if not certified:
-        warn(f"{run} is not certified: the integration error of its flow is not known to be within its tolerance")
     document = {
         "output": str(output),
         "samples": samples,

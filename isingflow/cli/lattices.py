@@ -1,0 +1,176 @@
+"""Which magnet: the options of lattice and temperature, and what they stand for.
+
+`--lattice` names a kind of lattice, or a file with a graph as networkx writes it: sites are its nodes, bonds its edges,
+with the strength of each in the edge attribute `coupling` (1 where there is none).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from xml.etree.ElementTree import ParseError
+
+import click
+import networkx
+
+from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
+from isingflow.cli.output import warn
+from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, from_graph, square, triangular
+
+if TYPE_CHECKING:
+    from isingflow.hubbard_stratonovich import HubbardStratonovich
+
+Answer = TypeVar("Answer")
+
+KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
+    "square": (square, {"jx": "jx", "jy": "jy", "boundary": "boundary"}),
+    "triangular": (triangular, {"boundary": "boundary"}),
+    "edwards-anderson": (edwards_anderson, {"boundary": "boundary", "lattice_seed": "seed"}),
+}
+"""Lattices by name: what builds them, and the options that they have beside --size, with the arguments these set."""
+
+CONTINUOUS_SITES = {True: 2**20, False: 2048}
+"""Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
+
+
+def size_option(size: Size) -> Callable:
+    return click.option("--size", type=size, metavar="L|LXxLY", help="Sites along each side; 16 by default.")
+
+
+MAGNET = together(
+    click.option(
+        "--lattice",
+        metavar="KIND|FILE",
+        help="square (the default), triangular, edwards-anderson, or a graph: FILE.graphml, .gml, .json (node-link) or "
+        ".edgelist, with the edge attribute coupling.",
+    ),
+    click.option("--lattice-seed", type=Whole(0, 2**62), metavar="N", help="Which glass; 0 by default."),
+    click.option("--critical", is_flag=True, help="beta = ln(1 + sqrt 2)/2, critical at jx = jy = 1; the default."),
+    click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Inverse temperature, of either sign."),
+    click.option("--temperature", type=Number(positive=True), metavar="T", help="1/beta."),
+    click.option("--jx", type=Number(most=STRONGEST), metavar="J", help="Coupling along x; 1 by default."),
+    click.option("--jy", type=Number(most=STRONGEST), metavar="J", help="Coupling along y; 1 by default."),
+    click.option("--boundary", type=OneOf("periodic", "open"), metavar="periodic|open", help="periodic by default."),
+)
+"""The physics of a lattice: what `lattice_from` and `beta_from` read."""
+
+SHAPING = ("jx", "jy", "boundary", "lattice_seed")
+
+
+def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lattice | None = None) -> Lattice:
+    """The lattice asked for; what was not given is square, 16x16, ferromagnetic and periodic, or as in `base`."""
+    given = {} if size is None else {"size": size}
+    given |= {name: magnet[name] for name in SHAPING if magnet[name] is not None}
+    named = magnet["lattice"]
+    if named is None and base is not None and not given:
+        return base
+    kind = named or ("square" if base is None else base.kind)
+    build, arguments = KINDS.get(kind, (None, {}))
+    for name in given:
+        if build is None or name not in ("size", *arguments):
+            raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
+    if build is None:
+        return read_graph(Path(kind))
+    settings = {"size": (16, 16), "lattice_seed": 0}
+    if base is not None and base.kind in KINDS:
+        same = arguments if base.kind == kind else ["boundary"]
+        settings |= {"size": base.shape} | {name: getattr(base, KINDS[base.kind][1][name]) for name in same}
+    settings |= given
+    return build(*settings["size"], **{arguments[name]: settings[name] for name in arguments if name in settings})
+
+
+def beta_from(magnet: dict[str, Any]) -> float:
+    """The inverse temperature asked for; critical if none was."""
+    given = ["--critical"] * magnet["critical"]
+    given += [f"--{name}" for name in ("beta", "temperature") if magnet[name] is not None]
+    if len(given) > 1:
+        raise InvalidInput(f"{' and '.join(given)} exclude each other: give one of them")
+    if magnet["beta"] is not None:
+        return magnet["beta"]
+    if magnet["temperature"] is None:
+        return CRITICAL_BETA
+    if magnet["temperature"] < 1 / STRONGEST:
+        raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")
+    return 1 / magnet["temperature"]
+
+
+def heading(lattice: Lattice, beta: float) -> str:
+    """The magnet in words."""
+    model = "2D Ising" if lattice.kind in KINDS else "Ising"
+    critical = lattice.kind == "square" and lattice == square(*lattice.shape, boundary=lattice.boundary)
+    note = " (critical)" if critical and beta == CRITICAL_BETA else ""
+    return f"{model}, {lattice}, beta = {beta:.6f}{note}"
+
+
+def known(solve: Callable[[Lattice, float], Answer], lattice: Lattice, beta: float) -> Answer | None:
+    """The exact answer that `solve` gives; None where no method is known."""
+    try:
+        return solve(lattice, beta)
+    except NoExactSolution:
+        return None
+
+
+def continuous_form(lattice: Lattice, beta: float) -> HubbardStratonovich | None:
+    """The continuous representation; None where its spectrum would take too long."""
+    if lattice.sites > CONTINUOUS_SITES[lattice.translation_invariant]:
+        return None
+    from isingflow.hubbard_stratonovich import HubbardStratonovich
+
+    return HubbardStratonovich(lattice, beta)
+
+
+def _read_node_link(path: Path) -> networkx.Graph:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return networkx.node_link_graph(data, edges="edges" if "edges" in data else "links")
+
+
+def _read_gml(path: Path) -> networkx.Graph:
+    return networkx.read_gml(path, label="id")
+
+
+READERS: dict[str, Callable[[Path], networkx.Graph]] = {
+    ".graphml": networkx.read_graphml,
+    ".gml": _read_gml,
+    ".json": _read_node_link,
+    ".edgelist": networkx.read_edgelist,
+}
+"""What reads a graph, by the file's suffix."""
+
+UNREADABLE = (
+    networkx.NetworkXException,
+    ParseError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+"""What these raise for files of another kind."""
+
+
+def read_graph(path: Path) -> Lattice:
+    """The lattice of a graph in a file.
+
+    Raises:
+        InvalidInput: the file's name, the file or the graph is not as it must be.
+    """
+    if path.suffix not in READERS:
+        kinds, suffixes = ", ".join(KINDS), ", ".join(READERS)
+        raise InvalidInput(f"--lattice {path}: expected {kinds}, or a file that ends in one of {suffixes}")
+    try:
+        graph = READERS[path.suffix](path)
+    except OSError as error:
+        raise InvalidInput(f"--lattice {path}: cannot be read: {error.strerror or error}") from None
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidInput(f"--lattice {path}: not a graph in {path.suffix[1:]} format: {reason}") from None
+    couplings = networkx.get_edge_attributes(graph, "coupling")
+    if not couplings and graph.number_of_edges() > 0:
+        warn(f"{path}: no edge has a coupling; all bonds have strength 1")
+    try:
+        return from_graph(graph)
+    except (InvalidInput, OverflowError) as error:
+        raise InvalidInput(f"--lattice {path}: {error}") from None
