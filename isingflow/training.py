@@ -144,7 +144,7 @@ class Trainer:
             self.flow.parameters(),
             lr=self.config.learning_rate,
             betas=(0.9, self.config.beta2),
-            weight_decay=self.config.weight_decay * self.target.sites,
+            weight_decay=self.config.weight_decay,
         )
         self.iteration = 0
         self.finished = False

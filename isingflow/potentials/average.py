@@ -41,7 +41,7 @@ class SymmetricAverage(Potential):
         self.potential = potential
         self.shape = potential.shape
         self.symmetry = group
-        elements = list(group.elements())
+        elements = list(_without_idle_flip(group, potential).elements())
         permutations, signs = _tabulate(elements)
         inverses, _ = _tabulate([g.inverse() for g in elements])
         self.register_buffer("permutations", permutations, persistent=False)
@@ -83,8 +83,7 @@ class SampledAverage(Potential):
         self.potential = potential
         self.shape = potential.shape
         self.symmetry = Group(potential.shape, flip=potential.symmetry.flip)
-        # An even potential is the same for g and -g.
-        self.group = replace(group, flip=group.flip and not potential.symmetry.flip)
+        self.group = _without_idle_flip(group, potential)
         sites = group.sites
         self.register_buffer("permutations", torch.arange(sites).repeat(slots, 1))
         self.register_buffer("inverses", torch.arange(sites).repeat(slots, 1))
@@ -179,6 +178,11 @@ class _Permutation(torch.autograd.Function):
     @staticmethod
     def backward(ctx, cotangent):
         return _Permutation.apply(cotangent, *ctx.saved_tensors), None, None
+
+
+def _without_idle_flip(group: Group, potential: Potential) -> Group:
+    """The elements to go through: an even potential is the same for g and -g."""
+    return replace(group, flip=group.flip and not potential.symmetry.flip)
 
 
 def _check_shapes(potential: Potential, group: Group) -> None:

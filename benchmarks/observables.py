@@ -1,0 +1,126 @@
+"""Observables on 4x4 and 8x8 at three temperatures, by three samplers, against exact answers.
+
+    python benchmarks/observables.py --seeds 0 1 2 --output docs/benchmarks/observables.json
+
+Wolff's cluster algorithm, the reweighted flow (quick preset, trained here with each seed) and Hamiltonian Monte Carlo
+in the flow's latent space. Deviations are in standard errors; relative errors in per cent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import describe
+
+from isingflow.config import RunConfig
+from isingflow.evaluation import draw_samples, load_run
+from isingflow.exact import moments, thermodynamics
+from isingflow.lattice import CRITICAL_BETA, Lattice, square
+from isingflow.observables import Observables, measure
+from isingflow.parallel import workers
+from isingflow.runs import RunFolder
+from isingflow.sampling import latent, run_chains, simulate
+from isingflow.training import train
+
+BETAS = (0.3, CRITICAL_BETA, 0.6)
+CPU = torch.device("cpu")
+
+
+def exact_answers(lattice: Lattice, beta: float) -> dict[str, float]:
+    """By name of the observable; G(r) along the axes as G0, G1, ..."""
+    known = moments(lattice, beta)
+    along = known.correlation[0, : lattice.shape[1] // 2 + 1]
+    return {
+        "energy_per_site": thermodynamics(lattice, beta).energy_per_site,
+        "magnetisation_squared": known.magnetisation_squared,
+        "magnetisation_fourth": known.magnetisation_fourth,
+        "binder": known.binder,
+        **{f"G{r}": float(value) for r, value in enumerate(along) if r},
+    }
+
+
+def compare(found: Observables, exact: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Value, standard error, deviation in standard errors and relative error in per cent of every observable."""
+    rows = {}
+    for name, truth in exact.items():
+        estimate = found.correlation_function[int(name[1:])] if name[0] == "G" else getattr(found, name)
+        rows[name] = {
+            "exact": truth,
+            **estimate.as_dict(),
+            "deviation": (estimate.value - truth) / estimate.stderr,
+            "relative_percent": 100 * estimate.stderr / abs(truth),
+        }
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--samples", type=int, default=65536)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    results = []
+    for size in arguments.sizes:
+        for beta in BETAS:
+            lattice = square(size)
+            exact = exact_answers(lattice, beta)
+            for seed in arguments.seeds:
+                found = {"wolff": _wolff(lattice, beta, arguments.samples, seed)}
+                with tempfile.TemporaryDirectory() as scratch, workers(CPU) as pool:
+                    run = RunFolder.create(
+                        Path(scratch) / "run", RunConfig.from_preset("quick", lattice, beta, seed=seed)
+                    )
+                    train(run, device=CPU)
+                    drawn = draw_samples(run, samples=arguments.samples, device=CPU, seed=seed)
+                    found["reweighted flow"] = measure(
+                        lattice, beta, field=drawn.field, spins=drawn.spins, log_weight=drawn.log_weight
+                    )
+                    flow, target, _ = load_run(run, CPU)
+                    sampler = latent(flow, target, pool=pool)
+                    chains = run_chains(sampler, samples=arguments.samples // 128, chains=64, warm_up=100, seed=seed)
+                    found["latent HMC"] = measure(lattice, beta, field=chains.field, spins=chains.spins)
+                for sampler, observables in found.items():
+                    rows = compare(observables, exact)
+                    results.append({"size": size, "beta": beta, "seed": seed, "sampler": sampler, "observables": rows})
+                    worst = max(rows.values(), key=lambda row: abs(row["deviation"]))["deviation"]
+                    largest = max(row["relative_percent"] for row in rows.values())
+                    print(
+                        f"{size}x{size} beta {beta:.4f} seed {seed} {sampler:<16} worst deviation {worst:+.1f} sigma, "
+                        f"largest error {largest:.2f} %",
+                        flush=True,
+                    )
+    deviations = [row["deviation"] for result in results for row in result["observables"].values()]
+    document = {
+        "command": f"python benchmarks/observables.py {' '.join(sys.argv[1:])}",
+        **describe(),
+        "comparisons": len(deviations),
+        "worst_deviation": max(map(abs, deviations)),
+        "rms_deviation": float(np.sqrt(np.mean(np.square(deviations)))),
+        "median_relative_percent": {
+            sampler: statistics.median(
+                max(row["relative_percent"] for row in r["observables"].values())
+                for r in results
+                if r["sampler"] == sampler
+            )
+            for sampler in ("wolff", "reweighted flow", "latent HMC")
+        },
+        "results": results,
+    }
+    arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _wolff(lattice: Lattice, beta: float, samples: int, seed: int) -> Observables:
+    return measure(lattice, beta, spins=simulate(lattice, beta, samples=samples // 64, chains=64, seed=seed).spins)
+
+
+if __name__ == "__main__":
+    main()
