@@ -1,8 +1,8 @@
-"""The even-root hidden layer on a CPU, fused: one pass over the columns, a cache-sized block at a time.
+"""Hidden layers on a CPU, fused: the mathematics of `hidden.hidden_layer` in as few passes over memory as it takes.
 
-The same mathematics as `hidden.hidden_layer`, for few features and many columns, where separate matrix products and
-elementwise operations would move every intermediate (hidden x columns) through memory. Here a block of 256 columns
-stays in the first-level cache. Single-threaded and free of Python's lock: callers parallelise over samples. Compiled by
+The even-root layer has few features and many columns: separate matrix products and elementwise operations would move
+every intermediate (hidden x columns) through memory, and here a block of 256 columns stays in the first-level cache.
+Softplus and ln cosh layers are dominated by their products; what is between these is one pass. Single-threaded and free of Python's lock: callers parallelise over samples. Compiled by
 numba once per machine and float type, and cached on disk.
 """
 
@@ -112,3 +112,40 @@ def _project(weights, rows, start, n, out):
         row, weight = rows[c][start : start + n], weights[c]
         for i in range(n):
             out[i] += weight * row[i]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def saturating_forward(first, a, gamma, constant, slope, weighted, laplacian):
+    """The same for softplus and ln cosh, from f', (hidden, columns): a f' and the Laplacian into the last two arguments.
+
+    Their higher derivatives follow from the first: with s = f', f'' = constant + slope s - s^2 and d f'' = (slope - 2 s)
+    f'' dp.
+    """
+    laplacian[:] = 0
+    for m in range(len(a)):
+        amplitude, second_weight = a[m], a[m] * gamma[m]
+        row, out = first[m], weighted[m]
+        for i in range(len(row)):
+            out[i] = amplitude * row[i]
+            laplacian[i] += second_weight * (constant + (slope - row[i]) * row[i])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def saturating_backward(first, e, l, a, gamma, constant, slope, by_p, weighted, by_a, by_b, by_gamma):
+    """Cotangents of p, a, b and gamma, and a f' again, from those of f' (e) and of the Laplacian (l)."""
+    two, zero = first.dtype.type(2), first.dtype.type(0)
+    for m in range(len(a)):
+        amplitude, norm = a[m], gamma[m]
+        row, cotangent, out, product = first[m], e[m], by_p[m], weighted[m]
+        sum_first = sum_second = sum_p = zero
+        for i in range(len(row)):
+            second = constant + (slope - row[i]) * row[i]
+            value = amplitude * second * (cotangent[i] + norm * l[i] * (slope - two * row[i]))
+            out[i] = value
+            product[i] = amplitude * row[i]
+            sum_p += value
+            sum_first += cotangent[i] * row[i]
+            sum_second += l[i] * second
+        by_a[m] = sum_first + norm * sum_second
+        by_b[m] = sum_p
+        by_gamma[m] = amplitude * sum_second

@@ -87,11 +87,26 @@ class Activation:
 
     value: Callable[[Tensor, Tensor], Tensor]
     derivatives: Callable[[Tensor, Tensor], Derivatives]
+    saturating: Saturating | None = None
+
+
+@dataclass(frozen=True)
+class Saturating:
+    """What defines a function of p + b whose f'' = constant + slope f' - f'^2: its f' is all that needs computing.
+
+    Attributes:
+        first: f' as a function of p + b.
+        constant, slope: the numbers above.
+    """
+
+    first: Callable[[Tensor], Tensor]
+    constant: float
+    slope: float
 
 
 ACTIVATIONS = {
-    "softplus": Activation(softplus_value, softplus_derivatives),
-    "lncosh": Activation(lncosh_value, lncosh_derivatives),
+    "softplus": Activation(softplus_value, softplus_derivatives, Saturating(torch.sigmoid, 0.0, 1.0)),
+    "lncosh": Activation(lncosh_value, lncosh_derivatives, Saturating(torch.tanh, 1.0, 0.0)),
     "even-root": Activation(even_root_value, even_root_derivatives),
 }
 
@@ -152,20 +167,33 @@ class Layer:
     activation: str
     compiled: bool = False
 
-    def forward(
-        self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, p: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Gradient, shape (features, columns), and Laplacian, shape (columns,); arguments as in `hidden_layer`.
+    def prepare(self, u: Tensor, v: Tensor, b: Tensor) -> Tensor | None:
+        """What `forward` and `backward` share, shape (hidden, columns): f' where f saturates on a CPU, else p = v @ u.
 
-        p = v @ u may be given if it is at hand, here and in `backward`.
+        None where a fused kernel forms neither.
         """
+        if self._fused(u):
+            return None
+        saturating = self._saturating(u)
+        return v @ u if saturating is None else saturating.first(torch.addmm(b[:, None], v, u))
+
+    def forward(
+        self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, prepared: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Gradient, shape (features, columns), and Laplacian, shape (columns,); arguments as in `hidden_layer`."""
         if self._fused(u):
             gradient, laplacian = u.new_empty(u.shape), u.new_empty(u.shape[1])
             fused.forward(*_arrays(u, v, b, a, gamma, gradient, laplacian))
             return gradient, laplacian
-        elementwise = kernels(self.activation, self.compiled)
-        p = v @ u if p is None else p
-        weighted, laplacian = elementwise.forward(p, b[:, None], a[:, None], gamma[:, None])
+        prepared = self.prepare(u, v, b) if prepared is None else prepared
+        saturating = self._saturating(u)
+        if saturating is None:
+            elementwise = kernels(self.activation, self.compiled)
+            weighted, laplacian = elementwise.forward(prepared, b[:, None], a[:, None], gamma[:, None])
+        else:
+            weighted, laplacian = torch.empty_like(prepared), u.new_empty(u.shape[1])
+            inputs = _arrays(prepared, a, gamma)
+            fused.saturating_forward(*inputs, *_numbers(saturating, inputs[0]), *_arrays(weighted, laplacian))
         return v.T @ weighted, laplacian
 
     def backward(
@@ -173,7 +201,7 @@ class Layer:
         inputs: Sequence[Tensor],
         by_gradient: Tensor,
         by_laplacian: Tensor,
-        p: Tensor | None = None,
+        prepared: Tensor | None = None,
         *,
         parameters: bool = True,
     ) -> tuple[Tensor | None, ...]:
@@ -187,38 +215,44 @@ class Layer:
             results = [*(tensor.new_empty(tensor.shape) for tensor in wanted), *[None] * (len(inputs) - len(wanted))]
             fused.backward(*_arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous(), *results))
             return tuple(results)
-        elementwise = kernels(self.activation, self.compiled)
-        p = v @ u if p is None else p
-        columns = (b[:, None], a[:, None], gamma[:, None])
-        by_p, *sums = elementwise.backward(p, v @ by_gradient, by_laplacian, *columns, parameters)
+        prepared = self.prepare(u, v, b) if prepared is None else prepared
+        by_first = v @ by_gradient
+        saturating = self._saturating(u)
+        if saturating is None:
+            columns = (b[:, None], a[:, None], gamma[:, None])
+            elementwise = kernels(self.activation, self.compiled)
+            by_p, *sums = elementwise.backward(prepared, by_first, by_laplacian, *columns, parameters)
+        else:
+            by_p, *sums = (torch.empty_like(x) for x in (prepared, prepared, a, b, gamma))
+            given = _arrays(prepared, by_first, by_laplacian, a, gamma)
+            fused.saturating_backward(*given, *_numbers(saturating, given[0]), *_arrays(by_p, *sums))
         if not parameters:
             return v.T @ by_p, None, None, None, None
         weighted, by_a, by_b, by_gamma = sums
         by_v = torch.addmm(weighted @ by_gradient.T, by_p, u.T)
         return v.T @ by_p, by_v, by_b, by_a, by_gamma
 
-    def project(self, u: Tensor, v: Tensor) -> Tensor | None:
-        """p = v @ u, for `forward` and `backward`; None where a fused kernel never forms it."""
-        return None if self._fused(u) else v @ u
-
     def _fused(self, u: Tensor) -> bool:
         return self.activation == "even-root" and u.device.type == "cpu"
+
+    def _saturating(self, u: Tensor) -> Saturating | None:
+        return ACTIVATIONS[self.activation].saturating if u.device.type == "cpu" else None
 
 
 class _HiddenLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, v, b, a, gamma, layer):
-        p = layer.project(u, v)
-        ctx.save_for_backward(u, v, b, a, gamma, p)
+        prepared = layer.prepare(u, v, b)
+        ctx.save_for_backward(u, v, b, a, gamma, prepared)
         ctx.layer = layer
-        return layer.forward(u, v, b, a, gamma, p)
+        return layer.forward(u, v, b, a, gamma, prepared)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
-        *inputs, p = ctx.saved_tensors
+        *inputs, prepared = ctx.saved_tensors
         parameters = any(ctx.needs_input_grad[1:])
-        return *ctx.layer.backward(inputs, by_gradient, by_laplacian, p, parameters=parameters), None
+        return *ctx.layer.backward(inputs, by_gradient, by_laplacian, prepared, parameters=parameters), None
 
 
 def hidden_layer(u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
@@ -234,6 +268,11 @@ def hidden_layer(u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, laye
         grad_u phi, shape (features, columns), and the Laplacian, shape (columns,). Differentiable once.
     """
     return _HiddenLayer.apply(u, v, b, a, gamma, layer)
+
+
+def _numbers(saturating: Saturating, like: np.ndarray) -> np.ndarray:
+    """Its numbers in the precision of the arrays: a double among them would make a kernel work in double."""
+    return np.array([saturating.constant, saturating.slope], like.dtype)
 
 
 def _arrays(*tensors: Tensor | None) -> list[np.ndarray | None]:
