@@ -5,7 +5,7 @@ With log-weights w = -E(x) - ln p(x), of samples of the flow ("forward") or of t
     mean of -w, forward                     >= -ln Z    the variational bound; the difference is KL(p | target)
     mean of -w, reverse                     <= -ln Z    the lower bound; the difference is KL(target | p)
     -ln mean exp(w), forward                -> -ln Z    reweighted
-    sum_F s(w + c) = sum_R s(-w - c)        -> -ln Z    acceptance ratio: c - ln(n_R / n_F), with s the logistic function
+    sum_F s(w + c) = sum_R s(-w - c)        -> -ln Z    acceptance ratio: c - ln(n_R / n_F), s the logistic function
 
 Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
 the second axis, those of shape (n,) to be independent. Modes that the flow misses show in reverse quantities only.
