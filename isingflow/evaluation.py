@@ -243,7 +243,7 @@ def evaluate(
         samples: at least 2.
         device: where to evaluate.
         seed: of the samples.
-        reference_samples: of the target, about; as many as of the flow if not given.
+        reference_samples: of the target, about; a quarter as many as of the flow if not given.
 
     Raises:
         InvalidInput: the flow gives weights that are not numbers.
@@ -255,7 +255,7 @@ def evaluate(
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = estimators.integration_error(flow, target.energy, latent, pool).value
         drawn = SampleSet.join(_draw(flow, target, samples, generator, pool))
-        reverse = _reverse_log_weights(flow, target, reference_samples or samples, seed, generator, pool)
+        reverse = _reverse_log_weights(flow, target, reference_samples or max(samples // 4, 2), seed, generator, pool)
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     acceptance_ratio = estimators.acceptance_ratio_free_energy(weights, reverse)

@@ -17,7 +17,7 @@ from isingflow.cli.output import print_result, show_notes
     "--reference-samples",
     type=Whole(2, MOST_SAMPLES),
     metavar="N",
-    help="Monte Carlo samples of the target, rounded up to whole chains; as many as of the flow by default.",
+    help="Monte Carlo samples of the target, in whole chains; a quarter as many as of the flow by default.",
 )
 @SEED
 @DEVICE
