@@ -12,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from machine import describe
 from mpmath import mp, mpf
 
 from isingflow.errors import NoExactSolution
@@ -140,7 +142,14 @@ def main() -> None:
         print(f"  {length:>3}x{length:<3}   {elapsed:.3f}")
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"accuracy": rows, "agreement_required": pfaffian.AGREEMENT, "seconds": times}
+        command = f"python benchmarks/pfaffian.py {' '.join(sys.argv[1:])}"
+        result = {
+            "command": command,
+            **describe(),
+            "accuracy": rows,
+            "agreement_required": pfaffian.AGREEMENT,
+            "seconds": times,
+        }
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -2,8 +2,10 @@
 
 The even-root layer has few features and many columns: separate matrix products and elementwise operations would move
 every intermediate (hidden x columns) through memory, and here a block of 256 columns stays in the first-level cache.
-Softplus and ln cosh layers are dominated by their products; what is between these is one pass. Single-threaded and free of Python's lock: callers parallelise over samples. Compiled by
-numba once per machine and float type, and cached on disk.
+Softplus and ln cosh layers are dominated by their products; what is between these is one pass.
+
+Single-threaded and free of Python's lock: callers parallelise over samples. Compiled by numba once per machine and
+float type, and cached on disk.
 """
 
 from __future__ import annotations
@@ -116,10 +118,9 @@ def _project(weights, rows, start, n, out):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def saturating_forward(first, a, gamma, constant, slope, weighted, laplacian):
-    """The same for softplus and ln cosh, from f', (hidden, columns): a f' and the Laplacian into the last two arguments.
+    """The same for softplus and ln cosh, from f' of shape (hidden, columns): a f' and the Laplacian.
 
-    Their higher derivatives follow from the first: with s = f', f'' = constant + slope s - s^2 and d f'' = (slope - 2 s)
-    f'' dp.
+    Their higher derivatives follow from the first: f'' = constant + slope f' - f'^2, d f'' = (slope - 2 f') f'' dp.
     """
     laplacian[:] = 0
     for m in range(len(a)):
