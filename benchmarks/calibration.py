@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--samples", type=int, default=2048)
-    parser.add_argument("--iterations", type=int, default=60, help="of training: few, so that the weights vary")
+    parser.add_argument("--iterations", type=int, help="of training; those of the preset by default")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
