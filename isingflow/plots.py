@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
 
+from isingflow.statistics import autocorrelation
+
 if TYPE_CHECKING:
     from isingflow.runs import RunFolder
 
@@ -31,6 +33,8 @@ NEUTRAL = "#555555"
 UP, DOWN, GRID = 1.0, 0.0, 0.6
 """Grey levels of spins up and down, and of the lines between tiles."""
 TILES = 5
+TRACES, TRACE_SAMPLES = 3, 600
+"""Chains whose traces are shown, and how many samples of them, the last ones."""
 WIDTH, HEIGHT = 7.0, 4.2
 INSETS_FROM = 0.53
 """Part of the training figure's height, from below, that is left to the curve."""
@@ -200,6 +204,41 @@ def log_weight_figure(log_weights: np.ndarray) -> Figure:
     ax.set(xlabel="log-weight about its mean (nats)", ylabel="density (per nat)")
     ax.set_title(f"effective sample size {100 * effective:.2g} %")
     ax.legend(loc="upper left")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def chains_figure(series: Mapping[str, np.ndarray], exact: Mapping[str, float] | None = None) -> Figure:
+    """Traces of a few Markov chains, and autocorrelations over all of them: one row for every quantity.
+
+    Args:
+        series: quantities by name, each of shape (chains, samples), at least 2 samples.
+        exact: their exact means, where known.
+
+    Example:
+        >>> figure = chains_figure({"energy per site": np.random.default_rng(0).normal(size=(8, 100))})
+    """
+    figure = Figure(figsize=(1.4 * WIDTH, 0.6 * HEIGHT * len(series)), layout="constrained")
+    rows = figure.subplots(len(series), 2, squeeze=False, sharex="col", width_ratios=(2, 1))
+    for (trace, decay), (name, values) in zip(rows, series.items(), strict=True):
+        values = np.asarray(values, dtype=float)
+        shown, samples = values[:TRACES, -TRACE_SAMPLES:], values.shape[1]
+        for chain, shade in zip(shown, np.linspace(1, 0.35, len(shown)), strict=True):
+            trace.plot(np.arange(samples - len(chain), samples) + 1, chain, color=FLOW, alpha=shade, linewidth=0.8)
+        if name in (exact or {}):
+            trace.axhline(exact[name], color=EXACT, linestyle="--", linewidth=1.4, label="exact mean")
+            trace.legend(loc="best")
+        trace.set_ylabel(name)
+        rho = autocorrelation(values)
+        below = np.flatnonzero(rho < 0.05)
+        lags = min(samples - 1, max(10, 3 * int(below[0] if below.size else samples)))
+        decay.axhline(0, color="0.8", linewidth=1)
+        decay.plot(np.arange(lags + 1), rho[: lags + 1], "o-", color=FLOW, markersize=3, linewidth=1.2)
+        decay.set(ylabel="autocorrelation", ylim=(min(-0.1, 1.1 * rho[: lags + 1].min()), 1.05))
+    rows[0, 0].set_title(f"{len(shown)} of {len(values)} chains")
+    for ax, label in zip(rows[-1], ("sample", "lag (samples)"), strict=True):
+        ax.set_xlabel(label)
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
 
 

@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "sample",
+    "hmc",
     "monte_carlo",
     "observables",
     "plot",

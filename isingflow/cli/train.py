@@ -6,12 +6,8 @@ import logging
 import shlex
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +16,7 @@ from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import DEVICE, JSON, QUIET, Number, Size, Whole, device_from, seed_option
 from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.progress import progress_display, time_left
+from isingflow.cli.signals import StopRequest
 from isingflow.errors import InvalidInput, RunFolderError
 
 if TYPE_CHECKING:
@@ -163,39 +160,6 @@ def _resume_command(run: RunFolder, device: str, time_limit: float | None) -> st
     words += [] if device == "auto" else ["--device", device]
     words += [] if time_limit is None else ["--time-limit", f"{time_limit:g}"]
     return shlex.join(words)
-
-
-class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into KeyboardInterrupt.
-
-    Attributes:
-        signal: the number of the signal that came, or None.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen within this context; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
 
 
 def _progress_text(progress: Progress) -> str:

@@ -1,15 +1,17 @@
 """Markov chains of fields: what a sampler must provide, the loop that runs it, and what comes out.
 
 All chains of a run advance together, as one batch. The loop records the field of every kept state and spins drawn from
-it; it can be stopped, saved and continued with the same result as if it had not been.
+it; it can be stopped at any step, saved and continued, with the same result as if it had not been.
 """
 
 from __future__ import annotations
 
-import io
 import json
+import math
+import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,14 +20,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
-from isingflow.files import read_arrays, write_atomically
+from isingflow import statistics
+from isingflow.errors import FileError, InvalidInput
+from isingflow.estimate import Estimate
+from isingflow.files import SPARE_BYTES, read_arrays
 from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.lattice import Lattice, check_beta
+from isingflow.samples import sample_writer
+
+STATE_BYTES = 5
+"""Per site of a kept state: float32 field and int8 spin."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a set of chains is.
+    """Where a set of chains is; samplers add what else they need to go on.
 
     Attributes:
         position: the sampler's own coordinates, shape (n, *shape).
@@ -35,13 +44,17 @@ class State:
     position: Tensor
     field: Tensor
 
-    def moved(self, accepted: Tensor, proposal: Self) -> Self:
-        """The proposal where accepted, bool, shape (n,), else this state."""
+    def tensors(self) -> dict[str, Tensor]:
+        """All attributes by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
-        def choose(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(accepted.view(-1, *[1] * (new.ndim - 1)), new, old)
+    def take(self, rows: Tensor) -> Self:
+        """The chains of these indices, or of a mask."""
+        return replace(self, **{name: tensor[rows] for name, tensor in self.tensors().items()})
 
-        return replace(self, **{f.name: choose(getattr(proposal, f.name), getattr(self, f.name)) for f in fields(self)})
+    def put(self, rows: Tensor, others: Self) -> Self:
+        """The chains with those of these indices replaced by `others`, in order."""
+        return replace(self, **{n: t.index_copy(0, rows, getattr(others, n)) for n, t in self.tensors().items()})
 
 
 class Sampler:
@@ -51,28 +64,28 @@ class Sampler:
         target: E.
         shape: shape of one position.
         dtype: of positions.
+        state: type of its states.
     """
 
     target: HubbardStratonovich
     shape: tuple[int, ...]
     dtype: torch.dtype
+    state: type[State] = State
 
     def start(self, position: Tensor) -> State:
         """The state at given positions, shape (n, *shape)."""
         raise NotImplementedError
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
-        """The next state, and the acceptance probabilities, float64, shape (n,)."""
+        """The next state, and which of the chains moved, bool, shape (n,)."""
         raise NotImplementedError
 
-    def warm_up(self, state: State, iterations: int, generator: torch.Generator) -> State:
-        """Forget the start, and adapt what there is to adapt."""
-        for _ in range(iterations):
-            state, _ = self.step(state, generator)
+    def adapt(self, state: State, moved: Tensor, done: int, total: int) -> State:
+        """Learn from a step, the `done`-th of `total` of a warm-up; the state to go on from."""
         return state
 
     def settings(self) -> dict[str, Tensor]:
-        """What the warm-up found, for saving."""
+        """All that steps have changed in the sampler itself, for saving."""
         return {}
 
     def restore(self, settings: dict[str, Tensor]) -> None:
@@ -80,26 +93,72 @@ class Sampler:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """What chains say of one quantity.
+
+    Attributes:
+        mean: over all chains; its error honours their autocorrelation, and is NaN for a single sample.
+        tau: integrated autocorrelation time in samples, 1/2 if they are independent; NaN below 4 samples a chain.
+        effective_samples: independent samples that would give the same error.
+        r_hat: whether the chains agree, 1 if so; NaN below 8 samples a chain.
+    """
+
+    mean: Estimate
+    tau: float
+    effective_samples: float
+    r_hat: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Mixing:
+        """Of values of shape (chains, samples).
+
+        Raises:
+            InvalidInput: there are none, or they are not finite.
+
+        Example:
+            >>> mixing = Mixing.of(np.random.default_rng(0).normal(size=(8, 1000)))
+            >>> print(mixing.mean, round(mixing.tau, 1), round(mixing.r_hat, 2))
+            0.001 ± 0.012 0.5 1.0
+        """
+        samples = values.shape[1]
+        if values.size == 1:
+            mean = Estimate(float(values[0, 0]), math.nan)
+        else:
+            mean = statistics.jackknife(lambda means: means[..., 0], values[..., None])
+        tau = statistics.autocorrelation_time(values).value if samples >= 4 else math.nan
+        r_hat = statistics.diagnostics(values).r_hat if samples >= 8 else math.nan
+        return cls(mean, tau, values.size / (2 * tau), r_hat)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """The JSON form; null for what is not known or not finite."""
+        rest = {"tau": self.tau, "ess": self.effective_samples}
+        return self.mean.as_dict() | {name: x if math.isfinite(x) else None for name, x in rest.items()}
+
+
+@dataclass(frozen=True, eq=False)
 class Chains:
     """Fields and spins along Markov chains, with all that it takes to continue them.
 
     Attributes:
         field: float32, shape (chains, samples, *size).
         spins: int8, shape (chains, samples, *size), one draw of p(s | x) for every field.
-        acceptance: mean acceptance probability of every step, float64, shape (samples,).
-        beta: inverse temperature.
+        acceptance: fraction of the chains that moved at each step after the warm-up, float64, shape (steps,).
+        lattice, beta: the magnet.
         seconds: time spent, warm-up included.
         identity: what the chains belong to and how they were made; chains continue only with the same.
-        position, generator, settings: of the sampler, at the end.
+        steps: taken so far, those of the warm-up included.
+        state, generator, settings: of the sampler, at the end.
     """
 
     field: np.ndarray
     spins: np.ndarray
     acceptance: np.ndarray
+    lattice: Lattice
     beta: float
     seconds: float
     identity: dict[str, Any]
-    position: Tensor
+    steps: int
+    state: dict[str, Tensor]
     generator: Tensor
     settings: dict[str, Tensor]
 
@@ -109,52 +168,54 @@ class Chains:
         return self.field.shape[1]
 
     def save(self, path: Path) -> None:
-        """Write a .npz file, atomically.
+        """Write a .npz file, in one step, over an older one if there is one.
 
         Raises:
-            RunFolderError: it cannot be written.
+            FileError: the disk is too small, or the file cannot be written; an older one is intact.
         """
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            field=self.field,
-            spins=self.spins,
-            acceptance=self.acceptance,
-            beta=np.float64(self.beta),
-            size=np.array(self.field.shape[2:]),
-            seconds=np.float64(self.seconds),
-            identity=np.array(json.dumps(self.identity)),
-            position=self.position.cpu().numpy(),
-            generator=self.generator.numpy(),
-            **{f"setting_{name}": value.cpu().numpy() for name, value in self.settings.items()},
-        )
-        write_atomically(path, buffer.getvalue())
+        columns = {"field": (np.float32, self.field.shape[1:]), "spins": (np.int8, self.spins.shape[1:])}
+        constants = {
+            "acceptance": self.acceptance,
+            "seconds": np.float64(self.seconds),
+            "identity": np.array(json.dumps(self.identity)),
+            "certified": np.bool_(self.identity.get("certified", True)),
+            "steps": np.int64(self.steps),
+            "generator": self.generator.numpy(),
+            **_named("state", self.state),
+            **_named("setting", self.settings),
+        }
+        with sample_writer(path, len(self.field), columns, lattice=self.lattice, beta=self.beta, **constants) as file:
+            for field, spins in zip(self.field, self.spins, strict=True):
+                file.append(field=field[None], spins=spins[None])
 
     @classmethod
     def read(cls, path: Path) -> Chains:
         """The chains that `save` wrote.
 
         Raises:
-            InvalidInput: not a file of chains, or a damaged one.
+            FileError: not a file of chains, or a damaged one.
         """
-        arrays = read_arrays(path, ("field", "spins", "acceptance", "beta", "seconds", "identity", "position"))
+        names = ("acceptance", "lattice", "beta", "seconds", "identity", "steps", "generator", "state_position")
+        arrays = read_arrays(path, ("field", "spins", *names))
         try:
-            settings = {name.removeprefix("setting_"): a for name, a in arrays.items() if name.startswith("setting_")}
             chains = cls(
                 field=arrays["field"],
                 spins=arrays["spins"],
                 acceptance=arrays["acceptance"],
-                beta=float(arrays["beta"]),
+                lattice=Lattice.from_dict(json.loads(str(arrays["lattice"]))),
+                beta=check_beta(float(arrays["beta"])),
                 seconds=float(arrays["seconds"]),
-                identity=json.loads(str(arrays["identity"])),
-                position=torch.from_numpy(arrays["position"]),
+                identity=dict(json.loads(str(arrays["identity"]))),
+                steps=int(arrays["steps"]),
+                state=_tensors("state", arrays),
                 generator=torch.from_numpy(arrays["generator"]),
-                settings={name: torch.from_numpy(value) for name, value in settings.items()},
+                settings=_tensors("setting", arrays),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidInput(f"{path}: not a file of chains: {error}") from None
-        if chains.field.shape != chains.spins.shape or chains.position.shape[0] != len(chains.field):
-            raise InvalidInput(f"{path}: not a file of chains: its arrays do not fit each other")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FileError(f"{path}: not a file of chains: {error}") from None
+        fits = chains.field.ndim == 2 + len(chains.lattice.shape) and chains.field.shape == chains.spins.shape
+        if not fits or any(len(tensor) != len(chains.field) for tensor in chains.state.values()):
+            raise FileError(f"{path}: not a file of chains: its arrays do not fit each other")
         return chains
 
 
@@ -168,7 +229,7 @@ def run_chains(
     seed: int = 0,
     identity: dict[str, Any] | None = None,
     earlier: Chains | None = None,
-    report_progress: Callable[[int], None] | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Chains:
     """Run a sampler from standard normal positions, or continue earlier chains, to a number of kept samples.
@@ -177,16 +238,17 @@ def run_chains(
         sampler: a kernel and its target.
         samples: states to keep of every chain, those of `earlier` included.
         chains: number of chains.
-        warm_up: steps before the first kept state.
+        warm_up: steps before the first kept state, in which the sampler adapts.
         every: steps from one kept state to the next.
         seed: of positions and steps.
         identity: what the chains belong to, JSON-serialisable.
         earlier: chains to continue; nothing but their length may differ.
-        report_progress: called with the number of samples after each.
-        should_stop: asked after each; True ends the run early.
+        report_progress: called with the number of steps done and that of all, after each.
+        should_stop: asked after each step; True ends the run early, also within the warm-up.
 
     Raises:
-        InvalidInput: a count below 1, or `earlier` belongs to something else.
+        InvalidInput: a count below 1, more than fits in memory, `earlier` belongs to something else or is longer, or
+            the sampler cannot start because what it gives is not finite.
 
     Example:
         >>> from isingflow.lattice import square
@@ -195,49 +257,120 @@ def run_chains(
         >>> run_chains(BlockGibbs(target), chains=3, samples=5).field.shape
         (3, 5, 4, 4)
     """
-    chains = len(earlier.field) if chains is None and earlier is not None else chains
-    if chains is None or min(samples, chains, every) < 1 or warm_up < 0:
+    if min(samples, chains, every) < 1 or warm_up < 0:
         raise InvalidInput(
-            f"{samples} samples of {chains} chains, every {every}, warm-up {warm_up}: expected positives"
+            f"{samples} samples of {chains} chains, every {every}, warm-up {warm_up}: expected positive numbers"
         )
-    identity = dict(identity or {}) | {"chains": chains, "warm_up": warm_up, "every": every, "seed": seed}
-    started = time.perf_counter()
-    device = sampler.target.eigenvalues.device
+    target, started = sampler.target, time.perf_counter()
+    _check_memory(chains, samples, target.sites)
+    device = target.eigenvalues.device
+    counts = {"chains": chains, "warm_up": warm_up, "every": every, "seed": seed}
+    identity = dict(identity or {}) | counts | {"sampler": type(sampler).__name__, "device": device.type}
     generator = torch.Generator(device)
+    field = np.empty((chains, samples, *target.shape), np.float32)
+    spins = np.empty(field.shape, np.int8)
     if earlier is None:
         generator.manual_seed(seed)
         noise = torch.randn(chains, *sampler.shape, dtype=sampler.dtype, device=device, generator=generator)
-        state = sampler.warm_up(sampler.start(noise), warm_up, generator)
-        kept: list[tuple[np.ndarray, np.ndarray, float]] = []
+        state = sampler.start(noise)
+        moved_fractions, done, kept = [], 0, 0
     else:
-        _check_same(earlier.identity, identity)
+        _check_continues(earlier, identity, samples)
         generator.set_state(earlier.generator)
         sampler.restore({name: value.to(device) for name, value in earlier.settings.items()})
-        state = sampler.start(earlier.position.to(device))
-        kept = list(zip(earlier.field.swapaxes(0, 1), earlier.spins.swapaxes(0, 1), earlier.acceptance, strict=True))
-    while len(kept) < samples and not (len(kept) > 1 and should_stop()):
-        for _ in range(every):
-            state, acceptance = sampler.step(state, generator)
-        spins = sampler.target.sample_spins(state.field, generator)
-        kept.append((state.field.float().cpu().numpy(), spins.cpu().numpy(), float(acceptance.mean())))
+        state = sampler.state(**{name: value.to(device) for name, value in earlier.state.items()})
+        moved_fractions, done, kept = earlier.acceptance.tolist(), earlier.steps, earlier.samples
+        field[:, :kept], spins[:, :kept] = earlier.field, earlier.spins
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):
+        raise InvalidInput("the chains cannot start: the flow gives fields or energies that are not finite")
+    total = warm_up + samples * every
+    while done < total and not should_stop():
+        state, moved = sampler.step(state, generator)
+        done += 1
+        if done <= warm_up:
+            state = sampler.adapt(state, moved, done, warm_up)
+        else:
+            moved_fractions.append(float(moved.double().mean()))
+            if (done - warm_up) % every == 0:
+                field[:, kept] = state.field.cpu().numpy()
+                spins[:, kept] = target.sample_spins(state.field, generator).cpu().numpy()
+                kept += 1
         if report_progress is not None:
-            report_progress(len(kept))
-    field, spins, acceptance = zip(*kept, strict=True)
+            report_progress(done, total)
     return Chains(
-        field=np.stack(field, axis=1),
-        spins=np.stack(spins, axis=1),
-        acceptance=np.array(acceptance),
-        beta=sampler.target.beta,
+        field=field[:, :kept],
+        spins=spins[:, :kept],
+        acceptance=np.array(moved_fractions),
+        lattice=target.lattice,
+        beta=target.beta,
         seconds=time.perf_counter() - started + (earlier.seconds if earlier else 0.0),
         identity=identity,
-        position=state.position,
+        steps=done,
+        state=state.tensors(),
         generator=generator.get_state(),
         settings=sampler.settings(),
     )
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [name for name in before | now if before.get(name) != now.get(name)]
-    if changed:
-        details = "; ".join(f"{name}: {before.get(name)} there, {now.get(name)} here" for name in sorted(changed))
-        raise InvalidInput(f"these chains belong to another run and cannot be continued: {details}")
+def check_disk(path: Path, *, samples: int, chains: int, sites: int) -> None:
+    """Refuse chains that `Chains.save` could not write to this path, before they are run.
+
+    Raises:
+        FileError: the folder cannot be written, or its disk is too small.
+    """
+    try:
+        free = max(shutil.disk_usage(path.parent).free - SPARE_BYTES, 0)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise FileError(f"cannot write {path}: the folder {path.parent} cannot be written")
+    # The arrays are written once, and once more when they are put together.
+    needed = 2 * STATE_BYTES * chains * samples * sites
+    if needed > free:
+        raise FileError(
+            f"{path}: {samples} samples of {chains} chains need {needed / 1e9:.3g} GB while they are written, "
+            f"{free / 1e9:.3g} GB are free; at most {samples * free // needed} samples fit"
+        )
+
+
+def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int) -> None:
+    differences = list(_differences(earlier.identity, identity))
+    if differences:
+        raise InvalidInput(f"these chains belong to another run and cannot be continued: {'; '.join(differences)}")
+    if earlier.samples > samples:
+        raise InvalidInput(f"{samples} samples: the chains to continue have {earlier.samples} of them already")
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in there | here:
+        before, now = there.get(name, "absent"), here.get(name, "absent")
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{prefix}{name}.")
+        elif before != now:
+            yield f"{prefix}{name}: {_shortened(before)} there, {_shortened(now)} here"
+
+
+def _shortened(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _check_memory(chains: int, samples: int, sites: int) -> None:
+    """Refuse more fields and spins than this machine could hold."""
+    if not hasattr(os, "sysconf"):
+        return
+    needed, memory = STATE_BYTES * chains * samples * sites, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise InvalidInput(
+            f"{samples} samples of {chains} chains on {sites} sites take {needed / 1e9:.3g} GB of memory, this machine "
+            f"has {memory / 1e9:.3g} GB: at most {samples * memory // needed} samples fit; keep fewer, farther apart"
+        )
+
+
+def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {f"{prefix}_{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    names = [name for name in arrays if name.startswith(f"{prefix}_")]
+    return {name.removeprefix(f"{prefix}_"): torch.from_numpy(arrays[name]) for name in names}

@@ -2,13 +2,27 @@
 
 The field is x = f(z), and z follows exp(-U(z)) with
 
-    U(z) = E(f(z)) - ln |det df/dz|,    H(z, p) = U(z) + |p|^2 / 2,    dz/dt = p,    dp/dt = -grad U,
+    U(z) = E(f(z)) - ln |det df/dz| = |z|^2 / 2 + d(z),    H(z, p) = U(z) + |p|^2 / 2.
 
-integrated by the leapfrog, with an accept-reject step that makes it exact (Duane et al. 1987; Neal 2011). In latent
-space f is the flow: where it is good, U is close to |z|^2 / 2 and a quarter of a period forgets the past. In physical
-space f is a linear map B, which is the same as a mass matrix (B B^T)^-1: its spectrum is measured during the warm-up,
-so that every mode of the field has unit variance in z. Chains share the step size, found by dual averaging (Hoffman and
-Gelman 2014), and the lengths of their trajectories, which are random.
+Of the equations of motion dz/dt = p, dp/dt = -z - grad d, all but grad d is solved exactly: (z, p) turn by an angle. So
+a step is kick, turn, kick: time-reversible and volume-preserving for any kick, of second order for kicks by -grad d. An
+accept-reject step makes it exact (Duane et al. 1987; Neal 2011; Shahbaba et al. 2014).
+
+In latent space f is the flow, and d is what it gets wrong. A good flow leaves d small but rough: where it tears the
+Gaussian apart into magnetisations up and down, forces are a hundred times the usual ones, and steps that resolve them
+cost more than they gain. So the motion is guided by |z|^2 / 2 alone at first: a turn without kicks, for which gradients
+are not needed. Only if turns are refused is it guided by all of U. (The Hamiltonian that accepts decides what is
+sampled, not the one that guides: Duane et al. 1987.) A refused turn is continued up to twice, against the same random
+number: "extra chances" (Campos and Sanz-Serna 2015). With H_k after k turns,
+
+    P(end at k) = max(0, min(exp(-H_0), exp(-H_k)) - max over 0 < j < k of exp(-H_j)) / exp(-H_0),
+
+which keeps detailed balance, for the path back meets the same points in reverse order.
+
+In physical space f is a linear map B, which is the same as a mass matrix (B B^T)^-1. Its spectrum is measured in the
+warm-up: the geometric mean of Var(x) and 1 / Var(grad E), mode by mode, which brings the two closest to those of a
+Gaussian (Seyboldt, Carlson and Carpenter 2024). Step sizes are found by dual averaging (Hoffman and Gelman 2014).
+Chains share them; every trajectory stretches them anew.
 """
 
 from __future__ import annotations
@@ -17,6 +31,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,33 +44,56 @@ from isingflow.sampling.chains import Sampler, State
 Map = Callable[[Tensor], tuple[Tensor, Tensor]]
 """z -> x = f(z) and ln |det df/dz|, shape (n,)."""
 
-TRAJECTORY = math.pi / 2
-"""Mean length of a trajectory: a quarter of a unit oscillator's period, after which it has forgotten its start."""
-LENGTH_JITTER = 0.4
+TURN = 0.4 * math.pi
+"""Mean angle of a free turn. After one z is nearly forgotten (cos = 0.3); a quarter would put the second, the next
+chance, at -z, which is as good as no move at all."""
+CHANCES = 3
+PHYSICAL_LENGTH = 4.0
+"""Mean length of a trajectory in physical space, in units of a mode's standard deviation: the best on 16x16, critical
+(`benchmarks/hmc.py`)."""
+QUARTER_PERIOD = math.pi / 2
+JITTER = 0.1
+"""Relative half-width of the step sizes' uniform distribution."""
 DIVERGENCE = 1000.0
 """Energy error, in units of k_B T, from which a trajectory counts as divergent."""
+DAMPING = 0.2
+"""Of the step size's adaptation: gamma in Hoffman and Gelman 2014."""
+RARELY = 0.2
+"""Fraction of chains that move, below which free turns are given up."""
+REMEMBERED = ("guided", "length", "chances", "step_size", "gradients", "divergences", "refused")
+"""Attributes that change as the sampler runs."""
+SMALL_SAMPLE = 10
+"""Weight of the spectrum known before in that measured, as a number of samples."""
+BATCH_SITES = 2**17
+"""Sites of the fields in flight: what backpropagation remembers of them takes about a gigabyte."""
 
 
 @dataclass(frozen=True)
 class PhasePoint(State):
-    """Where a set of chains is, with what the leapfrog needs there.
+    """Where a set of chains is, with what the next trajectory needs there.
 
     Attributes:
         energy: U(z), float64, shape (n,).
-        gradient: grad U, shape (n, *shape).
+        force: -grad d = z - grad U, by which trajectories are bent, shape (n, *shape); zero in free motion.
     """
 
     energy: Tensor
-    gradient: Tensor
+    force: Tensor
 
 
 class DualAveraging:
-    """The step size at which trajectories are accepted with a given mean probability (Hoffman and Gelman 2014).
+    """The step size at which a given fraction of trajectories is accepted (Hoffman and Gelman 2014).
+
+    With a quarter of their gain, and no pull to longer steps: theirs is for one noisy chain from an arbitrary start. On
+    the mean of many it swings between too short and too long steps.
+
+    Attributes:
+        step_size: the next to try.
 
     Example:
         >>> adaptation = DualAveraging(0.1, target=0.8)
         >>> for _ in range(500):
-        ...     step_size = adaptation.update(math.exp(-adaptation.step_size))
+        ...     adaptation.update(math.exp(-adaptation.step_size))
         >>> abs(math.exp(-adaptation.final) - 0.8) < 0.01
         True
     """
@@ -63,173 +101,225 @@ class DualAveraging:
     def __init__(self, step_size: float, *, target: float) -> None:
         self.target = target
         self.step_size = step_size
-        self._shift = math.log(10 * step_size)
         self._error = 0.0
-        self._log_final = math.log(step_size)
-        self._count = 0
+        self._log_start = self._log_final = math.log(step_size)
+        self._count = 0.0
 
     @property
     def final(self) -> float:
         """The averaged step size, to keep when adaptation ends."""
         return math.exp(self._log_final)
 
-    def update(self, acceptance: float) -> float:
-        """The next step size to try after a trajectory of this mean acceptance probability."""
+    def update(self, acceptance: float) -> None:
+        """Learn from a trajectory, of which this fraction was accepted."""
         self._count += 1
-        n = self._count
-        self._error += (self.target - acceptance - self._error) / (n + 10)
-        log_step = self._shift - math.sqrt(n) / 0.05 * self._error
-        self._log_final += n**-0.75 * (log_step - self._log_final)
+        self._error += (self.target - acceptance - self._error) / (self._count + 10)
+        log_step = self._log_start - math.sqrt(self._count) / DAMPING * self._error
+        self._log_final += self._count**-0.75 * (log_step - self._log_final)
         self.step_size = math.exp(log_step)
-        return self.step_size
+
+    def numbers(self) -> list[float]:
+        """All that `update` has changed, for saving."""
+        return [self.step_size, self._error, self._log_start, self._log_final, self._count]
+
+    def restore(self, numbers: list[float]) -> None:
+        """Take up what `numbers` gave."""
+        self.step_size, self._error, self._log_start, self._log_final, self._count = numbers
 
 
 class HamiltonianMonteCarlo(Sampler):
-    """Hamiltonian Monte Carlo on the density exp(-E(x)) through x = f(z).
+    """Hamiltonian Monte Carlo on the density exp(-E(x)) through x = f(z); made by `latent` and `physical`.
 
     Args:
         transform: f, with its log-determinant; float32 or float64.
         target: E.
-        length: mean length of a trajectory, in the units of z.
-        acceptance: mean acceptance probability that the step size is adapted to.
+        guided: whether trajectories follow U, by its gradient, or turn freely. Free turns that are refused too often
+            are given up after a quarter of the warm-up: from then on they follow U.
+        length: mean length of a guided trajectory, or angle of a free turn.
+        chances: trajectories in a row, the first of which that is accepted is taken.
+        acceptance: what fraction of guided trajectories the step size is adapted to.
         pool: threads to share the chains.
         dtype: of z.
 
     Attributes:
-        step_size: of the leapfrog.
-        gradients: evaluations of grad U so far, summed over chains.
+        step_size: mean step of a trajectory.
+        gradients: evaluations of U so far, after the warm-up, summed over chains: each with its gradient if guided.
         divergences: trajectories whose energy error exceeded 1000, after the warm-up.
+        refused: free turns that were refused in the second eighth of the warm-up, in units of all chains.
+
+    Raises:
+        InvalidInput: an option out of range.
 
     Example:
         >>> from isingflow.lattice import square
-        >>> target = HubbardStratonovich(square(4), beta=0.3)
-        >>> sampler = physical(target)
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> state = sampler.start(torch.randn(8, 4, 4, generator=generator))
-        >>> state, acceptance = sampler.step(sampler.warm_up(state, 50, generator), generator)
-        >>> state.field.shape, bool((acceptance <= 1).all())
-        (torch.Size([8, 4, 4]), True)
+        >>> from isingflow.sampling import run_chains
+        >>> sampler = physical(HubbardStratonovich(square(4), beta=0.3))
+        >>> chains = run_chains(sampler, samples=20, chains=8, warm_up=40)
+        >>> bool(chains.acceptance.mean() > 0.5), sampler.divergences
+        (True, 0)
     """
+
+    state = PhasePoint
 
     def __init__(
         self,
         transform: Map,
         target: HubbardStratonovich,
         *,
-        length: float = TRAJECTORY,
-        acceptance: float = 0.85,
+        guided: bool = True,
+        length: float = QUARTER_PERIOD,
+        chances: int = 1,
+        acceptance: float = 0.8,
         pool: Workers | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if not (0 < length < math.inf and 0 < acceptance < 1):
-            raise InvalidInput(f"length {length}, acceptance {acceptance}: expected a positive length, a probability")
+        if not (0 < length < math.inf and 0 < acceptance < 1 and chances >= 1):
+            raise InvalidInput(
+                f"length {length}, acceptance {acceptance}, {chances} chances: expected a positive length, an "
+                "acceptance between 0 and 1, and at least one chance"
+            )
         self.transform = transform
         self.target = target
         self.shape = target.shape
         self.dtype = dtype
+        self.guided = guided
         self.length = length
-        self.acceptance = acceptance
+        self.chances = chances
         self.pool = pool or Workers(1)
-        self.step_size = 0.1
+        self.step_size = 0.1 if guided else length
         self.gradients = 0
         self.divergences = 0
+        self._adaptation = DualAveraging(self.step_size, target=acceptance)
+        self.refused = 0.0
 
     def start(self, position: Tensor) -> PhasePoint:
         """The chains at given positions z, shape (n, *shape)."""
-        shares = self.pool.map(self._evaluate, position.to(self.dtype))
-        self.gradients += len(position)
-        return PhasePoint(position.to(self.dtype), *map(torch.cat, zip(*shares, strict=True)))
-
-    def warm_up(self, state: PhasePoint, iterations: int, generator: torch.Generator) -> PhasePoint:
-        """Adapt the step size over this many trajectories."""
-        if iterations:
-            adaptation = DualAveraging(self.step_size, target=self.acceptance)
-            for _ in range(iterations):
-                state, acceptance = self.step(state, generator)
-                self.step_size = adaptation.update(float(acceptance.mean()))
-            self.step_size = adaptation.final
-        self.divergences = 0
-        return state
+        position = position.to(self.dtype)
+        batches = position.split(max(1, BATCH_SITES // self.target.sites))
+        shares = [share for batch in batches for share in self.pool.map(self._evaluate, batch)]
+        return PhasePoint(position, *map(torch.cat, zip(*shares, strict=True)))
 
     def step(self, state: PhasePoint, generator: torch.Generator) -> tuple[PhasePoint, Tensor]:
-        """One trajectory of every chain: the new state, and the acceptance probabilities, float64, shape (n,)."""
+        """A trajectory of every chain, with extra chances: the new state, and which chains moved, bool, shape (n,)."""
         like = {"dtype": self.dtype, "device": state.position.device, "generator": generator}
         momentum = torch.randn(state.position.shape, **like)
-        stretch = 1 + LENGTH_JITTER * (2 * float(torch.rand((), **like)) - 1)
-        steps = max(1, round(stretch * self.length / self.step_size))
-        proposal, end = self.leapfrog(state, momentum, steps)
-        change = proposal.energy - state.energy + kinetic(end) - kinetic(momentum)
-        change = torch.where(torch.isfinite(change), change, math.inf)
-        self.divergences += int((change > DIVERGENCE).sum())
-        acceptance = torch.exp(-change).clamp(max=1)
-        uniform = torch.rand(len(change), dtype=torch.float64, device=change.device, generator=generator)
-        return state.moved(uniform < acceptance, proposal), acceptance
+        stretch = 1 + JITTER * (2 * float(torch.rand((), **like)) - 1)
+        uniform = torch.rand(state.energy.shape, **like | {"dtype": torch.float64})
+        steps = max(1, round(self.length / self.step_size))
+        before = state.energy + kinetic(momentum)
+        refused = torch.arange(len(before), device=before.device)
+        proposal = state
+        for _ in range(self.chances):
+            proposal, momentum = self.integrate(proposal, momentum, steps, stretch * self.step_size)
+            self.gradients += steps * len(refused)
+            change = proposal.energy + kinetic(momentum) - before[refused]
+            self.divergences += int((~(change < DIVERGENCE)).sum())
+            accepted = change < -torch.log(uniform[refused])
+            state = state.put(refused[accepted], proposal.take(accepted))
+            refused, proposal, momentum = refused[~accepted], proposal.take(~accepted), momentum[~accepted]
+            if not len(refused):
+                break
+        return state, torch.ones_like(before, dtype=torch.bool).index_fill(0, refused, False)
 
-    def leapfrog(self, state: PhasePoint, momentum: Tensor, steps: int) -> tuple[PhasePoint, Tensor]:
-        """Follow the equations of motion for some steps: time-reversible and volume-preserving, of second order."""
-        size = self.step_size
+    def integrate(self, state: PhasePoint, momentum: Tensor, steps: int, size: float) -> tuple[PhasePoint, Tensor]:
+        """Follow the equations of motion: half a kick, a turn, half a kick, for some steps."""
+        cos, sin = math.cos(size), math.sin(size)
         for _ in range(steps):
-            halfway = momentum - size / 2 * state.gradient
-            state = self.start(state.position + size * halfway)
-            momentum = halfway - size / 2 * state.gradient
+            momentum = momentum + size / 2 * state.force
+            position, momentum = cos * state.position + sin * momentum, cos * momentum - sin * state.position
+            state = self.start(position)
+            momentum = momentum + size / 2 * state.force
         return state, momentum
 
+    def adapt(self, state: PhasePoint, moved: Tensor, done: int, total: int) -> PhasePoint:
+        """Adapt the step size of guided trajectories; give up free turns that are refused too often."""
+        fraction = float(moved.double().mean())
+        if self.guided:
+            self._adaptation.update(fraction)
+            self.step_size = self._adaptation.step_size if done < total else self._adaptation.final
+        else:
+            self.refused = self.refused + 1 - fraction if done > total // 8 else 0.0
+            if done == total // 4 and self.refused > (1 - RARELY) * (total // 4 - total // 8):
+                self.guided, self.length, self.chances, self.step_size = True, QUARTER_PERIOD, 1, 0.1
+                self._restart_adaptation()
+                state = self.start(state.position)
+        if done == total:
+            self.gradients = self.divergences = 0
+        return state
+
     def settings(self) -> dict[str, Tensor]:
-        """What the warm-up found, for saving."""
-        return {"step_size": torch.tensor(self.step_size, dtype=torch.float64)}
+        """All that steps have changed, for saving."""
+        numbers = {name: getattr(self, name) for name in REMEMBERED} | {"adaptation": self._adaptation.numbers()}
+        return {name: torch.from_numpy(np.asarray(value)) for name, value in numbers.items()}
 
     def restore(self, settings: dict[str, Tensor]) -> None:
         """Take up what `settings` gave."""
-        self.step_size = float(settings["step_size"])
+        for name in REMEMBERED:
+            setattr(self, name, settings[name].item())
+        self._adaptation.restore(settings["adaptation"].tolist())
+
+    def _restart_adaptation(self) -> None:
+        self._adaptation = DualAveraging(self.step_size, target=self._adaptation.target)
 
     def _evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x, U and grad U."""
-        with torch.enable_grad():
-            z = position.detach().requires_grad_()
+        """x, U and z - grad U at z."""
+        with torch.set_grad_enabled(self.guided):
+            z = position.detach().requires_grad_(self.guided)
             field, logdet = self.transform(z)
             energy = self.target.energy(field.double()) - logdet
-            gradient = torch.autograd.grad(energy.sum(), z)[0]
-        return field.detach(), energy.detach(), gradient
+        if not self.guided:
+            return field, energy, torch.zeros_like(position)
+        force = position - torch.autograd.grad(energy.sum(), z)[0]
+        return field.detach(), energy.detach(), force
 
 
 class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo):
     """Hamiltonian Monte Carlo in physical space, with a spectral mass matrix; made by `physical`.
 
-    f(z) = B z, diagonal in the target's own basis (momenta, where it is translation invariant). It starts from the
-    covariance of the mean-field Gaussian; half of the warm-up measures the spectrum of the field, the rest the step.
+    f(z) = B z, diagonal in the target's own basis (momenta, where it is translation invariant). B is measured over the
+    second eighth of the warm-up, and again over its second quarter; the step size is adapted throughout.
+
+    Args:
+        target: E.
+        variances: eigenvalues of B^2 to start from.
     """
 
     def __init__(self, target: HubbardStratonovich, variances: Tensor, **options) -> None:
         super().__init__(SpectralScaling(target.basis, variances.sqrt()), target, **options)
-        self.variances = variances
+        self._rescale(variances)
 
-    def warm_up(self, state: PhasePoint, iterations: int, generator: torch.Generator) -> PhasePoint:
-        """Adapt the mass matrix, then the step size, over this many trajectories."""
-        state = super().warm_up(state, iterations // 4, generator)
-        power, count = torch.zeros_like(self.variances), iterations // 4
-        for _ in range(count):
-            state, _ = self.step(state, generator)
-            power += self.target.basis.power(state.field.double()).mean(0)
-        if count:
-            self._rescale(self._symmetric(power / count))
-            state = self.start(self.transform.inverse(state.field)[0])
-        return super().warm_up(state, iterations - 2 * count, generator)
+    def adapt(self, state: PhasePoint, moved: Tensor, done: int, total: int) -> PhasePoint:
+        """Adapt the mass matrix and the step size."""
+        if done == total // 8:
+            self._rescale(self.variances)
+        field = state.field.double()
+        self._power += torch.stack([self.target.basis.power(v).sum(0) for v in (field, self.target.force(field))])
+        if done in (total // 4, total // 2):
+            field_power, force_power = map(self._symmetric, self._power)
+            self._rescale((field_power / force_power).sqrt())
+            self._restart_adaptation()
+            return self.start(self.transform.inverse(state.field)[0])
+        return super().adapt(state, moved, done, total)
 
     def settings(self) -> dict[str, Tensor]:
-        return super().settings() | {"variances": self.variances}
+        return super().settings() | {"variances": self.variances, "power": self._power}
 
     def restore(self, settings: dict[str, Tensor]) -> None:
         super().restore(settings)
         self._rescale(settings["variances"])
+        self._power = settings["power"].clone()
 
     def _evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         field, logdet = self.transform(position)
         energy, force = self.target.energy_and_force(field.double())
-        return field, energy - logdet, -self.target.basis.apply(force, self.variances.sqrt()).to(position)
+        pull = self.target.basis.apply(force, self.variances.sqrt()).to(position)
+        return field, energy - logdet, position + pull
 
     def _rescale(self, variances: Tensor) -> None:
+        """Take this spectrum, and start to measure it anew."""
         self.variances = variances
         self.transform = SpectralScaling(self.target.basis, variances.sqrt())
+        self._power = SMALL_SAMPLE * torch.stack([variances, 1 / variances])
 
     def _symmetric(self, power: Tensor) -> Tensor:
         """Averages over momenta that the point group makes equal, for less noise."""
@@ -241,21 +331,28 @@ class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo):
 
 
 def latent(flow: Flow, target: HubbardStratonovich, **options) -> HamiltonianMonteCarlo:
-    """Hamiltonian Monte Carlo in the latent space of a flow (`Flow`: forward(z) -> x, logdet; parameters frozen).
+    """Hamiltonian Monte Carlo in the latent space of a flow, in evaluation mode and with frozen parameters.
 
-    Where the flow integrates an equation, its log-determinant carries the integration error: the chains follow E to
-    within it.
+    Free turns with two extra chances to begin with. Where the flow integrates an equation, its log-determinant carries
+    the integration error: the chains follow E to within it.
+
+    Args:
+        flow: f.
+        target: E.
+        options: of `HamiltonianMonteCarlo`, other than its own choices of guided, length and chances.
     """
-    dtype = next(flow.parameters()).dtype
-    return HamiltonianMonteCarlo(flow, target, dtype=dtype, **options)
+    defaults = {"guided": False, "length": TURN, "chances": CHANCES, "dtype": flow.noise(1).dtype}
+    return HamiltonianMonteCarlo(flow, target, **defaults | options)
 
 
 def physical(target: HubbardStratonovich, **options) -> PhysicalHamiltonianMonteCarlo:
-    """Hamiltonian Monte Carlo on the field itself, with a spectral mass matrix adapted in the warm-up."""
-    variances = target.eigenvalues
-    if target.lattice.translation_invariant:
-        variances = variances * target.mean_field().variances
-    return PhysicalHamiltonianMonteCarlo(target, variances, **options)
+    """Hamiltonian Monte Carlo on the field itself, with a spectral mass matrix adapted in the warm-up.
+
+    Args:
+        target: E.
+        options: of `HamiltonianMonteCarlo`; the length is that of the best trajectories at criticality if not given.
+    """
+    return PhysicalHamiltonianMonteCarlo(target, target.eigenvalues, **{"length": PHYSICAL_LENGTH} | options)
 
 
 def kinetic(momentum: Tensor) -> Tensor:

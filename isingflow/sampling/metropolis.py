@@ -7,6 +7,7 @@ sampler needs no flow: it draws s from p(s | x) and x from p(x | s) in turn, bot
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,13 +34,22 @@ class FlowMetropolis(Sampler):
         flow: the proposal density.
         target: E.
         pool: threads to share the chains.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> from isingflow.sampling import run_chains
+        >>> target = HubbardStratonovich(square(4), beta=0.1)
+        >>> run_chains(FlowMetropolis(Flow((4, 4), []), target), samples=5, chains=3).spins.shape
+        (3, 5, 4, 4)
     """
+
+    state = WeightedState
 
     def __init__(self, flow: Flow, target: HubbardStratonovich, *, pool: Workers | None = None) -> None:
         self.flow = flow
         self.target = target
         self.shape = flow.shape
-        self.dtype = next(flow.parameters()).dtype
+        self.dtype = flow.noise(1).dtype
         self.pool = pool or Workers(1)
 
     @torch.no_grad()
@@ -48,21 +58,31 @@ class FlowMetropolis(Sampler):
 
         def push(latent: Tensor) -> tuple[Tensor, Tensor]:
             field, log_prob = pushed(self.flow, latent)
-            return field, log_weights(self.target.energy, field, log_prob)
+            weights = log_weights(self.target.energy, field, log_prob)
+            return field, weights.masked_fill(weights.isnan(), -math.inf)
 
         position = position.to(self.dtype)
         return WeightedState(position, *map(torch.cat, zip(*self.pool.map(push, position), strict=True)))
 
     def step(self, state: WeightedState, generator: torch.Generator) -> tuple[WeightedState, Tensor]:
-        """One proposal to every chain: the new state, and the acceptance probabilities, float64, shape (n,)."""
+        """One proposal to every chain: the new state, and which chains moved, bool, shape (n,)."""
         proposal = self.start(self.flow.noise(len(state.position), generator))
-        acceptance = torch.exp((proposal.log_weight - state.log_weight).clamp(max=0)).nan_to_num(0.0)
-        uniform = torch.rand(acceptance.shape, dtype=torch.float64, device=acceptance.device, generator=generator)
-        return state.moved(uniform < acceptance, proposal), acceptance
+        gain = proposal.log_weight - state.log_weight
+        moved = torch.log(torch.rand(gain.shape, dtype=gain.dtype, device=gain.device, generator=generator)) < gain
+        rows = moved.nonzero().flatten()
+        return state.put(rows, proposal.take(rows)), moved
 
 
 class BlockGibbs(Sampler):
-    """Alternating exact draws of s given x and of x given s; the position is the field itself."""
+    """Alternating exact draws of s given x and of x given s; the position is the field itself, float32.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> from isingflow.sampling import run_chains
+        >>> chains = run_chains(BlockGibbs(HubbardStratonovich(square(4), beta=0.1)), samples=5, chains=3)
+        >>> chains.acceptance
+        array([1., 1., 1., 1., 1.])
+    """
 
     def __init__(self, target: HubbardStratonovich) -> None:
         self.target = target
@@ -74,7 +94,7 @@ class BlockGibbs(Sampler):
         return State(position, position)
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
-        """New spins, then a new field, in every chain; always accepted."""
+        """New spins, then a new field, in every chain: the new state, and that all chains moved."""
         spins = self.target.sample_spins(state.field, generator)
         field = self.target.sample_field(spins.to(state.field.dtype), generator)
-        return State(field, field), torch.ones(len(field), dtype=torch.float64, device=field.device)
+        return State(field, field), torch.ones(len(field), dtype=torch.bool, device=field.device)
