@@ -48,9 +48,9 @@ TURN = 0.4 * math.pi
 """Mean angle of a free turn. After one z is nearly forgotten (cos = 0.3); a quarter would put the second, the next
 chance, at -z, which is as good as no move at all."""
 CHANCES = 3
-PHYSICAL_LENGTH = 4.0
-"""Mean length of a trajectory in physical space, in units of a mode's standard deviation: the best on 16x16, critical
-(`benchmarks/hmc.py`)."""
+PHYSICAL_LENGTH = 2.0
+"""Mean length of a trajectory in physical space, in units of a mode's standard deviation: the best of 1, 2, 4 and 8 on
+16x16, critical (`benchmarks/hmc.py`)."""
 QUARTER_PERIOD = math.pi / 2
 JITTER = 0.1
 """Relative half-width of the step sizes' uniform distribution."""
