@@ -64,13 +64,13 @@ class Sampler:
         target: E.
         shape: shape of one position.
         dtype: of positions.
-        state: type of its states.
+        kind: type of its states.
     """
 
     target: HubbardStratonovich
     shape: tuple[int, ...]
     dtype: torch.dtype
-    state: type[State] = State
+    kind: type[State] = State
 
     def start(self, position: Tensor) -> State:
         """The state at given positions, shape (n, *shape)."""
@@ -278,7 +278,7 @@ def run_chains(
         _check_continues(earlier, identity, samples)
         generator.set_state(earlier.generator)
         sampler.restore({name: value.to(device) for name, value in earlier.settings.items()})
-        state = sampler.state(**{name: value.to(device) for name, value in earlier.state.items()})
+        state = sampler.kind(**{name: value.to(device) for name, value in earlier.state.items()})
         moved_fractions, done, kept = earlier.acceptance.tolist(), earlier.steps, earlier.samples
         field[:, :kept], spins[:, :kept] = earlier.field, earlier.spins
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):

@@ -159,7 +159,7 @@ class HamiltonianMonteCarlo(Sampler):
         (True, 0)
     """
 
-    state = PhasePoint
+    kind = PhasePoint
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class FlowMetropolis(Sampler):
         (3, 5, 4, 4)
     """
 
-    state = WeightedState
+    kind = WeightedState
 
     def __init__(self, flow: Flow, target: HubbardStratonovich, *, pool: Workers | None = None) -> None:
         self.flow = flow
