@@ -56,7 +56,7 @@ def measure(sampler: Sampler, *, chains: int, samples: int, warm_up: int, seed: 
     }
     evaluations = chains * samples
     if isinstance(sampler, HamiltonianMonteCarlo):
-        evaluations = sampler.gradients
+        evaluations = sampler.evaluations
         result |= {"step_size": sampler.step_size, "guided": sampler.guided, "divergences": sampler.divergences}
     return result | {
         "evaluations_per_trajectory": evaluations / (chains * samples),

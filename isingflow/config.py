@@ -189,9 +189,14 @@ class RunConfig:
 
     def differences(self, other: RunConfig) -> list[str]:
         """What differs between two configurations, as "flow.hidden: 32 here, 48 there"."""
-        here, there = _flatten(self.to_dict()), _flatten(other.to_dict())
-        names = [name for name in here | there if here.get(name) != there.get(name)]
-        return [f"{name}: {_shown(here, name)} here, {_shown(there, name)} there" for name in names]
+        return differences(self.to_dict(), other.to_dict())
+
+
+def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """What differs between two nested descriptions, as "flow.hidden: 32 here, 48 there"."""
+    here, there = _flatten(here), _flatten(there)
+    names = [name for name in here | there if here.get(name) != there.get(name)]
+    return [f"{name}: {_shown(here, name)} here, {_shown(there, name)} there" for name in names]
 
 
 def _shown(flat: dict[str, Any], name: str) -> str:

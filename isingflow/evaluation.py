@@ -20,7 +20,7 @@ from isingflow.errors import CheckpointError
 from isingflow.estimate import Estimate
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
-from isingflow.lattice import CRITICAL_BETA
+from isingflow.lattice import heading
 from isingflow.model import build_flow
 from isingflow.parallel import Workers, workers
 from isingflow.runs import RunFolder
@@ -261,7 +261,7 @@ def evaluate(
     acceptance_ratio = estimators.acceptance_ratio_free_energy(weights, reverse)
     best = acceptance_ratio.value if exact is None else exact
     return Evaluation(
-        title=_title(target),
+        title=heading(target.lattice, target.beta),
         size=run.config.lattice.size,
         sites=target.sites,
         beta=target.beta,
@@ -324,11 +324,3 @@ def _reverse_log_weights(
         field = target.sample_field(spins.to(generator.device, torch.float32), generator)
         parts.extend(pool.map(pull, field))
     return torch.cat(parts).view(chains, -1).cpu()
-
-
-def _title(target: HubbardStratonovich) -> str:
-    lattice = target.lattice
-    uniform = lattice.kind == "square" and np.ndim(lattice.jx) == np.ndim(lattice.jy) == 0
-    critical = uniform and lattice.jx == lattice.jy == 1 and target.beta == CRITICAL_BETA
-    model = "Ising" if lattice.kind == "graph" else "2D Ising"
-    return f"{model}, {lattice}, beta = {target.beta:.6f}" + (" (critical)" if critical else "")

@@ -311,6 +311,18 @@ class Lattice:
             )
 
 
+def heading(lattice: Lattice, beta: float) -> str:
+    """A magnet in words.
+
+    Example:
+        >>> heading(square(8), CRITICAL_BETA)
+        '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
+    """
+    model = "Ising" if lattice.kind == "graph" else "2D Ising"
+    isotropic = lattice.kind == "square" and lattice == square(*lattice.shape, boundary=lattice.boundary)
+    return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
+
+
 def square(
     lx: int,
     ly: int | None = None,

@@ -17,6 +17,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from isingflow.estimators import HEAVY_TAIL
 from isingflow.files import ArrayWriter, read_arrays
 from isingflow.lattice import Lattice, check_beta, square
 from isingflow.observables import Observables, measure
+
+if TYPE_CHECKING:
+    from isingflow.sampling.monte_carlo import SpinChains
 
 Columns = dict[str, tuple[type, tuple[int, ...]]]
 
@@ -52,6 +56,14 @@ def sample_writer(
         lattice=np.array(json.dumps(lattice.to_dict())),
         **constants,
     )
+
+
+def rows_in_time(block: SpinChains) -> dict[str, np.ndarray]:
+    """A block of chains as rows of a file, all chains at one time after all chains at the time before."""
+    arrays = {"spins": block.spins, "energy": block.energy, "magnetisation": block.magnetisation}
+    rows = {name: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
+    chains, samples = block.energy.shape
+    return rows | {"log_weight": np.zeros(chains * samples), "chain": np.tile(np.arange(chains), samples)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -262,7 +262,7 @@ def test_extra_chances_move_more_chains_to_the_same_density():
         sampler = latent(wrong_gaussian(target), target, chances=chances)
         chains = run_chains(sampler, samples=250, chains=64, warm_up=30, seed=2)
         found[chances] = chains.acceptance.mean(), Mixing.of(measured(chains).magnetisation_squared).mean
-        assert sampler.gradients >= 64 * 250 and (chances > 1 or sampler.gradients == 64 * 250)
+        assert sampler.evaluations >= 64 * 250 and (chances > 1 or sampler.evaluations == 64 * 250)
     (once, first), (often, second) = found.values()
     assert often > once + 0.2
     exact = moments(target.lattice, 0.3).magnetisation_squared
@@ -289,7 +289,7 @@ def test_divergences_are_counted_after_the_warm_up_and_refused():
     assert sampler.divergences == 16 and not moved.any()
     torch.testing.assert_close(end.position, state.position, rtol=0, atol=0)
     sampler.adapt(end, moved, done=8, total=8)
-    assert sampler.divergences == sampler.gradients == 0
+    assert sampler.divergences == sampler.evaluations == 0
 
 
 def test_restored_adaptation_goes_on_as_before():
@@ -369,12 +369,12 @@ def test_threads_share_the_chains():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"identity": {"run": {"beta": 0.5, "seed": 1}}}, "run.beta: 0.44 there, 0.5 here"),
-        ({"identity": {"run": {"beta": 0.44}}}, "run.seed: 1 there, absent here"),
-        ({"seed": 7}, "seed: 5 there, 7 here"),
-        ({"warm_up": 3}, "warm_up: 2 there, 3 here"),
-        ({"every": 4}, "every: 1 there, 4 here"),
-        ({"chains": 4}, "chains: 3 there, 4 here"),
+        ({"identity": {"run": {"beta": 0.5, "seed": 1}}}, "run.beta: 0.5 here, 0.44 there"),
+        ({"identity": {"run": {"beta": 0.44}}}, "run.seed: absent here, 1 there"),
+        ({"seed": 7}, "seed: 7 here, 5 there"),
+        ({"warm_up": 3}, "warm_up: 3 here, 2 there"),
+        ({"every": 4}, "every: 4 here, 1 there"),
+        ({"chains": 4}, "chains: 4 here, 3 there"),
     ],
 )
 def test_chains_of_another_run_are_refused(change, message):
@@ -383,7 +383,7 @@ def test_chains_of_another_run_are_refused(change, message):
     earlier = run_chains(BlockGibbs(target), samples=3, **options)
     with pytest.raises(InvalidInput, match="belong to another run and cannot be continued: " + message):
         run_chains(BlockGibbs(target), samples=6, earlier=earlier, **options | change)
-    with pytest.raises(InvalidInput, match="sampler: BlockGibbs there, FlowMetropolis here"):
+    with pytest.raises(InvalidInput, match="sampler: FlowMetropolis here, BlockGibbs there"):
         run_chains(SAMPLERS["flow as proposal"](target), samples=6, earlier=earlier, **options)
 
 
@@ -478,7 +478,7 @@ def test_figures_of_chains(shape):
 
 
 KEYS = {"acceptance", "step_size", "r_hat", "seconds", "energy_per_site", "magnetisation_squared", "space", "chains"}
-KEYS |= {"samples", "gradients", "divergences", "certified", "output"}
+KEYS |= {"samples", "evaluations", "divergences", "certified", "output"}
 
 
 def invoke(*words):
@@ -558,9 +558,9 @@ def test_command_refuses(run):
     assert failure(*hmc(run, "latent", 9)).startswith("--output chains.npz: exists already")
     message = failure(*hmc(run, "latent", 9, "--resume", "--seed", 1, "--warm-up", 2))
     assert "belong to another run" in message
-    assert "space: physical there, latent here" in message and "seed: 0 there, 1 here" in message
+    assert "space: latent here, physical there" in message and "seed: 1 here, 0 there" in message
     message = failure(*hmc(make_run("other", steps=2), "physical", 9, "--resume", "--warm-up", 2))
-    assert "run.training.iterations: 3 there, 2 here" in message and "flow: " in message
+    assert "run.training.iterations: 2 here, 3 there" in message and "flow: " in message
     assert all(np.array_equal(before[name], array) for name, array in read_arrays("chains.npz", ()).items())
     with open("chains.npz", "r+b") as file:
         file.truncate(1000)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, heading, lattice_from, size_option
+from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, lattice_from, size_option
 from isingflow.cli.options import JSON, Size
 from isingflow.cli.output import print_result
 
@@ -55,6 +55,8 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
 
 
 def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:
+    from isingflow.lattice import heading
+
     title = heading(lattice, beta)
     sites = document["sites"]
     rows = [

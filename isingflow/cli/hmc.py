@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.lattices import heading, known
-from isingflow.cli.observables import MOST_MOMENT_SITES
 from isingflow.cli.options import (
     DEVICE,
     JSON,
@@ -33,7 +31,6 @@ from isingflow.cli.progress import Clock, ShowProgress, progress_display
 from isingflow.cli.signals import StopRequest
 
 if TYPE_CHECKING:
-    from isingflow.lattice import Lattice
     from isingflow.runs import RunFolder
     from isingflow.sampling import Chains, HamiltonianMonteCarlo
 
@@ -176,6 +173,7 @@ class Report:
     """
 
     def __init__(self, chains: Chains, sampler: HamiltonianMonteCarlo, space: str) -> None:
+        from isingflow.exact import averages
         from isingflow.observables import per_sample
         from isingflow.sampling.chains import Mixing
 
@@ -188,7 +186,8 @@ class Report:
             "magnetisation_squared": series.magnetisation_squared,
         }
         self.mixing = {name: Mixing.of(values) for name, values in self.series.items()}
-        self.exact = exact_answers(chains.lattice, chains.beta)
+        exact = averages(chains.lattice, chains.beta)
+        self.exact = {name: exact[name] for name in self.series if name in exact}
 
     @property
     def r_hat(self) -> float:
@@ -205,7 +204,7 @@ class Report:
             "acceptance": float(chains.acceptance.mean()),
             "step_size": self.sampler.step_size,
             "guided": self.sampler.guided,
-            "gradients": self.sampler.gradients,
+            "evaluations": self.sampler.evaluations,
             "divergences": self.sampler.divergences,
             "r_hat": self.r_hat if math.isfinite(self.r_hat) else None,
             **{name: mixing.as_dict() for name, mixing in self.mixing.items()},
@@ -217,13 +216,15 @@ class Report:
 
     def table(self) -> str:
         """For people."""
+        from isingflow.lattice import heading
+
         chains, sampler = self.chains, self.sampler
         motion = "guided by the gradient of U" if sampler.guided else "free turns, without gradients"
         lines = [
             f"{heading(chains.lattice, chains.beta)}: {len(chains.field)} chains of {chains.samples} samples",
             f"  {self.space} space, {motion}; step size {sampler.step_size:.3g}, "
             f"acceptance {100 * chains.acceptance.mean():.3g} %, {sampler.divergences} divergences, "
-            f"{sampler.gradients} evaluations in {chains.seconds:.0f} s",
+            f"{sampler.evaluations} evaluations in {chains.seconds:.0f} s",
             f"  {'':<24}{'':>26}{'exact':>14}{'tau':>8}{'sample size':>13}{'R-hat':>8}",
         ]
         for name, mixing in self.mixing.items():
@@ -249,15 +250,3 @@ class Report:
             {name.replace("_", " "): value for name, value in self.exact.items()},
         )
         folder.save_figure(f"hmc-{self.space}.png", plots.png(figure))
-
-
-def exact_answers(lattice: Lattice, beta: float) -> dict[str, float]:
-    """Exact energy and magnetisation, as far as they are known and do not take long."""
-    from isingflow.exact import moments, thermodynamics
-
-    solution = known(thermodynamics, lattice, beta)
-    answers = {} if solution is None else {"energy_per_site": solution.energy_per_site}
-    magnetisation = known(moments, lattice, beta) if lattice.sites <= MOST_MOMENT_SITES else None
-    if magnetisation is not None:
-        answers["magnetisation_squared"] = magnetisation.magnetisation_squared
-    return answers

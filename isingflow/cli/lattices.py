@@ -97,14 +97,6 @@ def beta_from(magnet: dict[str, Any]) -> float:
     return 1 / magnet["temperature"]
 
 
-def heading(lattice: Lattice, beta: float) -> str:
-    """The magnet in words."""
-    model = "2D Ising" if lattice.kind in KINDS else "Ising"
-    critical = lattice.kind == "square" and lattice == square(*lattice.shape, boundary=lattice.boundary)
-    note = " (critical)" if critical and beta == CRITICAL_BETA else ""
-    return f"{model}, {lattice}, beta = {beta:.6f}{note}"
-
-
 def known(solve: Callable[[Lattice, float], Answer], lattice: Lattice, beta: float) -> Answer | None:
     """The exact answer that `solve` gives; None where no method is known."""
     try:

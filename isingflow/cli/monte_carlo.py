@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, heading, known, lattice_from, size_option
+from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, known, lattice_from, size_option
 from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Size, Whole, check_new_file
 from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.progress import Clock, progress_display
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from isingflow.lattice import Lattice
-    from isingflow.sampling import SpinChains
-
 MOST_SITES = 2**24
 CHAINS = 8
-BATCH_NUMBERS = 2**22
-"""Numbers in a batch of fields that are drawn at once."""
 
 
 @click.command("monte-carlo")
@@ -71,8 +63,9 @@ def command(
 
     from isingflow.estimators import mean
     from isingflow.exact import thermodynamics
-    from isingflow.samples import sample_writer
-    from isingflow.sampling import stream
+    from isingflow.lattice import heading
+    from isingflow.samples import rows_in_time, sample_writer
+    from isingflow.sampling import FieldDraws, stream
 
     each, clock = -(-samples // chains), Clock()
     with progress_display(quiet or as_json) as show:
@@ -88,20 +81,23 @@ def command(
             report_progress=lambda done, total: show(done, total, f"sweeps  {clock.left(done, total)}"),
         )
         exact = known(thermodynamics, lattice, beta)
-        fields = FieldDraws(lattice, beta, None if exact is None else exact.log_z, seed)
+        target = continuous_form(lattice, beta)
+        free_energy = None if target is None or exact is None else target.free_energy(exact.log_z)
+        fields = None if target is None else FieldDraws(target, free_energy, seed)
         columns = {
             "spins": (np.int8, lattice.shape),
             "energy": (np.float64, ()),
             "magnetisation": (np.float64, ()),
             "log_weight": (np.float64, ()),
             "chain": (np.int32, ()),
-            **fields.columns,
         }
+        columns |= {} if target is None else {"field": (np.float32, lattice.shape)}
+        columns |= {} if free_energy is None else {"log_prob": (np.float64, ())}
         series = []
         with sample_writer(output, each * chains, columns, lattice=lattice, beta=beta) as writer:
             for block in blocks:
                 rows = rows_in_time(block)
-                writer.append(**rows, **fields.draw(rows["spins"]))
+                writer.append(**rows, **(fields.draw(rows["spins"]) if fields else {}))
                 series.append((block.energy / lattice.sites, block.magnetisation**2))
             writer.constants["sampler"] = np.array(block.sampler)
     energy, magnetisation_squared = (mean(np.concatenate(parts, axis=1)) for parts in zip(*series, strict=True))
@@ -124,44 +120,3 @@ def command(
         f"  {'magnetisation squared':<30}{magnetisation_squared!s:>26}",
     ]
     print_result(document, as_json, lambda: "\n".join(lines))
-
-
-def rows_in_time(block: SpinChains) -> dict[str, np.ndarray]:
-    """A block of chains as rows of a file, all chains at one time after all chains at the time before."""
-    import numpy as np
-
-    arrays = {"spins": block.spins, "energy": block.energy, "magnetisation": block.magnetisation}
-    rows = {name: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
-    chains, samples = block.energy.shape
-    return rows | {"log_weight": np.zeros(chains * samples), "chain": np.tile(np.arange(chains), samples)}
-
-
-class FieldDraws:
-    """Fields drawn from p(x | s), and their ln p(x) = -E(x) - ln Z, as far as both are affordable.
-
-    Attributes:
-        columns: type and shape of a row of what is drawn.
-    """
-
-    def __init__(self, lattice: Lattice, beta: float, log_z: float | None, seed: int) -> None:
-        import numpy as np
-        import torch
-
-        self.target = continuous_form(lattice, beta)
-        self.free_energy = None if self.target is None or log_z is None else self.target.free_energy(log_z)
-        self.columns = {} if self.target is None else {"field": (np.float32, lattice.shape)}
-        self.columns |= {} if self.free_energy is None else {"log_prob": (np.float64, ())}
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def draw(self, spins: np.ndarray) -> dict[str, np.ndarray]:
-        """What `columns` names, for spins of shape (n, *size)."""
-        import torch
-
-        if self.target is None:
-            return {}
-        rows = torch.from_numpy(spins).split(max(1, BATCH_NUMBERS // self.target.sites))
-        field = torch.cat([self.target.sample_field(batch, self._generator) for batch in rows])
-        if self.free_energy is None:
-            return {"field": field.numpy()}
-        energies = [self.target.energy(batch.double()) for batch in field.split(len(rows[0]))]
-        return {"field": field.numpy(), "log_prob": (self.free_energy - torch.cat(energies)).numpy()}

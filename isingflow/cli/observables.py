@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from isingflow.cli.lattices import known
 from isingflow.cli.options import JSON, STRONGEST, Number, Size
 from isingflow.cli.output import print_result, show_notes, warn
-
-if TYPE_CHECKING:
-    from isingflow.lattice import Lattice
-
-MOST_MOMENT_SITES = 144
-"""Of lattices whose exact magnetisation takes seconds at most."""
 
 
 @click.command("observables")
@@ -30,12 +21,13 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
     Samples of a flow are weighted; chains have their autocorrelation in their errors.
     """
     show_notes(quiet=as_json)
+    from isingflow.exact import averages
     from isingflow.samples import Samples
 
     samples = Samples.read(file)
     samples.require(size=size, beta=beta)
     found = samples.observables()
-    exact = _exact(samples.lattice, samples.beta)
+    exact = averages(samples.lattice, samples.beta)
     warnings = samples.warnings()
     for warning in warnings:
         warn(warning)
@@ -52,20 +44,3 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
         "warnings": warnings,
     }
     print_result(document, as_json, lambda: found.table(exact))
-
-
-def _exact(lattice: Lattice, beta: float) -> dict[str, float]:
-    """Exact answers by the names of the observables, as far as they are known and do not take long."""
-    from isingflow.exact import moments, thermodynamics
-
-    solution = known(thermodynamics, lattice, beta)
-    answers = {}
-    if solution is not None:
-        names = ("energy_per_site", "heat_capacity_per_site")
-        answers |= {name: getattr(solution, name) for name in names}
-    magnetisation = known(moments, lattice, beta) if lattice.sites <= MOST_MOMENT_SITES else None
-    if magnetisation is not None:
-        names = ("magnetisation_abs", "magnetisation_squared", "magnetisation_fourth", "binder")
-        answers |= {name: getattr(magnetisation, name) for name in names}
-        answers["susceptibility"] = lattice.sites * magnetisation.magnetisation_squared
-    return {name: value for name, value in answers.items() if math.isfinite(value)}

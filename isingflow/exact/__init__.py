@@ -1,6 +1,7 @@
 """Exact solutions, the truth to compare with: tori, spin glasses, small graphs, narrow strips, the infinite lattice."""
 
+from isingflow.exact.averages import averages
 from isingflow.exact.moments import Moments, moments
 from isingflow.exact.thermodynamics import Thermodynamics, thermodynamics
 
-__all__ = ["Moments", "Thermodynamics", "moments", "thermodynamics"]
+__all__ = ["Moments", "Thermodynamics", "averages", "moments", "thermodynamics"]

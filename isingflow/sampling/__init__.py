@@ -1,6 +1,7 @@
 """Samples of the Ising model: Markov chains of spins, of fields, and of fields through a flow."""
 
 from isingflow.sampling.chains import Chains, Sampler, State, run_chains
+from isingflow.sampling.fields import FieldDraws
 from isingflow.sampling.hmc import HamiltonianMonteCarlo, latent, physical
 from isingflow.sampling.metropolis import BlockGibbs, FlowMetropolis
 from isingflow.sampling.monte_carlo import SAMPLERS, SpinChains, simulate, stream
@@ -9,6 +10,7 @@ __all__ = [
     "SAMPLERS",
     "BlockGibbs",
     "Chains",
+    "FieldDraws",
     "FlowMetropolis",
     "HamiltonianMonteCarlo",
     "Sampler",

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from isingflow import statistics
+from isingflow.config import differences
 from isingflow.errors import FileError, InvalidInput
 from isingflow.estimate import Estimate
 from isingflow.files import SPARE_BYTES, read_arrays
@@ -334,25 +335,11 @@ def check_disk(path: Path, *, samples: int, chains: int, sites: int) -> None:
 
 
 def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int) -> None:
-    differences = list(_differences(earlier.identity, identity))
-    if differences:
-        raise InvalidInput(f"these chains belong to another run and cannot be continued: {'; '.join(differences)}")
+    changed = differences(identity, earlier.identity)
+    if changed:
+        raise InvalidInput(f"these chains belong to another run and cannot be continued: {'; '.join(changed)}")
     if earlier.samples > samples:
         raise InvalidInput(f"{samples} samples: the chains to continue have {earlier.samples} of them already")
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for name in there | here:
-        before, now = there.get(name, "absent"), here.get(name, "absent")
-        if isinstance(before, dict) and isinstance(now, dict):
-            yield from _differences(before, now, f"{prefix}{name}.")
-        elif before != now:
-            yield f"{prefix}{name}: {_shortened(before)} there, {_shortened(now)} here"
-
-
-def _shortened(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _check_memory(chains: int, samples: int, sites: int) -> None:

@@ -60,7 +60,7 @@ DAMPING = 0.2
 """Of the step size's adaptation: gamma in Hoffman and Gelman 2014."""
 RARELY = 0.2
 """Fraction of chains that move, below which free turns are given up."""
-REMEMBERED = ("guided", "length", "chances", "step_size", "gradients", "divergences", "refused")
+REMEMBERED = ("guided", "length", "chances", "step_size", "evaluations", "divergences", "refused")
 """Attributes that change as the sampler runs."""
 SMALL_SAMPLE = 10
 """Weight of the spectrum known before in that measured, as a number of samples."""
@@ -143,7 +143,7 @@ class HamiltonianMonteCarlo(Sampler):
 
     Attributes:
         step_size: mean step of a trajectory.
-        gradients: evaluations of U so far, after the warm-up, summed over chains: each with its gradient if guided.
+        evaluations: of U so far, after the warm-up, summed over chains: each with its gradient if guided.
         divergences: trajectories whose energy error exceeded 1000, after the warm-up.
         refused: free turns that were refused in the second eighth of the warm-up, in units of all chains.
 
@@ -187,7 +187,7 @@ class HamiltonianMonteCarlo(Sampler):
         self.chances = chances
         self.pool = pool or Workers(1)
         self.step_size = 0.1 if guided else length
-        self.gradients = 0
+        self.evaluations = 0
         self.divergences = 0
         self._adaptation = DualAveraging(self.step_size, target=acceptance)
         self.refused = 0.0
@@ -211,7 +211,7 @@ class HamiltonianMonteCarlo(Sampler):
         proposal = state
         for _ in range(self.chances):
             proposal, momentum = self.integrate(proposal, momentum, steps, stretch * self.step_size)
-            self.gradients += steps * len(refused)
+            self.evaluations += steps * len(refused)
             change = proposal.energy + kinetic(momentum) - before[refused]
             self.divergences += int((~(change < DIVERGENCE)).sum())
             accepted = change < -torch.log(uniform[refused])
@@ -244,7 +244,7 @@ class HamiltonianMonteCarlo(Sampler):
                 self._restart_adaptation()
                 state = self.start(state.position)
         if done == total:
-            self.gradients = self.divergences = 0
+            self.evaluations = self.divergences = 0
         return state
 
     def settings(self) -> dict[str, Tensor]:

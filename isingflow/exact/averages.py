@@ -1,0 +1,46 @@
+"""Every observable that has an exact answer, by the name that `observables.Observables` gives it."""
+
+from __future__ import annotations
+
+import math
+
+from isingflow.errors import NoExactSolution
+from isingflow.exact.moments import moments
+from isingflow.exact.thermodynamics import thermodynamics
+from isingflow.lattice import Lattice
+
+MOST_MOMENT_SITES = 144
+"""Of lattices whose exact magnetisation takes seconds at most."""
+
+
+def averages(lattice: Lattice, beta: float) -> dict[str, float]:
+    """Exact energy, heat capacity and magnetisation, as far as they are known and take no longer than seconds.
+
+    Args:
+        lattice: the spins and their bonds.
+        beta: inverse temperature.
+
+    Returns:
+        Values by name; empty where nothing is known.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> known = averages(square(64), 0.44)
+        >>> list(known), list(averages(square(4), 0.44))[2:4]
+        (['energy_per_site', 'heat_capacity_per_site'], ['magnetisation_abs', 'magnetisation_squared'])
+    """
+    found: dict[str, float] = {}
+    try:
+        solution = thermodynamics(lattice, beta)
+        found |= {name: getattr(solution, name) for name in ("energy_per_site", "heat_capacity_per_site")}
+    except NoExactSolution:
+        pass
+    if lattice.sites <= MOST_MOMENT_SITES:
+        try:
+            magnetisation = moments(lattice, beta)
+        except NoExactSolution:
+            return found
+        names = ("magnetisation_abs", "magnetisation_squared", "magnetisation_fourth", "binder")
+        found |= {name: getattr(magnetisation, name) for name in names}
+        found["susceptibility"] = lattice.sites * magnetisation.magnetisation_squared
+    return {name: value for name, value in found.items() if math.isfinite(value)}
