@@ -28,9 +28,10 @@ from isingflow.exact import moments
 from isingflow.lattice import CRITICAL_BETA, square
 from isingflow.observables import measure
 from isingflow.parallel import workers
+from isingflow.problems import exact_free_energy
 from isingflow.runs import RunFolder
 from isingflow.sampling import latent, run_chains, simulate
-from isingflow.training import exact_free_energy, train
+from isingflow.training import train
 
 
 def free_energies(forward: torch.Tensor, reverse: torch.Tensor) -> dict[str, Estimate]:

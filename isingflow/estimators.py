@@ -19,13 +19,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, log_expit
 from torch import Tensor
 
 from isingflow import statistics
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
-from isingflow.flows import Flow, GradientFlow
+from isingflow.flows import Flow, gradient_flows
 from isingflow.parallel import Workers
 
 Energy = Callable[[Tensor], Tensor]
@@ -104,8 +104,10 @@ def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
     shift = math.log(reverse.size / forward.size)
 
     def imbalance(free_energy: float) -> float:
+        """Logarithm of the ratio of the two sums: where both are tiny, their difference has no digits."""
         offset = free_energy + shift
-        return float(expit(forward + offset).sum() - expit(-reverse - offset).sum())
+        pushed, pulled = log_expit(forward + offset), log_expit(-reverse - offset)
+        return float(np.logaddexp.reduce(pushed) - np.logaddexp.reduce(pulled, axis=None))
 
     both = np.concatenate([forward, reverse.ravel()])
     both = both[np.isfinite(both)]
@@ -176,21 +178,35 @@ def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers 
         latent: z, shape (n, *shape).
         pool: threads to share the work.
     """
+    return refinement_error(flow, lambda z: -log_weights(energy, *pushed(flow, z)), latent, pool)
+
+
+def refinement_error(
+    flow: Flow, value: Callable[[Tensor], Tensor], batch: Tensor, pool: Workers | None = None
+) -> Estimate:
+    """Mean absolute change of a value per sample when it is computed at half the integration step.
+
+    Args:
+        flow: its gradient flows' steps are halved for the second pass and restored.
+        value: what depends on the flow, shape (n, *shape) to (n,).
+        batch: noise or data, shape (n, *shape).
+        pool: threads to share the work.
+    """
     pool = pool or Workers(1)
-    gradients = [m for m in flow.modules() if isinstance(m, GradientFlow)]
+    gradients = gradient_flows(flow)
     usual = [gradient.steps for gradient in gradients]
 
     @torch.no_grad()
-    def excess() -> Tensor:
-        return torch.cat(pool.map(lambda z: -log_weights(energy, *pushed(flow, z)), latent))
+    def values() -> Tensor:
+        return torch.cat(pool.map(value, batch))
 
     training = flow.training
     flow.eval()
     try:
-        coarse = excess()
+        coarse = values()
         for gradient in gradients:
             gradient.steps *= 2
-        fine = excess()
+        fine = values()
     finally:
         for gradient, steps in zip(gradients, usual, strict=True):
             gradient.steps = steps

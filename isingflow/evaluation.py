@@ -23,9 +23,10 @@ from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import heading
 from isingflow.model import build_flow
 from isingflow.parallel import Workers, workers
+from isingflow.problems import exact_free_energy
 from isingflow.runs import RunFolder
 from isingflow.sampling.monte_carlo import simulate
-from isingflow.training import exact_free_energy, load_flow
+from isingflow.training import load_flow
 
 BATCH = 256
 ERROR_SAMPLES = 512

@@ -1,15 +1,20 @@
-"""Flows for a given magnet: the one place where the flows meet the physics."""
+"""Flows for a given magnet or for given data: the one place where the flows meet what they are trained on."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from isingflow.config import FlowConfig
+from isingflow.config import DensityConfig, FlowConfig
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GradientFlow, SpectralScaling
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.potentials import DensePotential, LatticePotential, Potential, group_average
 from isingflow.symmetry import require
+
+if TYPE_CHECKING:
+    from isingflow.datasets import Split
 
 
 def build_flow(
@@ -69,3 +74,16 @@ def _potential(
 def gradient_flow(flow: Flow) -> GradientFlow:
     """The one gradient flow inside a flow that `build_flow` made."""
     return next(transform for transform in flow.transforms if isinstance(transform, GradientFlow))
+
+
+def build_density_flow(config: DensityConfig, train: Split | None = None) -> Flow:
+    """A flow for data, in float32 on the CPU: noise -> gradient flow -> best Gaussian of the training data.
+
+    Args:
+        config: of the run.
+        train: what the Gaussian is fitted to; without it, the flow is one to load a checkpoint into.
+
+    Raises:
+        InvalidInput: the configuration is not possible.
+    """
+    raise NotImplementedError

@@ -1,6 +1,7 @@
-"""What training minimises.
+"""What training minimises: one of the first two, and penalties.
 
 - reverse KL: E_z[ln p(x) + E(x)] with x = flow(z), the variational free energy: -ln Z plus KL(p | target);
+- negative log-likelihood: E_x[-ln p(x)] over data, the entropy of the data plus KL(data | p);
 - transport cost: E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty);
 - force matching: E_x[|grad ln p(x) + grad E(x)|^2] / N, zero if and only if p is the target.
 """
@@ -18,7 +19,9 @@ PROBE = 1e-2
 """Root mean square displacement per site in the directional derivative of ln p."""
 
 
-def objective(flow: Flow, target: HubbardStratonovich, latent: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
+def reverse_kl(
+    flow: Flow, target: HubbardStratonovich, latent: Tensor, config: TrainingConfig
+) -> tuple[Tensor, Tensor]:
     """The loss of a batch of noise, and ln p + E of every sample.
 
     Args:
@@ -41,6 +44,28 @@ def objective(flow: Flow, target: HubbardStratonovich, latent: Tensor, config: T
     if config.force_matching:
         loss = loss + config.force_matching * force_mismatch(flow, target, field.detach()).mean()
     return loss, excess.detach()
+
+
+def negative_log_likelihood(flow: Flow, samples: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
+    """The loss of a batch of data, and -ln p of every sample.
+
+    Args:
+        flow: in training mode.
+        samples: x, shape (n, *shape).
+        config: weights of the penalties.
+
+    Returns:
+        The loss, a scalar with its graph, and -ln p(x), float64, shape (n,), detached.
+    """
+    if config.transport_cost:
+        latent, logdet, cost = flow.inverse_with_cost(samples)
+    else:
+        latent, logdet = flow.inverse(samples)
+    values = -flow.base_log_prob(latent) - logdet
+    loss = values.mean()
+    if config.transport_cost:
+        loss = loss + config.transport_cost * cost.mean()
+    return loss, values.detach()
 
 
 def force_mismatch(flow: Flow, target: HubbardStratonovich, field: Tensor) -> Tensor:

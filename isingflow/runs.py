@@ -1,11 +1,11 @@
 """Run folders: everything that a training run leaves on disk, and nothing that could execute when it is read back.
 
-    config.json                     the run's `RunConfig`
+    config.json                     the run's `RunConfig` or `DensityConfig`
     metrics.jsonl                   one JSON object per iteration
     checkpoint.safetensors          tensors and, in the file's metadata, the training state: never out of step
     state.json                      that state again, for people
     checkpoint.previous.safetensors, state.previous.json
-    snapshots/00100.npy             int8 spins, shape (n, lx, ly), drawn at that iteration
+    snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d)
     report.json                     the last evaluation
     figures/                        PNG files
 
@@ -29,7 +29,7 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from isingflow.config import RunConfig
+from isingflow.config import AnyRunConfig, RunConfig, config_from_dict
 from isingflow.errors import CheckpointError, RunFolderError
 from isingflow.files import write_atomically
 
@@ -58,10 +58,10 @@ class RunFolder:
     """
 
     path: Path
-    config: RunConfig
+    config: AnyRunConfig
 
     @classmethod
-    def create(cls, path: Path | str | None, config: RunConfig) -> RunFolder:
+    def create(cls, path: Path | str | None, config: AnyRunConfig) -> RunFolder:
         """A new run folder holding its configuration.
 
         Args:
@@ -97,7 +97,7 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"cannot read {path / 'config.json'}: {_reason(error)}") from error
         try:
-            return cls(path, RunConfig.from_dict(json.loads(text)))
+            return cls(path, config_from_dict(json.loads(text)))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RunFolderError(f"{path / 'config.json'} does not describe a run: {_reason(error)}") from error
 
@@ -210,15 +210,15 @@ class RunFolder:
             raise RunFolderError(f"cannot read {path}: {_reason(error)}") from error
         return report
 
-    def save_snapshot(self, iteration: int, spins: np.ndarray) -> None:
-        """Keep spins drawn at an iteration, int8, shape (n, lx, ly)."""
+    def save_snapshot(self, iteration: int, samples: np.ndarray) -> None:
+        """Keep samples drawn at an iteration: int8 spins, shape (n, lx, ly), or float32 data, shape (n, d)."""
         buffer = io.BytesIO()
-        np.save(buffer, np.asarray(spins, dtype=np.int8), allow_pickle=False)
+        np.save(buffer, np.asarray(samples, dtype=self._sample[0]), allow_pickle=False)
         self._folder("snapshots")
         self._write(f"snapshots/{iteration:05d}.npy", buffer.getvalue())
 
     def snapshots(self) -> dict[int, np.ndarray]:
-        """Snapshots by iteration, ascending: int8 spins, shape (n, *lattice.shape).
+        """Snapshots by iteration, ascending.
 
         Raises:
             RunFolderError: a file is not a snapshot of this run.
@@ -226,14 +226,21 @@ class RunFolder:
         files = [path for path in (self.path / "snapshots").glob("*.npy") if re.fullmatch(r"\d+", path.stem)]
         return {int(path.stem): self._read_snapshot(path) for path in sorted(files, key=lambda path: int(path.stem))}
 
+    @property
+    def _sample(self) -> tuple[type, tuple[int, ...]]:
+        """Type and shape of one sample in a snapshot."""
+        config = self.config
+        return (np.int8, config.lattice.shape) if isinstance(config, RunConfig) else (np.float32, (config.dimension,))
+
     def _read_snapshot(self, path: Path) -> np.ndarray:
         try:
-            spins = np.load(path, allow_pickle=False)
+            samples = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, MemoryError) as error:
             raise RunFolderError(f"{path} is not a snapshot: {_reason(error)}") from error
-        if not isinstance(spins, np.ndarray) or spins.dtype != np.int8 or spins.shape[1:] != self.config.lattice.shape:
-            raise RunFolderError(f"{path} is not a snapshot of {self.config.lattice}")
-        return spins
+        kind, shape = self._sample
+        if not isinstance(samples, np.ndarray) or samples.dtype != kind or samples.shape[1:] != shape:
+            raise RunFolderError(f"{path} is not a snapshot of {self.config}")
+        return samples
 
     def _folder(self, name: str) -> Path:
         try:

@@ -1,10 +1,8 @@
-"""The training loop: reverse Kullback-Leibler by the pathwise derivative, with the integration error under control.
+"""The training loop: the objective of a problem minimised by Adam, with the integration error under control.
 
-    loss = E_z[ln p(x) + E(x)] >= -ln Z,    x = flow(z),
-
-minimised by Adam. An optimiser would learn to exploit the error of a coarse integrator, so step lengths are drawn anew
-at every iteration, the error is measured (the same samples at half the step), and steps are added when it exceeds its
-tolerance. The loop writes to the run folder and resumes from it bit for bit.
+An optimiser would learn to exploit the error of a coarse integrator, so step lengths are drawn anew at every iteration,
+the error is measured (the same samples at half the step), and steps are added when it exceeds its tolerance. The loop
+writes to the run folder and resumes from it bit for bit.
 """
 
 from __future__ import annotations
@@ -17,21 +15,20 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from isingflow.errors import CheckpointError, NoExactSolution, TrainingDiverged
-from isingflow.estimators import effective_sample_size, integration_error
-from isingflow.exact import thermodynamics
-from isingflow.flows import Flow
-from isingflow.hubbard_stratonovich import HubbardStratonovich
-from isingflow.model import build_flow, gradient_flow
-from isingflow.objectives import objective
+from isingflow.errors import CheckpointError, TrainingDiverged
+from isingflow.flows import Flow, gradient_flows
 from isingflow.parallel import Workers, workers
 from isingflow.potentials import LatticePotential, Potential
+from isingflow.problems import problem_of
 from isingflow.runs import RunFolder
+
+if TYPE_CHECKING:
+    from isingflow.datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +40,9 @@ FINAL_MARGIN = 0.1
 FINAL_BATCHES = 8
 CHECKPOINT_SECONDS = 20.0
 SNAPSHOT_STAGES = (0.0, 0.05, 0.25, 1.0)
-SNAPSHOT_SAMPLES = 25
 WARM_UP = 0.15
+RECENT = 20
+"""Iterations that the readings of the progress are means of."""
 
 
 class Outcome(enum.Enum):
@@ -57,40 +55,31 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands; free energies in nats for the whole lattice.
+    """Where a training stands.
 
     Attributes:
-        bound, gap, effective_sample_size: running means over the last iterations; gap is None if no exact answer is
-            known.
-        integration_error: the last one measured; None before.
+        readings: what the problem says of its batches, by name, as running means over the last iterations; without
+            those that are unknown.
+        integration_error: the last one measured, in nats; None before.
         remaining: seconds left, estimated.
+        steps: of the integration; 0 where nothing is integrated.
     """
 
     iteration: int
     iterations: int
     seconds: float
     remaining: float
-    bound: float
-    gap: float | None
-    effective_sample_size: float
+    readings: dict[str, float]
     integration_error: float | None
     steps: int
     learning_rate: float
-
-
-def exact_free_energy(target: HubbardStratonovich) -> tuple[float | None, str | None]:
-    """-ln Z of the continuous representation and the exact method behind it; None and None if there is none."""
-    try:
-        solution = thermodynamics(target.lattice, target.beta)
-    except NoExactSolution:
-        return None, None
-    return target.free_energy(solution.log_z), solution.method
 
 
 def train(
     run: RunFolder,
     *,
     device: torch.device,
+    data: Dataset | None = None,
     time_limit: float | None = None,
     report_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -100,6 +89,7 @@ def train(
     Args:
         run: created or opened; gets metrics, checkpoints and snapshots.
         device: where to train.
+        data: what a run on data is trained on.
         time_limit: seconds of training, earlier parts included. The learning rate then falls to zero by the limit, and
             where the limit ends the run the result depends on the machine's speed.
         report_progress: called after every iteration.
@@ -110,7 +100,7 @@ def train(
         CheckpointError, RunFolderError: the run folder cannot be read or written.
     """
     with workers(device) as pool:
-        trainer = Trainer(run, device, time_limit, pool)
+        trainer = Trainer(run, device, time_limit, pool, data)
         while not trainer.done:
             trainer.iterate()
             if report_progress is not None:
@@ -125,19 +115,23 @@ def train(
 class Trainer:
     """The state of one training, and what advances it by an iteration."""
 
-    def __init__(self, run: RunFolder, device: torch.device, time_limit: float | None, pool: Workers) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        device: torch.device,
+        time_limit: float | None,
+        pool: Workers,
+        data: Dataset | None = None,
+    ) -> None:
         config = run.config
         self.pool = pool
         self.run = run
         self.config = config.training
         self.device = device
         self.time_limit = time_limit
-        self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
-        self.exact, _ = exact_free_energy(self.target)
-        self.flow = build_flow(
-            self.target, config.flow, seed=config.seed, jitter=self.config.jitter, recompute=self.config.recompute
-        ).to(device)
-        self.gradient = gradient_flow(self.flow)
+        self.problem = problem_of(config, device, data)
+        self.flow = self.problem.flow
+        self.integrators = gradient_flows(self.flow)
         self.noise = torch.Generator(device).manual_seed(config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
         self.optimizer = torch.optim.Adam(
@@ -149,19 +143,24 @@ class Trainer:
         self.iteration = 0
         self.finished = False
         self.error: float | None = None
-        self.recent: deque[tuple[float, float]] = deque(maxlen=20)
+        self.recent: deque[dict[str, float]] = deque(maxlen=RECENT)
         self._earlier_seconds = 0.0
         if run.has_checkpoint:
             self._restore(*run.load_checkpoint())
         self._started = self._saved = time.perf_counter()
         logger.info(
             "%s on %s, %d threads; %d parameters; elementwise work: %s",
-            config.lattice,
+            config,
             device,
             pool.count,
             self.flow.parameter_count,
-            choose_kernels(self.gradient.potential, device),
+            choose_kernels(self.flow, device),
         )
+
+    @property
+    def steps(self) -> int:
+        """Integration steps; 0 where nothing is integrated."""
+        return max((gradient.steps for gradient in self.integrators), default=0)
 
     @property
     def seconds(self) -> float:
@@ -188,8 +187,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.flow.redraw(self.draws)
-        z = self.flow.noise(config.batch, self.noise)
-        loss, excess = self._backward(z)
+        loss, values = self._backward(self.problem.batch(config.batch, self.noise))
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingDiverged(
@@ -199,18 +197,15 @@ class Trainer:
         self.optimizer.step()
         self.iteration += 1
 
-        bound = float(excess.mean())
-        ess = effective_sample_size(-excess)
-        self.recent.append((bound, ess))
+        readings = self.problem.readings(values)
+        self.recent.append({name: reading for name, reading in readings.items() if reading is not None})
         record = {
             "iteration": self.iteration,
             "seconds": self.seconds,
             "loss": loss,
-            "variational_free_energy": bound,
-            "gap_nats": None if self.exact is None else bound - self.exact,
-            "effective_sample_size": ess,
+            **readings,
             "learning_rate": rate,
-            "steps": self.gradient.steps,
+            "steps": self.steps,
         }
         if self.iteration % config.check_every == 0:
             self._control_error()
@@ -223,28 +218,27 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Where the training stands."""
-        bound, ess = (sum(values) / len(self.recent) for values in zip(*self.recent, strict=True))
         fraction = max(self.fraction, 1e-9)
         return Progress(
             iteration=self.iteration,
             iterations=self.config.iterations,
             seconds=self.seconds,
             remaining=max(self.seconds / fraction - self.seconds, 0.0),
-            bound=bound,
-            gap=None if self.exact is None else bound - self.exact,
-            effective_sample_size=ess,
+            readings={
+                name: sum(readings[name] for readings in self.recent) / len(self.recent) for name in self.recent[-1]
+            },
             integration_error=self.error,
-            steps=self.gradient.steps,
+            steps=self.steps,
             learning_rate=self.optimizer.param_groups[0]["lr"],
         )
 
     def finish(self) -> None:
         """Refine the integration until its error is within tolerance, and save the final checkpoint."""
         if not self.finished:
-            order, allowed = self.gradient.order, FINAL_MARGIN * self.config.tolerance
+            allowed = FINAL_MARGIN * self.config.tolerance
             self.error = self._measure_error(FINAL_BATCHES)
-            while self.error > allowed and self.gradient.steps < MAX_STEPS:
-                self.gradient.steps = controlled_steps(self.gradient.steps, self.error, allowed, order)
+            while self.error > allowed and 0 < self.steps < MAX_STEPS:
+                self._adapt_steps(allowed)
                 self.error = self._measure_error(FINAL_BATCHES)
             self.finished = self.iteration >= self.config.iterations
             self._snapshot()
@@ -261,7 +255,7 @@ class Trainer:
         state = {
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "steps": self.gradient.steps,
+            "steps": self.steps,
             "finished": self.finished,
             "integration_error_nats": self.error,
             "device": str(self.device),
@@ -270,39 +264,38 @@ class Trainer:
         self.run.save_checkpoint({name: value.cpu() for name, value in tensors.items()}, state)
         self._saved = time.perf_counter()
 
-    def _backward(self, z: Tensor) -> tuple[float, Tensor]:
-        """The batch's loss and ln p + E, with the gradient left in the parameters; shares of the batch in threads."""
+    def _backward(self, batch: Tensor) -> tuple[float, Tensor]:
+        """The batch's loss and values, with the gradient left in the parameters; shares of the batch in threads."""
         parameters = list(self.flow.parameters())
 
         def differentiate(share: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-            loss, excess = objective(self.flow, self.target, share, self.config)
-            loss = loss * (len(share) / len(z))
-            return loss.detach(), torch.autograd.grad(loss, parameters), excess
+            loss, values = self.problem.objective(share)
+            loss = loss * (len(share) / len(batch))
+            return loss.detach(), torch.autograd.grad(loss, parameters), values
 
         self.flow.train()
-        losses, gradients, excesses = zip(*self.pool.map(differentiate, z), strict=True)
+        losses, gradients, values = zip(*self.pool.map(differentiate, batch), strict=True)
         self.flow.eval()
         for parameter, *shares in zip(parameters, *gradients, strict=True):
             parameter.grad = sum(shares[1:], shares[0])
-        return float(sum(losses)), torch.cat(excesses)
+        return float(sum(losses)), torch.cat(values)
 
     def _measure_error(self, batches: int = 1) -> float:
-        """The integration error now, on fresh noise."""
-        z = self.flow.noise(batches * self.config.batch, self.noise)
-        return integration_error(self.flow, self.target.energy, z, self.pool).value
+        """The integration error now, on fresh samples."""
+        return self.problem.error(batches * self.config.batch, self.noise, self.pool)
 
     def _control_error(self) -> None:
         """Measure the integration error and adapt the number of steps to it."""
         self.error = self._measure_error()
         if self.config.adapt_steps:
-            allowed = TRAINING_TOLERANCE * self.config.tolerance
-            self.gradient.steps = controlled_steps(self.gradient.steps, self.error, allowed, self.gradient.order)
+            self._adapt_steps(TRAINING_TOLERANCE * self.config.tolerance)
+
+    def _adapt_steps(self, allowed: float) -> None:
+        for gradient in self.integrators:
+            gradient.steps = controlled_steps(gradient.steps, self.error, allowed, gradient.order)
 
     def _snapshot(self) -> None:
-        generator = torch.Generator(self.device).manual_seed(0)
-        field, _ = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)
-        spins = self.target.sample_spins(field, generator)
-        self.run.save_snapshot(self.iteration, spins.cpu().numpy())
+        self.run.save_snapshot(self.iteration, self.problem.snapshot())
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         load_flow(self.flow, tensors, state)
@@ -320,7 +313,7 @@ class Trainer:
             self.finished = bool(state["finished"])
             self._earlier_seconds = float(state["seconds"])
             self.error = state["integration_error_nats"]
-            self.recent.extend(tuple(pair) for pair in state["recent"])
+            self.recent.extend(dict(readings) for readings in state["recent"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
         self.run.truncate_metrics(self.iteration)
@@ -336,7 +329,8 @@ def load_flow(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> 
     parameters = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
     try:
         flow.load_state_dict(parameters)
-        gradient_flow(flow).steps = int(state["steps"])
+        for gradient in gradient_flows(flow):
+            gradient.steps = int(state["steps"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         summary = " ".join(str(error).split())
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None
@@ -379,16 +373,16 @@ def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> 
     return max(min(wanted, MAX_STEPS), min(steps, MIN_STEPS))
 
 
-def choose_kernels(potential: Potential, device: torch.device) -> str:
-    """Have torch.compile fuse the potential's elementwise work on a GPU where it can; what runs, in words.
+def choose_kernels(flow: Flow, device: torch.device) -> str:
+    """Have torch.compile fuse the potentials' elementwise work on a GPU where it can; what runs, in words.
 
-    On a CPU the lattice potential has fused kernels of its own, and the dense one is dominated by matrix products.
+    On a CPU the lattice potential has fused kernels of its own, and the others are dominated by matrix products.
     """
+    potentials = [module for module in flow.modules() if isinstance(module, Potential)]
     if device.type == "cuda" and find_spec("triton") is not None:
-        for module in potential.modules():
-            if isinstance(module, Potential):
-                module.compiled = True
+        for potential in potentials:
+            potential.compiled = True
         return "fused by torch.compile"
-    if device.type == "cpu" and isinstance(potential, LatticePotential):
+    if device.type == "cpu" and any(isinstance(potential, LatticePotential) for potential in potentials):
         return "fused kernels"
     return "tensor operations"

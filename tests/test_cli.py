@@ -377,9 +377,12 @@ def test_progress(monkeypatch, capsys, terminal):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    state = SimpleNamespace(iteration=0, iterations=2, bound=-1.234, effective_sample_size=0.5, remaining=61.0)
+    readings = {"variational_free_energy": -1.234, "effective_sample_size": 0.5}
+    state = SimpleNamespace(iteration=0, iterations=2, remaining=61.0, readings=readings, integration_error=None)
     with cli.progress.progress_display() as show:
-        for state.iteration, state.gap, state.integration_error in [(1, None, None), (2, 0.5, 0.001)]:
+        for state.iteration in (1, 2):
+            if state.iteration == 2:
+                state.readings, state.integration_error = readings | {"gap_nats": 0.5}, 0.001
             show(state.iteration, state.iterations, cli.train._progress_text(state))
     lines = capsys.readouterr().err
     assert "2/2" in lines

@@ -162,11 +162,21 @@ def _resume_command(run: RunFolder, device: str, time_limit: float | None) -> st
     return shlex.join(words)
 
 
+READINGS = {
+    "variational_free_energy": ("bound {:.2f}", 1),
+    "gap_nats": ("gap {:.2f} nats", 1),
+    "effective_sample_size": ("sample size {:.0f} %", 100),
+    "negative_log_likelihood": ("-ln p {:.3f}", 1),
+}
+"""How the progress shows a reading: its text, and what it is multiplied by."""
+
+
 def _progress_text(progress: Progress) -> str:
-    parts = [f"bound {progress.bound:.2f}"]
-    if progress.gap is not None:
-        parts.append(f"gap {progress.gap:.2f} nats")
-    parts.append(f"sample size {100 * progress.effective_sample_size:.0f} %")
+    parts = [
+        text.format(scale * progress.readings[name])
+        for name, (text, scale) in READINGS.items()
+        if name in progress.readings
+    ]
     if progress.integration_error is not None:
         parts.append(f"error {progress.integration_error:.1g}")
     return "  ".join([*parts, time_left(progress.remaining)])

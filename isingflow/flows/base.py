@@ -57,6 +57,11 @@ class Flow(nn.Module):
         return math.prod(self.shape)
 
     @property
+    def device(self) -> torch.device:
+        """Where the flow lives."""
+        return self._like.device
+
+    @property
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters())

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isingflow.errors import InvalidInput
@@ -141,3 +141,8 @@ class GradientFlow(Transform):
             return rates if self.time == 1.0 else tuple(self.time * rate for rate in rates)
 
         return derivative
+
+
+def gradient_flows(module: nn.Module) -> list[GradientFlow]:
+    """All gradient flows inside a flow, from the base on."""
+    return [part for part in module.modules() if isinstance(part, GradientFlow)]

@@ -1,0 +1,124 @@
+"""Named settings: for every kind of flow, on magnets and on data. A new preset is an entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from isingflow.errors import InvalidInput
+from isingflow.lattice import Lattice
+from isingflow.settings import AnyFlowConfig, ConvexFlowConfig, FlowConfig, OTFlowConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named pair of architecture and training."""
+
+    flow: AnyFlowConfig
+    training: TrainingConfig
+
+
+PRESETS = {
+    "quick": Preset(
+        FlowConfig(steps=6),
+        TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
+    ),
+    "accurate": Preset(
+        FlowConfig(radial=6, oriented=4, steps=6),
+        TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
+    ),
+    "paper": Preset(
+        FlowConfig(
+            potential="dense", hidden=512, average="sampled", whitened=False, time=5.0, steps=50, radial=0, oriented=0
+        ),
+        TrainingConfig(
+            iterations=2000,
+            batch=64,
+            learning_rate=1e-3,
+            schedule="constant",
+            weight_decay=1e-3,
+            beta2=0.999,
+            clip=0.0,
+            jitter=0.0,
+            adapt_steps=False,
+        ),
+    ),
+}
+"""Monge-Ampere flows of magnets."""
+
+MAGNET_PRESETS: dict[str, dict[str, Preset]] = {
+    "monge-ampere": PRESETS,
+    "ot": {
+        "quick": Preset(OTFlowConfig(), TrainingConfig(iterations=300, evaluation_samples=4096)),
+        "accurate": Preset(OTFlowConfig(), TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3)),
+    },
+    "convex": {
+        "quick": Preset(ConvexFlowConfig(), TrainingConfig(iterations=300, evaluation_samples=4096)),
+        "accurate": Preset(ConvexFlowConfig(), TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3)),
+    },
+}
+"""By kind of flow, then by name."""
+
+
+def find_preset(presets: dict[str, dict[str, Preset]], flow: str, name: str) -> Preset:
+    """A preset by kind of flow and name.
+
+    Raises:
+        InvalidInput: unknown kind of flow or preset; the known ones are listed.
+    """
+    if flow not in presets:
+        raise InvalidInput(f"flow {flow!r}: expected one of {', '.join(presets)}")
+    if name not in presets[flow]:
+        raise InvalidInput(f"preset {name!r}: expected one of {', '.join(presets[flow])}")
+    return presets[flow][name]
+
+
+def shortened(training: TrainingConfig, iterations: int | None) -> TrainingConfig:
+    """The training with this number of iterations, if one is given.
+
+    Raises:
+        InvalidInput: fewer than 1.
+    """
+    if iterations is None:
+        return training
+    if iterations < 1:
+        raise InvalidInput(f"{iterations} steps: expected at least 1")
+    return replace(training, iterations=iterations)
+
+
+def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:
+    """The architecture of a preset on a given lattice.
+
+    Without translation invariance there are no convolutions: a Monge-Ampere flow then gets the dense potential,
+    averaged over the point group where there is one, and the other flows their general networks.
+    """
+    if lattice.translation_invariant:
+        return flow
+    if isinstance(flow, FlowConfig):
+        if flow.potential != "lattice":
+            return flow
+        average = "exact" if len(lattice.symmetry.point) > 1 else "none"
+        return replace(flow, potential="dense", hidden=2 * lattice.sites, radial=0, oriented=0, average=average)
+    return replace(flow, radial=0, oriented=0)
+
+
+LOW_DIMENSION = 8
+"""Up to here, data are toys: small networks, many samples."""
+
+DATA_PRESETS: dict[str, dict[str, Preset]] = {
+    "monge-ampere": {
+        "quick": Preset(
+            FlowConfig(potential="dense", hidden=1024, radial=0, oriented=0, time_terms=3, steps=6),
+            TrainingConfig(iterations=500, batch=100, learning_rate=2e-3, tolerance=1.0),
+        ),
+        "accurate": Preset(
+            FlowConfig(potential="dense", hidden=1024, radial=0, oriented=0, time_terms=3, steps=6),
+            TrainingConfig(iterations=4000, batch=100, learning_rate=2e-3, tolerance=1.0),
+        ),
+    },
+}
+"""By kind of flow, then by name."""
+
+
+def for_dimension(preset: Preset, dimension: int) -> Preset:
+    """A preset for data of some dimension."""
+    return preset

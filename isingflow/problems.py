@@ -1,0 +1,156 @@
+"""What a flow can be trained on: a magnet, whose density is known up to its norm, or data, which are samples.
+
+    magnet    minimise E_z[ln p(x) + E(x)], x = flow(z):    the variational free energy, at least -ln Z
+    data      minimise -E_x[ln p(x)], x from the data:      the negative log-likelihood, at least their entropy
+
+Both are means of one value per sample, in nats. The training loop knows no more of a problem than what is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isingflow import objectives
+from isingflow.config import AnyRunConfig, DensityConfig, RunConfig
+from isingflow.errors import NoExactSolution
+from isingflow.estimators import effective_sample_size, integration_error, refinement_error
+from isingflow.exact import thermodynamics
+from isingflow.flows import Flow
+from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.model import build_density_flow, build_flow
+from isingflow.parallel import Workers
+
+if TYPE_CHECKING:
+    from isingflow.datasets import Dataset
+
+SNAPSHOT_SAMPLES = 25
+
+
+class Problem(ABC):
+    """A flow, and what is asked of it.
+
+    Attributes:
+        flow: to be trained.
+    """
+
+    flow: Flow
+
+    @abstractmethod
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """What the objective is averaged over: noise or data, shape (n, *shape)."""
+
+    @abstractmethod
+    def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, a scalar with its graph, and the value of every sample, float64, shape (n,), detached."""
+
+    @abstractmethod
+    def readings(self, values: Tensor) -> dict[str, float | None]:
+        """What the metrics say of a batch, from its values; None where it is unknown."""
+
+    @abstractmethod
+    def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
+        """The integration error of n fresh samples, in nats."""
+
+    @abstractmethod
+    def snapshot(self) -> np.ndarray:
+        """A few samples of the flow, always from the same noise."""
+
+
+class Magnet(Problem):
+    """The continuous form of an Ising model.
+
+    Attributes:
+        target: E(x).
+        exact: -ln Z, if it is known.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.training = config.training
+        self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
+        self.exact, _ = exact_free_energy(self.target)
+        jitter, recompute = config.training.jitter, config.training.recompute
+        self.flow = build_flow(self.target, config.flow, seed=config.seed, jitter=jitter, recompute=recompute).to(
+            device
+        )
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Standard normal z."""
+        return self.flow.noise(n, generator)
+
+    def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Variational free energy and penalties; ln p + E of every sample."""
+        return objectives.reverse_kl(self.flow, self.target, batch, self.training)
+
+    def readings(self, values: Tensor) -> dict[str, float | None]:
+        """The bound, its gap, and the effective sample size of the batch."""
+        bound = float(values.mean())
+        return {
+            "variational_free_energy": bound,
+            "gap_nats": None if self.exact is None else bound - self.exact,
+            "effective_sample_size": effective_sample_size(-values),
+        }
+
+    def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
+        """Change of ln p + E at half the step."""
+        return integration_error(self.flow, self.target.energy, self.batch(n, generator), pool).value
+
+    def snapshot(self) -> np.ndarray:
+        """Spins, int8."""
+        generator = torch.Generator(self.flow.device).manual_seed(0)
+        field, _ = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)
+        return self.target.sample_spins(field, generator).cpu().numpy()
+
+
+class Density(Problem):
+    """A data set; the flow starts from the best Gaussian of its training part."""
+
+    def __init__(self, config: DensityConfig, device: torch.device, data: Dataset) -> None:
+        self.training = config.training
+        self.data = data
+        self.flow = build_density_flow(config, data.train).to(device)
+
+    def batch(self, n: int, generator: torch.Generator) -> Tensor:
+        """Training data."""
+        return self.data.train.draw(n, generator).to(self.flow.device)
+
+    def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood and penalties; -ln p of every sample."""
+        return objectives.negative_log_likelihood(self.flow, batch, self.training)
+
+    def readings(self, values: Tensor) -> dict[str, float | None]:
+        """The negative log-likelihood of the batch."""
+        return {"negative_log_likelihood": float(values.mean())}
+
+    def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
+        """Change of ln p at half the step."""
+        return refinement_error(self.flow, self.flow.log_prob, self.batch(n, generator), pool).value
+
+    def snapshot(self) -> np.ndarray:
+        """Samples, float32."""
+        generator = torch.Generator(self.flow.device).manual_seed(0)
+        return self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)[0].cpu().numpy()
+
+
+def problem_of(config: AnyRunConfig, device: torch.device, data: Dataset | None = None) -> Problem:
+    """The problem of a run.
+
+    Args:
+        config: of the run.
+        device: where to train.
+        data: what a density is trained on.
+    """
+    return Magnet(config, device) if isinstance(config, RunConfig) else Density(config, device, data)
+
+
+def exact_free_energy(target: HubbardStratonovich) -> tuple[float | None, str | None]:
+    """-ln Z of the continuous representation and the exact method behind it; None and None if there is none."""
+    try:
+        solution = thermodynamics(target.lattice, target.beta)
+    except NoExactSolution:
+        return None, None
+    return target.free_energy(solution.log_z), solution.method
