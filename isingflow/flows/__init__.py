@@ -1,7 +1,16 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
 from isingflow.flows.base import Flow, Transform
+from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.gradient import GradientFlow
 from isingflow.flows.linear import SpectralScaling
 
-__all__ = ["Flow", "GradientFlow", "SpectralScaling", "Transform"]
+__all__ = [
+    "Flow",
+    "GaussianWhitening",
+    "GradientFlow",
+    "HistogramMarginals",
+    "Logit",
+    "SpectralScaling",
+    "Transform",
+]
