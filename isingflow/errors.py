@@ -37,5 +37,9 @@ class FileError(IsingflowError):
     """A file of samples or chains cannot be read or written."""
 
 
+class DatasetError(IsingflowError):
+    """A data set is unknown, cannot be found, or its files do not hold what they should."""
+
+
 class TrainingDiverged(IsingflowError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""

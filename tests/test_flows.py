@@ -13,7 +13,7 @@ from torch import Tensor
 
 from isingflow.config import FlowConfig
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, GradientFlow, SpectralScaling
+from isingflow.flows import Flow, GaussianWhitening, GradientFlow, HistogramMarginals, Logit, SpectralScaling
 from isingflow.flows.integrators import TABLEAUX, step, step_with_error
 from isingflow.hubbard_stratonovich import EigenBasis, FourierBasis, HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
@@ -255,6 +255,23 @@ def of(lattice, config, beta=0.4, **changes):
     return lambda seed=0: build_flow(HubbardStratonovich(lattice, beta), config, seed=seed)
 
 
+def moving(seed):
+    """A gradient flow that changes with time, from given directions."""
+    dense = DensePotential(
+        (3,), 4, activation="softplus", time_terms=3, directions=randn(4, 3, seed=seed), generator=generator(seed)
+    )
+    return GradientFlow(dense, steps=4)
+
+
+def whitening(dimension, seed):
+    factor = randn(dimension, dimension, seed=seed) / 3
+    return GaussianWhitening(randn(dimension, seed=seed + 1), torch.eye(dimension) / 2 + factor @ factor.T)
+
+
+def histograms(dimension, seed, bins=4):
+    return HistogramMarginals(torch.softmax(randn(dimension, bins, seed=seed) / 2, 1))
+
+
 FLOWS = {
     "square": of(square(4), LATTICE),
     "critical": of(square(3), LATTICE, beta=CRITICAL_BETA),
@@ -285,6 +302,8 @@ FLOWS = {
             GradientFlow(DensePotential((2, 3), 6, generator=generator(seed + 1)), steps=4, time=0.5),
         ],
     ),
+    "on data": lambda seed=0: Flow((3,), [moving(seed), whitening(3, seed), histograms(3, seed), Logit(0.01)]),
+    "Gaussian": lambda seed=0: Flow((4,), [whitening(4, seed)]),
     "linear": lambda seed=0: Flow((2, 3), [SpectralScaling(FourierBasis((2, 3)), torch.full((2, 3), 1.5))]),
     "nothing": lambda seed=0: Flow((2, 3), []),
 }

@@ -48,8 +48,8 @@ def awake(potential: Potential, seed: int = 0, strength: float = 0.3) -> Potenti
     return potential
 
 
-def dense(shape, activation="lncosh", hidden=5, seed=0):
-    return DensePotential(shape, hidden, activation=activation, generator=generator(seed))
+def dense(shape, activation="lncosh", hidden=5, seed=0, **options):
+    return DensePotential(shape, hidden, activation=activation, generator=generator(seed), **options)
 
 
 def convolutional(group, radial=2, oriented=2, seed=0, **options):
@@ -66,6 +66,11 @@ POTENTIALS = {
     "dense lncosh": lambda: dense((2, 3)),
     "dense softplus": lambda: dense((2, 3), "softplus"),
     "dense softplus on a graph": lambda: dense((5,), "softplus"),
+    "dense lncosh in time": lambda: dense((2, 3), time_terms=2),
+    "dense softplus in time": lambda: dense((5,), "softplus", time_terms=4),
+    "dense softplus from given directions": lambda: dense(
+        (5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4)
+    ),
     "square": lambda: convolutional(square_torus_group(4, 4)),
     "odd square": lambda: convolutional(square_torus_group(3, 3)),
     "rectangle": lambda: convolutional(square_torus_group(3, 4)),
@@ -598,7 +603,16 @@ def test_dense_features_start_at_order_one(activation):
     assert 0.9 < math.sqrt(3) * float(p.std()) < 1.1
 
 
-@lattice_potentials
+def from_directions():
+    return dense((5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4))
+
+
+identities = pytest.mark.parametrize(
+    "make", [*LATTICE_POTENTIALS.values(), from_directions], ids=[*LATTICE_POTENTIALS, "dense from directions"]
+)
+
+
+@identities
 def test_zero_amplitudes_make_the_identity(make):
     potential = make()
     x = randn(3, *potential.shape, dtype=torch.float32)
@@ -608,14 +622,36 @@ def test_zero_amplitudes_make_the_identity(make):
     assert torch.equal(moved, x) and not logdet.any()
 
 
-@lattice_potentials
+@identities
 def test_from_the_identity_every_amplitude_can_be_learnt(make):
     potential = make().double()
     x = randn(4, *potential.shape)
     gradient, laplacian = potential.bind()(x, 0.37)
     (x * gradient).sum().sub(laplacian.square().sum() + laplacian.sum()).backward()
-    for name in ("amplitude", "quadratic"):
-        assert (getattr(potential, name).grad.abs() > 1e-12).all(), name
+    for name, parameter in potential.named_parameters():
+        if name in ("amplitude", "quadratic"):
+            assert (parameter.grad.abs() > 1e-12).all(), name
+
+
+def test_directions_are_where_dense_weights_start():
+    directions = randn(5, 5, seed=4)
+    torch.testing.assert_close(from_directions().weight.detach(), directions.float(), rtol=0, atol=0)
+
+
+def test_a_constant_dense_potential_is_the_first_term_of_one_in_time():
+    """And keeps the names and shapes that it had before there were more terms."""
+    constant, series = dense((2, 3), "softplus"), dense((2, 3), "softplus", time_terms=3)
+    assert {name: tuple(tensor.shape) for name, tensor in constant.state_dict().items()} == {
+        "weight": (5, 6),
+        "amplitude": (5,),
+        "bias": (5,),
+    }
+    x = randn(4, 2, 3).float()
+    with torch.no_grad():
+        for t in (0.0, 0.3):
+            torch.testing.assert_close(constant.value(x, t), series.value(x, t))
+        series.amplitude[:, 1] = 1.0
+        assert not torch.allclose(series.value(x, 0.0), series.value(x, 1.0))
 
 
 @pytest.mark.parametrize("name", ["dense softplus", "square", "sampled average"])
@@ -667,7 +703,12 @@ def test_lattice_potentials_refuse_groups_that_are_too_small(group):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"activation": "relu"}, "'relu': expected one of lncosh, softplus"), ({"hidden": 0}, "at least 1 unit")],
+    [
+        ({"activation": "relu"}, "'relu': expected one of lncosh, softplus"),
+        ({"hidden": 0}, "at least one unit"),
+        ({"time_terms": 0}, "one term"),
+        ({"directions": torch.ones(5, 3)}, r"shape \(5, 3\): expected \(5, 4\)"),
+    ],
 )
 def test_dense_potentials_refuse(options, message):
     with pytest.raises(InvalidInput, match=message):

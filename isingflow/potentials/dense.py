@@ -1,19 +1,22 @@
-"""The one-hidden-layer potential of Zhang, E and Wang (2018): phi(x) = sum_h a_h f(w_h.x + b_h).
+"""The one-hidden-layer potential of Zhang, E and Wang (2018), with weights that may depend on time.
 
+    phi(x, t) = sum_h a_h(t) f(w_h.x + b_h)
     grad phi = W^T (a f'(Wx + b)),    laplacian phi = sum_h a_h |w_h|^2 f''(w_h.x + b_h)
 
-f = softplus with a bias for generic data; f = ln cosh without one where phi must be even (Z2), as for magnets.
+f = softplus with a bias for generic data; f = ln cosh without one where phi must be even (Z2), as for magnets. a(t) is
+a Chebyshev series: with one term, the paper's constant.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
-from isingflow.potentials.base import Field, Potential
+from isingflow.potentials.base import Field, Potential, chebyshev
 from isingflow.potentials.hidden import ACTIVATIONS, Layer, hidden_layer
 from isingflow.symmetry import Group
 
@@ -21,14 +24,20 @@ DENSE_ACTIVATIONS = ("lncosh", "softplus")
 
 
 class DensePotential(Potential):
-    """phi(x) = sum_h a_h f(w_h.x + b_h), the same at all times.
+    """phi(x, t) = sum_h a_h(t) f(w_h.x + b_h).
 
     Args:
         shape: shape of one field; N is its number of entries.
         hidden: number of hidden units.
         activation: "lncosh" (no bias: even in x) or "softplus" (with bias).
+        time_terms: number of Chebyshev polynomials in time.
+        directions: initial w_h, shape (hidden, N). Biases are then standard normal, and a(t) starts at zero: the flow
+            starts as the identity.
         generator: source of the initial weights: entries of w_h uniform within +-1/sqrt(N), a_h within
-            +-1/sqrt(hidden), as in the paper's implementation.
+            +-1/sqrt(hidden), as in the paper's implementation; higher terms of a_h(t) start at zero.
+
+    Raises:
+        InvalidInput: an option is out of range.
 
     Example:
         >>> potential = DensePotential((4, 4), hidden=8, generator=torch.Generator().manual_seed(0))
@@ -38,39 +47,63 @@ class DensePotential(Potential):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], hidden: int, *, activation: str = "lncosh", generator: torch.Generator
+        self,
+        shape: tuple[int, ...],
+        hidden: int,
+        *,
+        activation: str = "lncosh",
+        time_terms: int = 1,
+        directions: Tensor | None = None,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         if activation not in DENSE_ACTIVATIONS:
             raise InvalidInput(f"activation {activation!r}: expected one of {', '.join(DENSE_ACTIVATIONS)}")
-        if hidden < 1:
-            raise InvalidInput(f"hidden {hidden}: expected at least 1 unit")
+        if min(hidden, time_terms) < 1:
+            raise InvalidInput(f"hidden {hidden}, time_terms {time_terms}: expected at least one unit and one term")
         self.shape = tuple(shape)
         self.activation = activation
         self.symmetry = Group(self.shape, flip=activation == "lncosh")
         sites = math.prod(shape)
-        self.weight = nn.Parameter(_uniform((hidden, sites), generator) / math.sqrt(sites))
-        self.amplitude = nn.Parameter(_uniform((hidden,), generator) / math.sqrt(hidden))
+        if directions is None:
+            self.weight = nn.Parameter(_uniform((hidden, sites), generator) / math.sqrt(sites))
+            constant, bias = _uniform((hidden,), generator) / math.sqrt(hidden), torch.zeros(hidden)
+        else:
+            if directions.shape != (hidden, sites):
+                raise InvalidInput(f"directions of shape {tuple(directions.shape)}: expected {(hidden, sites)}")
+            self.weight = nn.Parameter(directions.detach().float().clone())
+            constant, bias = torch.zeros(hidden), torch.randn(hidden, generator=generator)
+        # One term is kept without its axis, as a constant was before there were more.
+        rest = torch.zeros(hidden, time_terms - 1)
+        self.amplitude = nn.Parameter(constant if time_terms == 1 else torch.cat([constant[:, None], rest], 1))
         if activation == "lncosh":
             self.register_buffer("bias", torch.zeros(hidden), persistent=False)
         else:
-            self.bias = nn.Parameter(torch.zeros(hidden))
+            self.bias = nn.Parameter(bias)
 
     def value(self, x: Tensor, t: float) -> Tensor:
-        """phi(x), shape (n,)."""
-        return ACTIVATIONS[self.activation].value(x.flatten(1) @ self.weight.T, self.bias) @ self.amplitude
+        """phi(x, t), shape (n,)."""
+        return ACTIVATIONS[self.activation].value(x.flatten(1) @ self.weight.T, self.bias) @ self._at(t)
 
     def bind(self) -> Field:
         """Gradient and Laplacian; two matrix products of n x N x hidden."""
         gamma = self.weight.square().sum(1)
         layer = Layer(self.activation, self.compiled)
+        # A Runge-Kutta method asks for the same times more than once.
+        amplitude = lru_cache(self._at)
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             columns = x.flatten(1).T
-            gradient, laplacian = hidden_layer(columns, self.weight, self.bias, self.amplitude, gamma, layer)
+            gradient, laplacian = hidden_layer(columns, self.weight, self.bias, amplitude(t), gamma, layer)
             return gradient.T.reshape(x.shape), laplacian
 
         return field
+
+    def _at(self, t: float) -> Tensor:
+        """a_h(t), shape (hidden,)."""
+        if self.amplitude.ndim == 1:
+            return self.amplitude
+        return self.amplitude @ chebyshev(t, self.amplitude.shape[1], self.amplitude)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

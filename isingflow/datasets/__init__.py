@@ -1,0 +1,44 @@
+"""Data sets that flows are trained on: MNIST, toy densities and tables of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isingflow.datasets import mnist, tabular, toy
+from isingflow.datasets.base import Dataset, Split
+from isingflow.errors import DatasetError
+
+__all__ = ["NAMES", "Dataset", "Split", "load"]
+
+NAMES = ("mnist", *toy.TOYS, "tabular")
+"""The data sets that `load` knows."""
+
+
+def load(name: str, *, path: str | Path | None = None, root: str | Path | None = None, seed: int = 0) -> Dataset:
+    """A data set by name.
+
+    Args:
+        name: one of `NAMES`.
+        path: for "tabular" only: a file (.npy, .npz, .csv, HDF5), a bundled set (digits, breast-cancer), or one of the
+            UCI sets (power, gas, hepmass, miniboone, bsds300), whose files are below `root`.
+        root: folder of the files of MNIST and of the UCI sets; the environment variable ISINGFLOW_DATA if not given.
+        seed: of the split into train, validation and test rows.
+
+    Raises:
+        DatasetError: unknown name, or files that are missing, damaged or not what they should be.
+
+    Example:
+        >>> load("checkerboard").dimension
+        2
+    """
+    if name == "tabular":
+        if path is None:
+            raise DatasetError(f"tabular: expected a file, or one of {', '.join(tabular.KNOWN)}")
+        return tabular.load(path, root=root, seed=seed)
+    if path is not None:
+        raise DatasetError(f"{name}: takes no file; only tabular does")
+    if name == "mnist":
+        return mnist.load(root, seed)
+    if name in toy.TOYS:
+        return toy.load(name, seed)
+    raise DatasetError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}")
