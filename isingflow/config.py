@@ -9,6 +9,11 @@ from typing import Any
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 
+SMALL_SITES = 256
+"""Sites up to which a preset's evaluation has all its samples; on larger lattices each costs more and says more."""
+FEWEST_SAMPLES = 1024
+LARGE_LENGTH = 32
+"""Shortest length of the tori that a preset trains up from half their size."""
 LONGEST_SHOWN = 60
 """Characters of an entry that an error message shows; the bonds of a graph have more."""
 
@@ -57,6 +62,7 @@ class TrainingConfig:
         check_every: iterations between measurements of the integration error.
         evaluation_samples: samples of the report at the end.
         recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
+        coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
     """
 
     iterations: int = 400
@@ -74,14 +80,38 @@ class TrainingConfig:
     check_every: int = 25
     evaluation_samples: int = 16384
     recompute: bool = False
+    coarse: TrainingConfig | None = None
+
+    def scaled(self, iterations: int) -> TrainingConfig:
+        """The same training with another number of iterations, that on smaller lattices in proportion."""
+        coarse = self.coarse
+        if coarse is not None:
+            coarse = coarse.scaled(max(round(coarse.iterations * iterations / self.iterations), 1))
+        return replace(self, iterations=iterations, coarse=coarse)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named pair of architecture and training."""
+    """A named pair of architecture and training.
+
+    Attributes:
+        flow, training: on any lattice, except that
+        fine: is the training on large uniform tori with even lengths, where the flow starts from that of half the
+            lengths; None: as elsewhere.
+    """
 
     flow: FlowConfig
     training: TrainingConfig
+    fine: TrainingConfig | None = None
+
+    def training_on(self, lattice: Lattice) -> TrainingConfig:
+        """The training on a lattice: on large tori, one for every size from the smallest up."""
+        samples = max(self.training.evaluation_samples * SMALL_SITES // lattice.sites, FEWEST_SAMPLES)
+        samples = min(samples, self.training.evaluation_samples)
+        half = lattice.halved()
+        if self.fine is None or half is None or min(lattice.shape) < LARGE_LENGTH:
+            return replace(self.training, evaluation_samples=samples)
+        return replace(self.fine, evaluation_samples=samples, coarse=self.training_on(half))
 
 
 PRESETS = {
@@ -92,6 +122,7 @@ PRESETS = {
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
         TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
+        fine=TrainingConfig(iterations=600, batch=16, learning_rate=1e-3),
     ),
     "paper": Preset(
         FlowConfig(
@@ -146,13 +177,30 @@ class RunConfig:
             raise InvalidInput(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
         if iterations is not None and iterations < 1:
             raise InvalidInput(f"{iterations} steps: expected at least 1")
-        flow, training = PRESETS[preset].flow, PRESETS[preset].training
+        flow, training = PRESETS[preset].flow, PRESETS[preset].training_on(lattice)
         if flow.potential == "lattice" and not lattice.translation_invariant:
             average = "exact" if len(lattice.symmetry.point) > 1 else "none"
             flow = replace(flow, potential="dense", hidden=2 * lattice.sites, radial=0, oriented=0, average=average)
         if iterations is not None:
-            training = replace(training, iterations=iterations)
+            training = training.scaled(iterations)
         return cls(lattice, beta, preset, seed, flow, training)
+
+    @property
+    def coarse(self) -> RunConfig | None:
+        """The run on the lattice of half the lengths with which this one starts, or None.
+
+        Raises:
+            InvalidInput: there should be one, but not on this lattice or with this potential.
+        """
+        if self.training.coarse is None:
+            return None
+        lattice = self.lattice.halved()
+        if lattice is None or self.flow.potential != "lattice":
+            raise InvalidInput(
+                f"{self.lattice} with the {self.flow.potential} potential: training up from half the size needs the "
+                "lattice potential on a uniform torus whose lengths are even and at least 6"
+            )
+        return replace(self, lattice=lattice, training=self.training.coarse)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form, from which `from_dict` builds an equal configuration."""
@@ -214,9 +262,13 @@ def _check_entries(what: str, data: Any, cls: type) -> None:
 def _build(cls: type, what: str, data: Any) -> Any:
     _check_entries(what, data, cls)
     for f in fields(cls):
+        if f.name == "coarse":
+            continue
         kinds = (int, float) if f.type == "float" else {"int": (int,), "str": (str,), "bool": (bool,)}[f.type]
         if not isinstance(data[f.name], kinds) or isinstance(data[f.name], bool) != (f.type == "bool"):
             raise InvalidInput(f"not {what}: {f.name} is {data[f.name]!r}, expected {f.type}")
+    if data.get("coarse") is not None:
+        return cls(**data | {"coarse": _build(cls, what, data["coarse"])})
     return cls(**data)
 
 

@@ -163,7 +163,8 @@ def _resume_command(run: RunFolder, device: str, time_limit: float | None) -> st
 
 
 def _progress_text(progress: Progress) -> str:
-    parts = [f"bound {progress.bound:.2f}"]
+    parts = [f"first on {progress.lattice}:"] if progress.lattice else []
+    parts.append(f"bound {progress.bound:.2f}")
     if progress.gap is not None:
         parts.append(f"gap {progress.gap:.2f} nats")
     parts.append(f"sample size {100 * progress.effective_sample_size:.0f} %")
