@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
@@ -73,6 +73,23 @@ class RunConfig(_Comparable):
     def __str__(self) -> str:
         return str(self.lattice)
 
+    @property
+    def coarse(self) -> RunConfig | None:
+        """The run on the lattice of half the lengths with which this one starts, or None.
+
+        Raises:
+            InvalidInput: there should be one, but not on this lattice or with this potential.
+        """
+        if self.training.coarse is None:
+            return None
+        lattice = self.lattice.halved()
+        if lattice is None or not isinstance(self.flow, FlowConfig) or self.flow.potential != "lattice":
+            raise InvalidInput(
+                f"{self.lattice} with another than the lattice potential: training up from half the size needs that "
+                "potential on a uniform torus whose lengths are even and at least 6"
+            )
+        return replace(self, lattice=lattice, training=self.training.coarse)
+
     @classmethod
     def from_preset(
         cls,
@@ -97,7 +114,14 @@ class RunConfig(_Comparable):
             InvalidInput: unknown flow or preset, or iterations below 1.
         """
         found = find_preset(MAGNET_PRESETS, flow, preset)
-        return cls(lattice, beta, preset, seed, for_lattice(found.flow, lattice), shortened(found.training, iterations))
+        return cls(
+            lattice,
+            beta,
+            preset,
+            seed,
+            for_lattice(found.flow, lattice),
+            shortened(found.training_on(lattice), iterations),
+        )
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -127,6 +151,9 @@ class DensityConfig(_Comparable):
         >>> DensityConfig.from_dict(config.to_dict()) == config
         True
     """
+
+    coarse: ClassVar[None] = None
+    """Data have no smaller form to train on first."""
 
     data: str
     path: str | None
@@ -221,9 +248,13 @@ def _check_entries(what: str, data: Any, expected: set[str]) -> None:
 def _build(cls: type, what: str, data: Any) -> Any:
     _check_entries(what, data, {f.name for f in fields(cls)})
     for f in fields(cls):
+        if f.name == "coarse":
+            continue
         kinds = (int, float) if f.type == "float" else {"int": (int,), "str": (str,), "bool": (bool,)}[f.type]
         if not isinstance(data[f.name], kinds) or isinstance(data[f.name], bool) != (f.type == "bool"):
             raise InvalidInput(f"not {what}: {f.name} is {data[f.name]!r}, expected {f.type}")
+    if data.get("coarse") is not None:
+        return cls(**data | {"coarse": _build(cls, what, data["coarse"])})
     return cls(**data)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
@@ -28,6 +28,8 @@ CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
 MAX_LENGTH = 10**6
 MAX_SITES = 2**24
 MAX_DENSE_SITES = 16384
+MIN_HALVED = 3
+"""Shortest length of a halved torus: at length 2 bonds double."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +186,20 @@ class Lattice:
         candidates = symmetry.point_permutations(self.shape, maps, about_centre=self.boundary == "open")
         point = tuple(p for p in candidates if self._unchanged_by(p))
         return symmetry.Group(self.shape, self.translation_invariant, point, flip=True)
+
+    def halved(self) -> Lattice | None:
+        """The torus of half the lengths with the same couplings: every site has the same neighbourhood in both.
+
+        None where there is none: lengths that are odd or below 6, open boundaries, disorder, graphs.
+
+        Example:
+            >>> square(32, 16).halved(), square(7).halved()
+            (<Lattice: periodic 16x8>, None)
+        """
+        uniform = self.kind in ("square", "triangular") and self.translation_invariant
+        if not uniform or any(length % 2 or length < 2 * MIN_HALVED for length in self.shape):
+            return None
+        return replace(self, shape=(self.shape[0] // 2, self.shape[1] // 2))
 
     def coordinates(self) -> np.ndarray:
         """Positions of the sites in the plane, shape (N, 2); on triangular lattices all bonds have length 1."""

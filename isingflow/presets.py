@@ -8,13 +8,35 @@ from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 from isingflow.settings import AnyFlowConfig, ConvexFlowConfig, FlowConfig, OTFlowConfig, TrainingConfig
 
+SMALL_SITES = 256
+"""Sites up to which a preset's evaluation has all its samples; on larger lattices each costs more and says more."""
+FEWEST_SAMPLES = 1024
+LARGE_LENGTH = 32
+"""Shortest length of the tori that a preset trains up from half their size."""
+
 
 @dataclass(frozen=True)
 class Preset:
-    """A named pair of architecture and training."""
+    """A named pair of architecture and training.
+
+    Attributes:
+        flow, training: on any lattice or data, except that
+        fine: is the training on large uniform tori with even lengths, where the flow starts from that of half the
+            lengths; None: as elsewhere.
+    """
 
     flow: AnyFlowConfig
     training: TrainingConfig
+    fine: TrainingConfig | None = None
+
+    def training_on(self, lattice: Lattice) -> TrainingConfig:
+        """The training on a lattice: on large tori, one for every size from the smallest up."""
+        samples = max(self.training.evaluation_samples * SMALL_SITES // lattice.sites, FEWEST_SAMPLES)
+        samples = min(samples, self.training.evaluation_samples)
+        half = lattice.halved()
+        if self.fine is None or half is None or min(lattice.shape) < LARGE_LENGTH:
+            return replace(self.training, evaluation_samples=samples)
+        return replace(self.fine, evaluation_samples=samples, coarse=self.training_on(half))
 
 
 PRESETS = {
@@ -25,6 +47,7 @@ PRESETS = {
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
         TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
+        fine=TrainingConfig(iterations=600, batch=16, learning_rate=1e-3),
     ),
     "paper": Preset(
         FlowConfig(
@@ -82,7 +105,7 @@ def shortened(training: TrainingConfig, iterations: int | None) -> TrainingConfi
         return training
     if iterations < 1:
         raise InvalidInput(f"{iterations} steps: expected at least 1")
-    return replace(training, iterations=iterations)
+    return training.scaled(iterations)
 
 
 def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:

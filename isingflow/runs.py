@@ -8,6 +8,7 @@
     snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d)
     report.json                     the last evaluation
     figures/                        PNG files
+    coarse/                         the run folder of the smaller lattice that a run starts from
 
 Every file but `metrics.jsonl` is replaced atomically: written beside its place, synced, renamed. A full disk or a kill
 leaves the old file. No physics and no training here.

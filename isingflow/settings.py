@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
@@ -111,6 +111,7 @@ class TrainingConfig:
         check_every: iterations between measurements of the integration error.
         evaluation_samples: samples of the report at the end.
         recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
+        coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
     """
 
     iterations: int = 400
@@ -128,3 +129,11 @@ class TrainingConfig:
     check_every: int = 25
     evaluation_samples: int = 16384
     recompute: bool = False
+    coarse: TrainingConfig | None = None
+
+    def scaled(self, iterations: int) -> TrainingConfig:
+        """The same training with another number of iterations, that on smaller lattices in proportion."""
+        coarse = self.coarse
+        if coarse is not None:
+            coarse = coarse.scaled(max(round(coarse.iterations * iterations / self.iterations), 1))
+        return replace(self, iterations=iterations, coarse=coarse)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from isingflow.coarse import coarse_run, coarse_share, enlarge, on_the_way
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.parallel import Workers, workers
@@ -63,6 +64,7 @@ class Progress:
         integration_error: the last one measured, in nats; None before.
         remaining: seconds left, estimated.
         steps: of the integration; 0 where nothing is integrated.
+        lattice: the smaller lattice that is trained on first, in words; None on the run's own.
     """
 
     iteration: int
@@ -73,6 +75,7 @@ class Progress:
     integration_error: float | None
     steps: int
     learning_rate: float
+    lattice: str | None = None
 
 
 def train(
@@ -86,12 +89,15 @@ def train(
 ) -> Outcome:
     """Train the flow of a run folder, from its checkpoint if it has one, until done, stopped or out of time.
 
+    A run that starts from a smaller lattice trains on that first, in a run folder within its own.
+
     Args:
         run: created or opened; gets metrics, checkpoints and snapshots.
         device: where to train.
         data: what a run on data is trained on.
         time_limit: seconds of training, earlier parts included. The learning rate then falls to zero by the limit, and
-            where the limit ends the run the result depends on the machine's speed.
+            where the limit ends the run the result depends on the machine's speed. A smaller lattice trained on first
+            gets its share of the work.
         report_progress: called after every iteration.
         should_stop: asked after every iteration; True saves and returns INTERRUPTED.
 
@@ -99,8 +105,19 @@ def train(
         TrainingDiverged: the loss or its gradient is no longer finite; the last good checkpoint is kept.
         CheckpointError, RunFolderError: the run folder cannot be read or written.
     """
+    coarse = None if run.has_checkpoint else coarse_run(run)
+    if coarse is not None:
+        outcome = train(
+            coarse,
+            device=device,
+            time_limit=None if time_limit is None else coarse_share(run.config) * time_limit,
+            report_progress=report_progress and on_the_way(report_progress, run.config, time_limit),
+            should_stop=should_stop,
+        )
+        if outcome is Outcome.INTERRUPTED:
+            return outcome
     with workers(device) as pool:
-        trainer = Trainer(run, device, time_limit, pool, data)
+        trainer = Trainer(run, device, time_limit, pool, data=data, coarse=coarse)
         while not trainer.done:
             trainer.iterate()
             if report_progress is not None:
@@ -121,7 +138,9 @@ class Trainer:
         device: torch.device,
         time_limit: float | None,
         pool: Workers,
+        *,
         data: Dataset | None = None,
+        coarse: RunFolder | None = None,
     ) -> None:
         config = run.config
         self.pool = pool
@@ -144,10 +163,12 @@ class Trainer:
         self.finished = False
         self.error: float | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=RECENT)
-        self._earlier_seconds = 0.0
+        self._earlier_seconds = self._coarse_seconds = 0.0
         if run.has_checkpoint:
             self._restore(*run.load_checkpoint())
         self._started = self._saved = time.perf_counter()
+        if coarse is not None:
+            self._start_from(coarse)
         logger.info(
             "%s on %s, %d threads; %d parameters; elementwise work: %s",
             config,
@@ -171,7 +192,10 @@ class Trainer:
     def fraction(self) -> float:
         """How much of the training is done: by iterations or, if that is more, by time."""
         by_iterations = self.iteration / self.config.iterations
-        return by_iterations if self.time_limit is None else max(by_iterations, self.seconds / self.time_limit)
+        if self.time_limit is None:
+            return by_iterations
+        allowed = self.time_limit - self._coarse_seconds
+        return max(by_iterations, (self.seconds - self._coarse_seconds) / allowed) if allowed > 0 else 1.0
 
     @property
     def done(self) -> bool:
@@ -223,7 +247,7 @@ class Trainer:
             iteration=self.iteration,
             iterations=self.config.iterations,
             seconds=self.seconds,
-            remaining=max(self.seconds / fraction - self.seconds, 0.0),
+            remaining=max((self.seconds - self._coarse_seconds) * (1 / fraction - 1), 0.0),
             readings={
                 name: sum(readings[name] for readings in self.recent) / len(self.recent) for name in self.recent[-1]
             },
@@ -255,6 +279,7 @@ class Trainer:
         state = {
             "iteration": self.iteration,
             "seconds": self.seconds,
+            "coarse_seconds": self._coarse_seconds,
             "steps": self.steps,
             "finished": self.finished,
             "integration_error_nats": self.error,
@@ -297,6 +322,18 @@ class Trainer:
     def _snapshot(self) -> None:
         self.run.save_snapshot(self.iteration, self.problem.snapshot())
 
+    def _start_from(self, coarse: RunFolder) -> None:
+        """Begin with what was learnt on the lattice of half the lengths, and save that: it is not needed again."""
+        small = problem_of(coarse.config, torch.device("cpu")).flow
+        tensors, state = coarse.load_checkpoint()
+        load_flow(small, tensors, state)
+        (before,), (now,) = gradient_flows(small), self.integrators
+        enlarge(before.potential, now.potential, self.run.config.lattice)
+        if self.config.adapt_steps:
+            now.steps = relaxed_steps(before.steps, self.flow.dimension / small.dimension, now.order)
+        self._earlier_seconds = self._coarse_seconds = float(state["seconds"])
+        self.save()
+
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         load_flow(self.flow, tensors, state)
         try:
@@ -312,6 +349,7 @@ class Trainer:
             self.iteration = int(state["iteration"])
             self.finished = bool(state["finished"])
             self._earlier_seconds = float(state["seconds"])
+            self._coarse_seconds = float(state["coarse_seconds"])
             self.error = state["integration_error_nats"]
             self.recent.extend(dict(readings) for readings in state["recent"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -371,6 +409,24 @@ def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> 
     factor = (max(error, 1e-12) / (tolerance / 2)) ** (1 / order)
     wanted = math.ceil(steps * min(max(factor, 0.8), 2.0))
     return max(min(wanted, MAX_STEPS), min(steps, MIN_STEPS))
+
+
+def relaxed_steps(steps: int, growth: float, order: int) -> int:
+    """The steps to train with on a larger lattice, from those of a final flow on a smaller one.
+
+    The error is extensive: it grows with the number of sites. But training may have a larger one than a final flow.
+
+    Args:
+        steps: of the final flow.
+        growth: ratio of the numbers of sites.
+        order: of the integrator.
+
+    Example:
+        >>> relaxed_steps(22, 4.0, 4)
+        15
+    """
+    change = growth * FINAL_MARGIN / TRAINING_TOLERANCE
+    return max(math.ceil(steps * change ** (1 / order)), MIN_STEPS)
 
 
 def choose_kernels(flow: Flow, device: torch.device) -> str:

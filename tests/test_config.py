@@ -142,6 +142,74 @@ def test_there_is_at_least_one_iteration(iterations):
         RunConfig.from_preset("quick", square(4), 0.4, iterations=iterations)
 
 
+# --- training up from smaller lattices
+
+
+def sizes(config):
+    """The lattices and iterations of a run, from its own down to the smallest that it starts from."""
+    found = []
+    while config is not None:
+        found.append((config.lattice.shape, config.training.iterations))
+        config = config.coarse
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lattice", "shapes"),
+    [
+        (square(16), [(16, 16)]),
+        (square(30), [(30, 30)]),
+        (square(33), [(33, 33)]),
+        (square(32), [(32, 32), (16, 16)]),
+        (square(32, 64, jy=0.5), [(32, 64), (16, 32)]),
+        (triangular(34), [(34, 34), (17, 17)]),
+        (square(128), [(128, 128), (64, 64), (32, 32), (16, 16)]),
+        (square(32, boundary="open"), [(32, 32)]),
+        (edwards_anderson(32, seed=0), [(32, 32)]),
+    ],
+    ids=str,
+)
+def test_accurate_trains_large_uniform_tori_up_from_small_ones(lattice, shapes):
+    config = RunConfig.from_preset("accurate", lattice, 0.4, seed=3)
+    assert [shape for shape, _ in sizes(config)] == shapes
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    smallest = config
+    while smallest.coarse is not None:
+        assert (smallest.coarse.beta, smallest.coarse.seed, smallest.coarse.flow) == (0.4, 3, config.flow)
+        smallest = smallest.coarse
+    for preset in ("quick", "paper"):
+        assert RunConfig.from_preset(preset, lattice, 0.4).coarse is None
+
+
+def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
+    whole = RunConfig.from_preset("accurate", square(64), 0.4)
+    some = RunConfig.from_preset("accurate", square(64), 0.4, iterations=whole.training.iterations // 10)
+    assert [n for _, n in sizes(some)] == pytest.approx([n / 10 for _, n in sizes(whole)], abs=1)
+    one = [n for _, n in sizes(RunConfig.from_preset("accurate", square(64), 0.4, iterations=1))]
+    assert one[0] == 1
+    assert min(one) >= 1
+    assert RunConfig.from_preset("accurate", square(64), 0.4, iterations=whole.training.iterations) == whole
+
+
+def test_larger_lattices_are_evaluated_on_fewer_samples_of_more_sites():
+    samples = {
+        n: RunConfig.from_preset("accurate", square(n), 0.4).training.evaluation_samples for n in (4, 16, 32, 200)
+    }
+    assert samples == {4: 16384, 16: 16384, 32: 4096, 200: 1024}
+
+
+def test_what_the_smaller_lattice_differs_in_is_named_and_checked():
+    config = RunConfig.from_preset("accurate", square(32), 0.4)
+    other = replace(config, training=replace(config.training, coarse=replace(config.training.coarse, batch=3)))
+    assert other.differences(config) == [f"training.coarse.batch: 3 here, {config.training.coarse.batch} there"]
+    for entry, value, complaint in (("coarse", 3, "expected the entries"), ("batch", "many", "batch is 'many'")):
+        data = config.to_dict()
+        place = data["training"] if entry == "coarse" else data["training"]["coarse"]
+        place[entry] = value
+        with pytest.raises(InvalidInput, match=complaint):
+            RunConfig.from_dict(data)
+
+
 # --- what is no configuration
 
 

@@ -430,3 +430,42 @@ def test_plot_draws_every_bond_and_site(of):
 
 def test_every_name_in_the_contract_exists():
     assert {"square", "triangular", "from_graph", "edwards_anderson", "CRITICAL_BETA"} <= set(dir(lattice))
+
+
+@given(
+    half=st.tuples(st.integers(3, 8), st.integers(3, 8)),
+    jy=strengths,
+    triangles=st.booleans(),
+)
+def test_half_a_torus_couples_every_site_to_the_same_neighbours(half, jy, triangles):
+    """The large coupling kernel, folded onto half the lengths, is the small one; so are the bonds at every site."""
+    lx, ly = half
+    large = triangular(2 * lx, 2 * ly) if triangles else square(2 * lx, 2 * ly, jy=jy)
+    small = large.halved()
+    assert (small.kind, small.shape, small.boundary, small.jx, small.jy) == (
+        large.kind, half, "periodic", large.jx, large.jy
+    )  # fmt: skip
+    folded = large.coupling_kernel.reshape(2, lx, 2, ly).sum(axis=(0, 2))
+    assert np.array_equal(folded, small.coupling_kernel)
+    assert np.array_equal(np.sort(large.coupling_kernel, None)[-6:], np.sort(small.coupling_kernel, None)[-6:])
+    assert large.symmetry.point_name == small.symmetry.point_name
+    assert Lattice.from_dict(small.to_dict()) == small
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        square(4),
+        square(7),
+        square(8, 9),
+        square(4, 16),
+        square(8, boundary="open"),
+        square(8, jx=np.arange(64.0).reshape(8, 8)),
+        edwards_anderson(8, seed=0),
+        from_graph(networkx.petersen_graph()),
+        triangular(8, boundary="open"),
+    ],
+    ids=str,
+)
+def test_other_lattices_have_no_half(whole):
+    assert whole.halved() is None

@@ -172,11 +172,9 @@ READINGS = {
 
 
 def _progress_text(progress: Progress) -> str:
-    parts = [
-        text.format(scale * progress.readings[name])
-        for name, (text, scale) in READINGS.items()
-        if name in progress.readings
-    ]
+    parts = [f"first on {progress.lattice}:"] if progress.lattice else []
+    shown = {name: reading for name, reading in READINGS.items() if name in progress.readings}
+    parts += [text.format(scale * progress.readings[name]) for name, (text, scale) in shown.items()]
     if progress.integration_error is not None:
         parts.append(f"error {progress.integration_error:.1g}")
     return "  ".join([*parts, time_left(progress.remaining)])
