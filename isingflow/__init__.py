@@ -25,7 +25,7 @@ __all__ = ["Estimate", "HubbardStratonovich", "exact", "lattice", "load"]
 # Names that need torch or numba are imported when first used: `isingflow --help` starts at once.
 _LAZY = {
     "HubbardStratonovich": ("isingflow.hubbard_stratonovich", "HubbardStratonovich"),
-    "load": ("isingflow.evaluation", "load"),
+    "load": ("isingflow.loading", "load"),
 }
 
 

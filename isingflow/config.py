@@ -145,6 +145,8 @@ class DensityConfig(_Comparable):
         data: name of the data set, see `datasets.load`.
         path: of a table's file, or the name of a bundled table; None for other data.
         dimension: of a sample.
+        start: what is fitted to the data in closed form before the flow is trained: "gaussian", "copula" (of grey
+            levels, with their exact marginals) or "normal" (nothing).
 
     Example:
         >>> config = DensityConfig.from_preset("quick", "moons", dimension=2, flow="ot")
@@ -158,6 +160,7 @@ class DensityConfig(_Comparable):
     data: str
     path: str | None
     dimension: int
+    start: str
     preset: str
     seed: int = 0
     flow: AnyFlowConfig = field(default_factory=FlowConfig)
@@ -174,6 +177,7 @@ class DensityConfig(_Comparable):
         *,
         dimension: int,
         path: str | None = None,
+        start: str = "gaussian",
         flow: str = FlowConfig.kind,
         seed: int = 0,
         iterations: int | None = None,
@@ -184,7 +188,7 @@ class DensityConfig(_Comparable):
             InvalidInput: unknown flow or preset, or iterations below 1.
         """
         found = for_dimension(find_preset(DATA_PRESETS, flow, preset), dimension)
-        return cls(data, path, dimension, preset, seed, found.flow, shortened(found.training, iterations))
+        return cls(data, path, dimension, start, preset, seed, found.flow, shortened(found.training, iterations))
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -194,12 +198,12 @@ class DensityConfig(_Comparable):
             InvalidInput: the data do not describe a run.
         """
         _check_entries("a run", data, {f.name for f in fields(cls)})
-        name, path, dimension = data["data"], data["path"], data["dimension"]
-        if not isinstance(name, str) or not (path is None or isinstance(path, str)):
-            raise InvalidInput(f"not a run: data is {name!r}, path {path!r}; expected names")
+        name, path, dimension, start = data["data"], data["path"], data["dimension"], data["start"]
+        if not (isinstance(name, str) and isinstance(start, str) and (path is None or isinstance(path, str))):
+            raise InvalidInput(f"not a run: data is {name!r}, path {path!r}, start {start!r}; expected names")
         if type(dimension) is not int or dimension < 1:
             raise InvalidInput(f"not a run: dimension is {dimension!r}, expected a positive integer")
-        return cls(name, path, dimension, *_common(data))
+        return cls(name, path, dimension, start, *_common(data))
 
 
 AnyRunConfig = RunConfig | DensityConfig

@@ -1,4 +1,4 @@
-"""What a trained flow is worth: its samples, and its free energies beside the exact answer.
+"""What a flow trained on a magnet is worth: its samples, and its free energies beside the exact answer.
 
 The bound from above needs samples of the flow alone. The bound from below, and the estimate that combines both, need
 samples of the target: Monte Carlo of the spins, x drawn from p(x | s), and x pushed back through the flow.
@@ -16,17 +16,16 @@ import torch
 from torch import Tensor
 
 from isingflow import estimators, statistics
-from isingflow.errors import CheckpointError
 from isingflow.estimate import Estimate
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import heading
+from isingflow.loading import trained
 from isingflow.model import build_flow
 from isingflow.parallel import Workers, workers
 from isingflow.problems import exact_free_energy
 from isingflow.runs import RunFolder
 from isingflow.sampling.monte_carlo import simulate
-from isingflow.training import load_flow
 
 BATCH = 256
 ERROR_SAMPLES = 512
@@ -170,31 +169,11 @@ class Evaluation:
         return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *notes])
 
 
-def load(path: Any, *, device: torch.device | str = "cpu") -> Flow:
-    """The trained flow of a run folder.
-
-    Args:
-        path: the run folder.
-        device: where to put it.
-
-    Returns:
-        A flow with sample(n), log_prob(x), forward(z) and inverse(x), for fields of shape (n, lx, ly).
-
-    Raises:
-        RunFolderError: not a run folder, or (CheckpointError) its checkpoint is missing or unusable.
-    """
-    return load_run(RunFolder.open(path), torch.device(device))[0]
-
-
 def load_run(run: RunFolder, device: torch.device) -> tuple[Flow, HubbardStratonovich, dict[str, Any]]:
-    """The flow of a run in evaluation mode, its target, and the state saved with it."""
+    """The flow of a magnet's run in evaluation mode, its target, and the state saved with it."""
     target = HubbardStratonovich(run.config.lattice, run.config.beta)
-    flow = build_flow(target, run.config.flow, seed=run.config.seed)
-    tensors, state = run.load_checkpoint()
-    load_flow(flow, tensors, state)
-    if not all(bool(torch.isfinite(p).all()) for p in flow.parameters()):
-        raise CheckpointError(f"{run.path}: the checkpoint holds parameters that are not finite")
-    return flow.to(device).eval().requires_grad_(False), target.to(device), state
+    flow, state = trained(run, build_flow(target, run.config.flow, seed=run.config.seed), device)
+    return flow, target.to(device), state
 
 
 def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1) -> SampleSet:
@@ -222,13 +201,6 @@ def stream_samples(
             yield from _draw(flow, target, samples, generator, pool, draws)
 
     return blocks()
-
-
-def is_certified(run: RunFolder) -> bool:
-    """Whether the integration error is within its tolerance, as measured by the training and the last evaluation."""
-    error = run.load_checkpoint()[1].get("integration_error_nats")
-    known = isinstance(error, int | float) and error <= run.config.training.tolerance
-    return known and (run.report() or {}).get("certified", True) is True
 
 
 def evaluate(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from isingflow.datasets import Dataset
 
 SNAPSHOT_SAMPLES = 25
+CHECKED = 256
+"""Validation data that a training looks at now and then."""
 
 
 class Problem(ABC):
@@ -55,6 +57,10 @@ class Problem(ABC):
     @abstractmethod
     def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
         """The integration error of n fresh samples, in nats."""
+
+    def check(self, pool: Workers) -> dict[str, float]:
+        """What the metrics say now and then, from other samples than those of the training."""
+        return {}
 
     @abstractmethod
     def snapshot(self) -> np.ndarray:
@@ -113,6 +119,7 @@ class Density(Problem):
         self.training = config.training
         self.data = data
         self.flow = build_density_flow(config, data.train).to(device)
+        self.validation = next(data.validation.batches(CHECKED, torch.Generator().manual_seed(config.seed))).to(device)
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor:
         """Training data."""
@@ -129,6 +136,13 @@ class Density(Problem):
     def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
         """Change of ln p at half the step."""
         return refinement_error(self.flow, self.flow.log_prob, self.batch(n, generator), pool).value
+
+    @torch.no_grad()
+    def check(self, pool: Workers) -> dict[str, float]:
+        """The negative log-likelihood of some validation data, the same ones every time."""
+        self.flow.eval()
+        log_prob = torch.cat(pool.map(self.flow.log_prob, self.validation))
+        return {"validation_negative_log_likelihood": float(-log_prob.mean())}
 
     def snapshot(self) -> np.ndarray:
         """Samples, float32."""

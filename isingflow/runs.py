@@ -259,6 +259,30 @@ class RunFolder:
             raise RunFolderError(f"cannot write {path}: {_reason(error)}{there}") from error
 
 
+def open_magnet(path: Path | str) -> RunFolder:
+    """An existing run folder of a magnet.
+
+    Raises:
+        RunFolderError: there is none at this path, or it is that of a run on data.
+    """
+    run = RunFolder.open(path)
+    if not isinstance(run.config, RunConfig):
+        raise RunFolderError(f"{path} is a run on data ({run.config}), not on a magnet")
+    return run
+
+
+def open_density(path: Path | str) -> RunFolder:
+    """An existing run folder of data.
+
+    Raises:
+        RunFolderError: there is none at this path, or it is that of a magnet.
+    """
+    run = RunFolder.open(path)
+    if isinstance(run.config, RunConfig):
+        raise RunFolderError(f"{path} is a run on a magnet ({run.config}), not on data")
+    return run
+
+
 def _new_folder(path: Path) -> Path:
     if (path.exists() or path.is_symlink()) and (not path.is_dir() or any(path.iterdir())):
         raise RunFolderError(f"{path} exists: continue that run with --resume, or choose another name")

@@ -17,8 +17,9 @@ class FlowConfig:
         radial, oriented: lattice potential only, see `potentials.LatticePotential`.
         time_terms: number of polynomials in time; magnets' dense potential has none.
         average: dense potential of a magnet only: "none", "exact" or "sampled" average over the symmetry group.
-        whitened: whether the flow starts from the best Gaussian (and acts on its whitened coordinates); else from a
-            standard normal.
+        steepness: length of the initial directions of hidden units, in whitened coordinates; data only.
+        whitened: magnets only: whether the flow starts from the best Gaussian (and acts on its whitened coordinates);
+            else from a standard normal.
         time, steps, tableau: of the integration.
     """
 
@@ -30,6 +31,7 @@ class FlowConfig:
     oriented: int = 3
     time_terms: int = 4
     average: str = "none"
+    steepness: float = 2.0
     whitened: bool = True
     time: float = 1.0
     steps: int = 8

@@ -23,6 +23,7 @@ from torch import Tensor
 from isingflow.coarse import coarse_run, coarse_share, enlarge, on_the_way
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
+from isingflow.loading import restore
 from isingflow.parallel import Workers, workers
 from isingflow.potentials import LatticePotential, Potential
 from isingflow.problems import problem_of
@@ -234,6 +235,7 @@ class Trainer:
         if self.iteration % config.check_every == 0:
             self._control_error()
             record["integration_error_nats"] = self.error
+            record |= self.problem.check(self.pool)
         self.run.append_metrics(record)
         if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:
             self._snapshot()
@@ -326,7 +328,7 @@ class Trainer:
         """Begin with what was learnt on the lattice of half the lengths, and save that: it is not needed again."""
         small = problem_of(coarse.config, torch.device("cpu")).flow
         tensors, state = coarse.load_checkpoint()
-        load_flow(small, tensors, state)
+        restore(small, tensors, state)
         (before,), (now,) = gradient_flows(small), self.integrators
         enlarge(before.potential, now.potential, self.run.config.lattice)
         if self.config.adapt_steps:
@@ -335,7 +337,7 @@ class Trainer:
         self.save()
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        load_flow(self.flow, tensors, state)
+        restore(self.flow, tensors, state)
         try:
             for name, parameter in self.flow.named_parameters():
                 prefix = f"optimizer.{name}."
@@ -355,23 +357,6 @@ class Trainer:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
         self.run.truncate_metrics(self.iteration)
-
-
-def load_flow(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Put the parameters and step number of a checkpoint into a flow.
-
-    Raises:
-        CheckpointError: they belong to another architecture.
-    """
-    prefix = "flow."
-    parameters = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
-    try:
-        flow.load_state_dict(parameters)
-        for gradient in gradient_flows(flow):
-            gradient.steps = int(state["steps"])
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        summary = " ".join(str(error).split())
-        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None
 
 
 def learning_rate(schedule: str, peak: float, fraction: float) -> float:

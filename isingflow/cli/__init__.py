@@ -23,6 +23,7 @@ COMMANDS = (
     "hmc",
     "monte_carlo",
     "observables",
+    "density",
     "plot",
 )
 """Modules of this package; what each adds to the command line is its `command`."""

@@ -1,4 +1,4 @@
-"""`isingflow evaluate`: free energies of a trained run."""
+"""`isingflow evaluate`: free energies or likelihoods of a trained run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, open_run
+from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, data_of, open_run
 from isingflow.cli.output import print_result, show_notes
 
 
@@ -17,20 +17,29 @@ from isingflow.cli.output import print_result, show_notes
     "--reference-samples",
     type=Whole(2, MOST_SAMPLES),
     metavar="N",
-    help="Monte Carlo samples of the target, in whole chains; a quarter as many as of the flow by default.",
+    help="Monte Carlo samples of a magnet, in whole chains; a quarter as many as of the flow by default.",
 )
+@DATA
 @SEED
 @DEVICE
 @JSON
 def command(
-    run: Path, samples: int | None, reference_samples: int | None, seed: int, device: str, as_json: bool
+    run: Path,
+    samples: int | None,
+    reference_samples: int | None,
+    root: Path | None,
+    seed: int,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Free energies of a trained run, with error bars, beside the exact answer; also written to its report.json."""
+    """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
-    from isingflow.evaluation import evaluate
+    from isingflow.reports import evaluate_run
 
-    count = samples or folder.config.training.evaluation_samples
-    evaluation = evaluate(folder, samples=count, device=where, seed=seed, reference_samples=reference_samples)
+    data = data_of(folder.config, root)
+    evaluation = evaluate_run(
+        folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data
+    )
     folder.save_report(evaluation.as_dict())
     print_result(evaluation.as_dict(), as_json, evaluation.table)

@@ -20,6 +20,8 @@ from isingflow.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
+    from isingflow.config import AnyRunConfig
+    from isingflow.datasets import Dataset
     from isingflow.runs import RunFolder
 
 STRONGEST = 1e6
@@ -142,6 +144,13 @@ DEVICE = click.option("--device", default="auto", metavar="NAME", help="cpu, cud
 OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.npz", help="A new file for the arrays."
 )
+DATA = click.option(
+    "--data",
+    "root",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where the files of MNIST and of the UCI sets are; ISINGFLOW_DATA by default.",
+)
 QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -156,6 +165,16 @@ def check_new_file(path: Path) -> None:
         raise InvalidInput(f"--output {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")
+
+
+def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None:
+    """The data set of a run, if it is one on data."""
+    from isingflow import datasets
+    from isingflow.config import DensityConfig
+
+    if not isinstance(config, DensityConfig):
+        return None
+    return datasets.load(config.data, path=config.path, root=root, seed=config.seed)
 
 
 def device_from(name: str) -> torch.device:
@@ -174,7 +193,7 @@ def open_run(path: Path, device: str) -> tuple[RunFolder, torch.device]:
 
 def check_certified(run: RunFolder) -> bool:
     """Whether the flow of a run is certified; if not, a warning says so."""
-    from isingflow.evaluation import is_certified
+    from isingflow.loading import is_certified
 
     certified = is_certified(run)
     if not certified:

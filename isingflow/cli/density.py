@@ -1,0 +1,122 @@
+"""`isingflow density`: a flow on data, new or resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, data_of, device_from
+from isingflow.cli.output import show_notes
+from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
+from isingflow.errors import InvalidInput, RunFolderError
+
+if TYPE_CHECKING:
+    from isingflow.config import DensityConfig
+    from isingflow.datasets import Dataset
+    from isingflow.runs import RunFolder
+
+
+@click.command("density")
+@click.argument("name", required=False, metavar="mnist|TOY|tabular")
+@click.argument("path", required=False, metavar="[FILE]")
+@TRAINING
+@DATA
+@DEVICE
+@QUIET
+@JSON
+@click.pass_context
+def command(
+    ctx: click.Context,
+    name: str | None,
+    path: str | None,
+    output: Path | None,
+    time_limit: float | None,
+    resume: bool,
+    root: Path | None,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a flow on data, evaluate it on data that it has not seen, and draw its figures.
+
+    Data sets: mnist; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, rings, swiss-roll, bimodal,
+    trimodal and claw; tabular with a FILE (.npy, .npz, .csv, HDF5), or digits, breast-cancer, or a UCI set by name.
+    """
+    check_resume(resume, output)
+    show_notes(quiet or as_json)
+    from isingflow.runs import RunFolder, open_density
+
+    if resume:
+        run = open_density(output)
+        _check_unchanged(run, name, path, options)
+        if print_finished(run, as_json):
+            return
+        where, data = device_from(device), data_of(run.config, root)
+    else:
+        if name is None:
+            raise InvalidInput(f"which data? give {_known()}")
+        where = device_from(device)
+        config, data = _new_config(name, path, root, options)
+        run = RunFolder.create(output, config)
+    resuming = resume_words(["density"], run, device, time_limit) + ([] if root is None else ["--data", str(root)])
+    train_and_report(
+        ctx, run, device=where, data=data, time_limit=time_limit, resuming=resuming, quiet=quiet, as_json=as_json
+    )
+
+
+def _known() -> str:
+    from isingflow.datasets import NAMES
+
+    return f"one of {', '.join(NAMES)}"
+
+
+def _new_config(
+    name: str, path: str | None, root: Path | None, options: dict[str, Any]
+) -> tuple[DensityConfig, Dataset]:
+    from isingflow import datasets
+    from isingflow.config import DensityConfig
+    from isingflow.datasets import tabular
+
+    seed = options["seed"] or 0
+    data = datasets.load(name, path=path, root=root, seed=seed)
+    if path is not None and path not in tabular.KNOWN:
+        path = str(Path(path).resolve())
+    config = DensityConfig.from_preset(
+        options["preset"] or "quick",
+        name,
+        path=path,
+        dimension=data.dimension,
+        start="copula" if data.image_shape is not None and data.space.discrete else "gaussian",
+        flow=options["flow"] or "monge-ampere",
+        seed=seed,
+        iterations=options["steps"],
+    )
+    return config, data
+
+
+def _check_unchanged(run: RunFolder, name: str | None, path: str | None, options: dict[str, Any]) -> None:
+    """What is given to --resume must be the run's own."""
+    config = run.config
+    given = {
+        "data": name,
+        "path": path,
+        "preset": options["preset"],
+        "seed": options["seed"],
+        "flow": options["flow"],
+        "steps": options["steps"],
+    }
+    own = {
+        "data": config.data,
+        "path": config.path,
+        "preset": config.preset,
+        "seed": config.seed,
+        "flow": config.flow.kind,
+        "steps": config.training.iterations,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    changed = [f"{key}: {value} here, {own[key]} there" for key, value in given.items() if value != own[key]]
+    if changed:
+        raise RunFolderError(f"--resume: not the run in {run.path}: {'; '.join(changed)}")

@@ -1,0 +1,133 @@
+"""What the commands that train have in common: their options, a run to create or resume, its progress, its signals."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from isingflow.cli.options import Number, Whole, seed_option, together
+from isingflow.cli.output import print_result
+from isingflow.cli.progress import progress_display, time_left
+from isingflow.cli.signals import StopRequest
+from isingflow.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import torch
+
+    from isingflow.datasets import Dataset
+    from isingflow.runs import RunFolder
+    from isingflow.training import Progress
+
+TRAINING = together(
+    click.option("--flow", metavar="KIND", help="monge-ampere (the default), ot (OT-Flow) or convex (CP-Flow)."),
+    click.option("--preset", metavar="NAME", help="quick (the default), accurate, or paper: as published."),
+    click.option("--output", type=click.Path(path_type=Path), metavar="RUN", help="Its folder; runs/NNN by default."),
+    click.option("--time-limit", type=Number(positive=True), metavar="S", help="Train for so many seconds at most."),
+    click.option("--steps", type=Whole(1, 10**9), metavar="N", help="Number of training iterations."),
+    click.option("--resume", is_flag=True, help="Continue the run in --output, as if it had not been interrupted."),
+    seed_option(default=None),
+)
+"""Options of every training."""
+
+READINGS = {
+    "variational_free_energy": ("bound {:.2f}", 1),
+    "gap_nats": ("gap {:.2f} nats", 1),
+    "effective_sample_size": ("sample size {:.0f} %", 100),
+    "negative_log_likelihood": ("-ln p {:.3f}", 1),
+}
+"""How the progress shows a reading: its text, and what it is multiplied by."""
+
+
+def check_resume(resume: bool, output: Path | None) -> None:
+    """Refuse --resume without a run."""
+    if resume and output is None:
+        raise InvalidInput("--resume: which run? give its folder with --output RUN")
+
+
+def print_finished(run: RunFolder, as_json: bool) -> bool:
+    """Print the report of a run that has nothing left to do; whether it is one."""
+    report = run.report()
+    if report is None or not run.has_checkpoint or not run.load_checkpoint()[1].get("finished"):
+        return False
+    document = {"run": str(run.path), "outcome": "finished", **report}
+    print_result(document, as_json, lambda: f"{run.path} is finished already; its report:\n{_report_lines(report)}")
+    return True
+
+
+def train_and_report(
+    ctx: click.Context,
+    run: RunFolder,
+    *,
+    device: torch.device,
+    data: Dataset | None = None,
+    time_limit: float | None,
+    resuming: list[str],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Train a run, evaluate it, draw its figures and print its report; or, if interrupted, how to go on.
+
+    Args:
+        ctx: of the command.
+        run: new, or to be continued.
+        device: where to train.
+        data: of a run on data.
+        time_limit: in seconds.
+        resuming: words of the command that would continue the run.
+        quiet: no progress.
+        as_json: print one JSON document.
+    """
+    from isingflow.reports import draw_figures, evaluate_run
+    from isingflow.training import Outcome, train
+
+    logging.getLogger(__name__).info("run folder %s", run.path)
+    stop = StopRequest()
+    with stop.listening(), progress_display(quiet or as_json) as show:
+        outcome = train(
+            run,
+            device=device,
+            data=data,
+            time_limit=time_limit,
+            report_progress=lambda state: show(state.iteration, state.iterations, progress_text(state)),
+            should_stop=stop.requested,
+        )
+    if outcome is Outcome.INTERRUPTED:
+        print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
+        ctx.exit(128 + (stop.signal or signal.SIGINT))
+    evaluation = evaluate_run(run, device=device, data=data)
+    run.save_report(evaluation.as_dict())
+    if not as_json:
+        click.echo(evaluation.table())
+    figures = draw_figures(run, evaluation, data)
+    document = {"run": str(run.path), "outcome": outcome.value, **evaluation.as_dict()}
+    print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
+
+
+def resume_words(command: list[str], run: RunFolder, device: str, time_limit: float | None) -> list[str]:
+    """The command that continues a run."""
+    words = ["isingflow", *command, "--resume", "--output", str(run.path)]
+    words += [] if device == "auto" else ["--device", device]
+    return words + ([] if time_limit is None else ["--time-limit", f"{time_limit:g}"])
+
+
+def progress_text(progress: Progress) -> str:
+    """A line of progress."""
+    parts = [f"first on {progress.lattice}:"] if progress.lattice else []
+    shown = {name: reading for name, reading in READINGS.items() if name in progress.readings}
+    parts += [text.format(scale * progress.readings[name]) for name, (text, scale) in shown.items()]
+    if progress.integration_error is not None:
+        parts.append(f"error {progress.integration_error:.1g}")
+    return "  ".join([*parts, time_left(progress.remaining)])
+
+
+def _report_lines(report: dict[str, Any]) -> str:
+    from isingflow.estimate import Estimate
+
+    shown = {key: Estimate(**v) if isinstance(v, dict) else v for key, v in report.items() if v is not None}
+    return "\n".join(f"  {key.replace('_', ' '):<36}{value}" for key, value in shown.items())

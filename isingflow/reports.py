@@ -1,0 +1,51 @@
+"""What a run is worth and what it looks like, whatever it was trained on: magnets and data told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from isingflow import density_plots, plots
+from isingflow.config import RunConfig
+from isingflow.evaluation import Evaluation, evaluate
+from isingflow.likelihood import DensityEvaluation, evaluate_density
+from isingflow.runs import RunFolder
+
+if TYPE_CHECKING:
+    from isingflow.datasets import Dataset
+
+AnyEvaluation = Evaluation | DensityEvaluation
+
+
+def evaluate_run(
+    run: RunFolder,
+    *,
+    device: torch.device,
+    samples: int | None = None,
+    seed: int = 0,
+    reference_samples: int | None = None,
+    data: Dataset | None = None,
+) -> AnyEvaluation:
+    """Evaluate a trained run.
+
+    Args:
+        run: a run folder with a checkpoint.
+        device: where to evaluate.
+        samples: of a magnet's flow, or of the test data; the run's own number, or all data, if not given.
+        seed: of what is random.
+        reference_samples: of a magnet by Monte Carlo, see `evaluation.evaluate`.
+        data: what a run on data was trained on.
+    """
+    if isinstance(run.config, RunConfig):
+        count = samples or run.config.training.evaluation_samples
+        return evaluate(run, samples=count, device=device, seed=seed, reference_samples=reference_samples)
+    return evaluate_density(run, data, device=device, samples=samples, seed=seed)
+
+
+def draw_figures(run: RunFolder, evaluation: AnyEvaluation, data: Dataset | None = None) -> list[Path]:
+    """Write the figures of an evaluated run into its folder; returns their paths."""
+    if isinstance(run.config, RunConfig):
+        return plots.plot_run(run, evaluation.samples)
+    return density_plots.plot_run(run, evaluation, data)
