@@ -2,6 +2,8 @@
 
 - reverse KL: E_z[ln p(x) + E(x)] with x = flow(z), the variational free energy: -ln Z plus KL(p | target);
 - transport cost: E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty);
+- Hamilton-Jacobi-Bellman residual: E_z[int |d phi/dt + |grad phi|^2 / 2| dt], zero along straight paths at constant
+  speed (OT-Flow's second);
 - force matching: E_x[|grad ln p(x) + grad E(x)|^2] / N, zero if and only if p is the target.
 """
 
@@ -30,14 +32,14 @@ def objective(flow: Flow, target: HubbardStratonovich, latent: Tensor, config: T
     Returns:
         The loss, a scalar with its graph, and ln p(x) + E(x), float64, shape (n,), detached.
     """
-    if config.transport_cost:
-        field, logdet, cost = flow.forward_with_cost(latent)
+    if config.transport_cost or config.hjb:
+        field, logdet, cost = flow.forward_with_cost(latent, hjb=config.hjb > 0)
     else:
         field, logdet = flow(latent)
     excess = flow.base_log_prob(latent) - logdet + target.energy(field)
     loss = excess.mean()
-    if config.transport_cost:
-        loss = loss + config.transport_cost * cost.mean()
+    if config.transport_cost or config.hjb:
+        loss = loss + config.transport_cost * cost.transport.mean() + config.hjb * cost.hjb.mean()
     if config.force_matching:
         loss = loss + config.force_matching * force_mismatch(flow, target, field.detach()).mean()
     return loss, excess.detach()

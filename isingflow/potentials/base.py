@@ -71,3 +71,18 @@ def chebyshev(t: float, count: int, like: Tensor) -> Tensor:
     while len(values) < count:
         values.append(2 * s * values[-1] - values[-2])
     return torch.tensor(values[:count], dtype=like.dtype, device=like.device)
+
+
+def chebyshev_slopes(t: float, count: int, like: Tensor) -> Tensor:
+    """Their derivatives by t, shape (count,).
+
+    Example:
+        >>> chebyshev_slopes(1.0, 3, torch.zeros(1))
+        tensor([0., 2., 8.])
+    """
+    s = 2.0 * t - 1.0
+    values, slopes = [1.0, s], [0.0, 2.0]
+    while len(slopes) < count:
+        slopes.append(4 * values[-1] + 2 * s * slopes[-1] - slopes[-2])
+        values.append(2 * s * values[-1] - values[-2])
+    return torch.tensor(slopes[:count], dtype=like.dtype, device=like.device)
