@@ -20,11 +20,11 @@ from isingflow.errors import InvalidInput
 from isingflow.potentials.base import Field, TimedField, chebyshev, chebyshev_slopes, untimed
 from isingflow.potentials.convolutional import convolutional_layer
 from isingflow.potentials.kernels import ConvolutionalPotential
-from isingflow.potentials.residual import ResidualLayers, even_opening, gram_root
+from isingflow.potentials.residual import EvenOpening, ResidualLayers, gram_root
 from isingflow.potentials.resnet import uniform
 from isingflow.symmetry import Group
 
-LAYERS = ResidualLayers(even_opening)
+LAYERS = ResidualLayers(EvenOpening)
 
 
 class LatticeResidualPotential(ConvolutionalPotential):

@@ -17,7 +17,7 @@ products of M's size a layer. All is recomputed from u, block by block in the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,16 +30,83 @@ DEVICE_BYTES = 2**29
 """The same on any other device, where a block only bounds memory."""
 
 
-class Opening(NamedTuple):
-    """An opening activation s(p; b): its value, derivatives by p, and the same once more derived by b."""
+class PlainOpening:
+    """s(p + b): its value, its derivatives by p, and those by p once more derived by b, each computed when asked for."""
 
-    value: Tensor
-    first: Tensor
-    second: Tensor
-    third: Tensor
-    bias_first: Tensor
-    bias_second: Tensor
-    bias_third: Tensor
+    def __init__(self, p: Tensor, b: Tensor) -> None:
+        self.shifted = p + b
+        self.first = torch.tanh(self.shifted)
+
+    @property
+    def value(self) -> Tensor:
+        """s."""
+        return antiderivative(self.shifted)
+
+    @property
+    def second(self) -> Tensor:
+        """s''."""
+        return 1 - self.first * self.first
+
+    @property
+    def third(self) -> Tensor:
+        """s'''."""
+        return 2 * self.first * (self.first * self.first - 1)
+
+    @property
+    def bias_first(self) -> Tensor:
+        """ds/db."""
+        return self.first
+
+    @property
+    def bias_second(self) -> Tensor:
+        """ds'/db."""
+        return self.second
+
+    @property
+    def bias_third(self) -> Tensor:
+        """ds''/db."""
+        return self.third
+
+
+class EvenOpening:
+    """[s(p + b) + s(p - b)] / 2, even in p for every b, so that all that follows is even too; as `PlainOpening`."""
+
+    def __init__(self, p: Tensor, b: Tensor) -> None:
+        self.plus, self.minus = PlainOpening(p, b), PlainOpening(p, -b)
+        self.first = (self.plus.first + self.minus.first) / 2
+
+    @property
+    def value(self) -> Tensor:
+        """s."""
+        return (self.plus.value + self.minus.value) / 2
+
+    @property
+    def second(self) -> Tensor:
+        """s''."""
+        return (self.plus.second + self.minus.second) / 2
+
+    @property
+    def third(self) -> Tensor:
+        """s'''."""
+        return (self.plus.third + self.minus.third) / 2
+
+    @property
+    def bias_first(self) -> Tensor:
+        """ds/db."""
+        return (self.plus.first - self.minus.first) / 2
+
+    @property
+    def bias_second(self) -> Tensor:
+        """ds'/db."""
+        return (self.plus.second - self.minus.second) / 2
+
+    @property
+    def bias_third(self) -> Tensor:
+        """ds''/db."""
+        return (self.plus.third - self.minus.third) / 2
+
+
+Opening = PlainOpening | EvenOpening
 
 
 class _Passed(NamedTuple):
@@ -59,30 +126,6 @@ def antiderivative(x: Tensor) -> Tensor:
     return magnitude + torch.log1p(torch.exp(-2 * magnitude))
 
 
-def plain_opening(p: Tensor, b: Tensor) -> Opening:
-    """s(p + b)."""
-    shifted = p + b
-    first = torch.tanh(shifted)
-    second = 1 - first * first
-    third = -2 * first * second
-    return Opening(antiderivative(shifted), first, second, third, first, second, third)
-
-
-def even_opening(p: Tensor, b: Tensor) -> Opening:
-    """[s(p + b) + s(p - b)] / 2: even in p for every b, so that all that follows is even too."""
-    plus, minus = plain_opening(p, b), plain_opening(p, -b)
-    value, first, second, third = ((x + y) / 2 for x, y in zip(plus[:4], minus[:4], strict=True))
-    return Opening(
-        value,
-        first,
-        second,
-        third,
-        (plus.first - minus.first) / 2,
-        (plus.second - minus.second) / 2,
-        (plus.third - minus.third) / 2,
-    )
-
-
 @dataclass(frozen=True)
 class ResidualLayers:
     """Forward and backward pass of the network as functions of plain tensors, without autograd.
@@ -91,10 +134,10 @@ class ResidualLayers:
     (L, width, width), and their biases, (L, width); w, (width,); R, (width, rank).
 
     Attributes:
-        opening: `plain_opening` or `even_opening`.
+        opening: the activation of the first layer.
     """
 
-    opening: Callable[[Tensor, Tensor], Opening] = plain_opening
+    opening: type[Opening] = PlainOpening
 
     def value(self, u: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """F(u), shape (columns,)."""
@@ -146,7 +189,8 @@ class ResidualLayers:
         v, b, _, kernels, biases, _, root = parameters
         h = 1 / max(len(kernels), 1)
         opening = self.opening(v @ u, b[:, None])
-        state, rows = opening.value, opening.first[:, None] * root[:, :, None]
+        # One layer alone needs neither.
+        state, rows = (opening.value, opening.first[:, None] * root[:, :, None]) if len(kernels) else (None, None)
         passed = _Passed(opening, [], [], [], [], [])
         for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
             p = torch.addmm(bias[:, None], kernel, state)
@@ -175,7 +219,8 @@ class ResidualLayers:
 
         # V_i, the tangents of the states: the scalar to differentiate is w.V_L
         pulled, ticking = v @ by_gradient, clock[:, None] * by_rate
-        tangent = opening.first * pulled + opening.second * (norms * by_laplacian) + opening.bias_first * ticking
+        second = opening.second
+        tangent = opening.first * pulled + second * (norms * by_laplacian) + opening.bias_first * ticking
         tangents, moved = [], []
         for kernel, slope, square in zip(kernels, slopes, squares, strict=True):
             tangents.append(tangent)
@@ -185,14 +230,14 @@ class ResidualLayers:
         z, by_state, by_rows = w[:, None].expand_as(tangent), torch.zeros_like(tangent), None
         for i in reversed(range(count)):
             kernel, slope = kernels[i], slopes[i]
-            second = 1 - slope * slope
+            curvature = 1 - slope * slope
             weight = h * by_laplacian * z
             by_slope = h * z * moved[i]
-            by_product = (2 * weight * second)[:, None] * products[i]
+            by_product = (2 * weight * curvature)[:, None] * products[i]
             if by_rows is not None:
                 by_slope = by_slope + h * (by_rows * products[i]).sum(1)
                 by_product = torch.addcmul(by_product, slope[:, None], by_rows, value=h)
-            by_p = h * by_state * slope + second * (by_slope - 2 * slope * weight * squares[i])
+            by_p = h * by_state * slope + curvature * (by_slope - 2 * slope * weight * squares[i])
             weighted = h * slope * z
             if totals is not None:
                 totals[3][i].addmm_(by_p, states[i].T).addmm_(weighted, tangents[i].T)
@@ -206,16 +251,16 @@ class ResidualLayers:
         by_first, by_second, by_ticking = z * pulled, z * (norms * by_laplacian), z * ticking
         if by_rows is not None:
             by_first = by_first + (by_rows * root[:, :, None]).sum(1)
-        by_p = by_state * opening.first + by_first * opening.second
+        by_p = by_state * opening.first + by_first * second
         by_p = by_p + by_second * opening.third + by_ticking * opening.bias_second
         if totals is not None:
             by_bias = by_state * opening.bias_first + by_first * opening.bias_second
-            by_bias = by_bias + by_second * opening.bias_third + by_ticking * opening.second
+            by_bias = by_bias + by_second * opening.bias_third + by_ticking * second
             totals[0].addmm_(by_p, u.T).addmm_(z * opening.first, by_gradient.T)
             totals[1].add_(by_bias.sum(1))
             totals[2].add_((z * opening.bias_first) @ by_rate)
             totals[5].add_(tangent.sum(1))
-            totals[6].add_(2 * root * ((z * opening.second) @ by_laplacian)[:, None])
+            totals[6].add_(2 * root * ((z * second) @ by_laplacian)[:, None])
             if by_rows is not None:
                 totals[6].add_((opening.first[:, None] * by_rows).sum(2))
         return v.T @ by_p
