@@ -18,7 +18,15 @@ from isingflow.flows.integrators import TABLEAUX, step, step_with_error
 from isingflow.hubbard_stratonovich import EigenBasis, FourierBasis, HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.model import build_flow, gradient_flow
-from isingflow.potentials import DensePotential, LatticePotential, Potential, SampledAverage, group_average
+from isingflow.potentials import (
+    DensePotential,
+    LatticePotential,
+    LatticeResidualPotential,
+    Potential,
+    ResidualPotential,
+    SampledAverage,
+    group_average,
+)
 from isingflow.symmetry import Group, square_torus_group, trivial_group
 
 every_tableau = pytest.mark.parametrize("tableau", TABLEAUX.values(), ids=TABLEAUX)
@@ -285,6 +293,20 @@ FLOWS = {
             GradientFlow(DensePotential((2, 3), 6, generator=generator(seed + 1)), steps=4, time=0.5),
         ],
     ),
+    "residual": lambda seed=0: Flow(
+        (2, 3), [GradientFlow(ResidualPotential((2, 3), width=5, layers=3, generator=generator(seed)), steps=4)]
+    ),
+    "residual on a lattice": lambda seed=0: Flow(
+        (3, 3),
+        [
+            GradientFlow(
+                LatticeResidualPotential(
+                    square_torus_group(3, 3), radial=2, oriented=1, width=4, generator=generator(seed)
+                ),
+                steps=4,
+            )
+        ],
+    ),
     "linear": lambda seed=0: Flow((2, 3), [SpectralScaling(FourierBasis((2, 3)), torch.full((2, 3), 1.5))]),
     "nothing": lambda seed=0: Flow((2, 3), []),
 }
@@ -402,6 +424,7 @@ EXACTLY_SYMMETRIC = {
     "width 2": square(2),
     "from a standard normal": square(3),
     "exact average": square(2, 3),
+    "residual on a lattice": square(3),
 }
 
 
@@ -435,6 +458,9 @@ SMALL = {
     ),
     "softplus, exact average": lambda seed=0: Flow((2,), [GradientFlow(averaged_softplus("exact", seed), steps=4)]),
     "softplus, sampled average": lambda seed=0: Flow((2,), [GradientFlow(averaged_softplus("sampled", seed), steps=4)]),
+    "residual": lambda seed=0: Flow(
+        (2,), [GradientFlow(ResidualPotential((2,), width=6, layers=3, generator=generator(seed)), steps=4)]
+    ),
     "2x2": of(square(2), LATTICE, beta=0.3),
     "2x2 from a standard normal": of(square(2), LATTICE, beta=0.3, whitened=False),
 }

@@ -5,8 +5,8 @@
 Radial kernels have one value per orbit of displacements under the whole point group. A bond has a direction, so there
 are oriented kernels too: symmetric only under those operations that keep a bond's axis, and convolved once for every
 direction of it. A sum over sites and orientations of any function of the features has all translations and the whole
-point group; if the function is even, Z2 too. A term (1/2) sum_k q_k |x_k|^2 by momentum, one value per orbit of momenta,
-has the same symmetry.
+point group; if the function is even, Z2 too. A term (1/2) sum_k q_k |x_k|^2 with one value per orbit of momenta has the
+same symmetry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from isingflow.symmetry import Group
 class ConvolutionalPotential(Potential):
     """A potential of symmetric convolutions on an lx x ly torus; what it makes of the features is up to the subclass.
 
-    A subclass has `quadratic`, the coefficients of q in some basis of functions of time, shape (terms, momentum_classes).
+    A subclass has `quadratic`: coefficients of q in some basis of functions of time, shape (terms, momentum_classes).
 
     Args:
         symmetry: the symmetry to have: a group with all translations, inversion and Z2.

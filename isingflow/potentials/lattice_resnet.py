@@ -3,9 +3,9 @@
     phi(x, t) = sum_orientations sum_sites F(u; t) + (1/2) sum_k q(k, t) |x_k|^2,    u_c = w_c * x
 
 with the symmetric kernels w_c of `kernels` and the residual network F of `residual` on each site's features. It opens
-with [s(V u + b) + s(V u - b)] / 2, b = b_0 + t b_1, which is even in u for every b: so is all that follows, and Z2 holds
-without a second pass. The Laplacian needs the Gram matrix of the kernels, features x features, and its cost is linear
-in the number of sites. w and q start at zero: the flow starts as the identity.
+with [s(V u + b) + s(V u - b)] / 2, b = b_0 + t b_1, which is even in u for every b: so is all that follows, and Z2
+holds without a second pass. The Laplacian needs the Gram matrix of the kernels, features x features, and its cost is
+linear in the number of sites. w and q start at zero: the flow starts as the identity.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ DEVICE_BYTES = 2**29
 
 
 class PlainOpening:
-    """s(p + b): its value, its derivatives by p, and those by p once more derived by b, each computed when asked for."""
+    """s(p + b): its value, its derivatives by p, and those by p once more derived by b, computed when asked for."""
 
     def __init__(self, p: Tensor, b: Tensor) -> None:
         self.shifted = p + b
@@ -277,9 +277,7 @@ class _ResidualNetwork(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian, by_rate):
         parameters = any(ctx.needs_input_grad[2:])
-        return None, *ctx.layers.backward(
-            ctx.saved_tensors, by_gradient, by_laplacian, by_rate, parameters=parameters
-        )
+        return None, *ctx.layers.backward(ctx.saved_tensors, by_gradient, by_laplacian, by_rate, parameters=parameters)
 
 
 def residual_network(layers: ResidualLayers, u: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -299,8 +297,8 @@ def residual_network(layers: ResidualLayers, u: Tensor, *parameters: Tensor) -> 
 def gram_root(rows: Tensor) -> Tensor:
     """R with R R^T = rows rows^T and no more columns than rows; differentiable once.
 
-    R = rows Q with Q an orthonormal basis of the space that the rows span. Q may be held fixed: a change of the rows out
-    of that space changes their inner products only in second order. So there is no inverse, and no rank is too low.
+    R = rows Q with Q an orthonormal basis of the space that the rows span. Q may be held fixed: changes of the rows out
+    of that space change their inner products only in second order. So there is no inverse, and no rank is too low.
 
     Args:
         rows: shape (m, d).

@@ -59,7 +59,9 @@ class ResidualPotential(Potential):
         self.kernels = nn.Parameter(uniform((layers - 1, width, width), width, generator))
         self.biases = nn.Parameter(uniform((layers - 1, width), width, generator))
         self.weight = nn.Parameter(torch.zeros(width))
-        self.quadratic = nn.Parameter(torch.randn(rank, inputs, generator=generator) * (QUADRATIC_START / inputs) ** 0.5)
+        self.quadratic = nn.Parameter(
+            torch.randn(rank, inputs, generator=generator) * (QUADRATIC_START / inputs) ** 0.5
+        )
         self.linear = nn.Parameter(torch.zeros(inputs))
 
     def value(self, x: Tensor, t: float) -> Tensor:
