@@ -3,16 +3,20 @@
 - reverse KL: E_z[ln p(x) + E(x)] with x = flow(z), the variational free energy: -ln Z plus KL(p | target);
 - negative log-likelihood: E_x[-ln p(x)] over data, the entropy of the data plus KL(data | p);
 - transport cost: E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty);
+- Hamilton-Jacobi-Bellman residual: E_z[int |d phi/dt + |grad phi|^2 / 2| dt], zero along straight paths at constant
+  speed (OT-Flow's second);
 - force matching: E_x[|grad ln p(x) + grad E(x)|^2] / N, zero if and only if p is the target.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from isingflow.config import TrainingConfig
-from isingflow.flows import Flow
+from isingflow.flows import Flow, PathCost
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 
 PROBE = 1e-2
@@ -33,14 +37,9 @@ def reverse_kl(
     Returns:
         The loss, a scalar with its graph, and ln p(x) + E(x), float64, shape (n,), detached.
     """
-    if config.transport_cost:
-        field, logdet, cost = flow.forward_with_cost(latent)
-    else:
-        field, logdet = flow(latent)
+    field, logdet, penalty = _penalised(flow.forward, flow.forward_with_cost, latent, config)
     excess = flow.base_log_prob(latent) - logdet + target.energy(field)
-    loss = excess.mean()
-    if config.transport_cost:
-        loss = loss + config.transport_cost * cost.mean()
+    loss = excess.mean() + penalty
     if config.force_matching:
         loss = loss + config.force_matching * force_mismatch(flow, target, field.detach()).mean()
     return loss, excess.detach()
@@ -57,15 +56,22 @@ def negative_log_likelihood(flow: Flow, samples: Tensor, config: TrainingConfig)
     Returns:
         The loss, a scalar with its graph, and -ln p(x), float64, shape (n,), detached.
     """
-    if config.transport_cost:
-        latent, logdet, cost = flow.inverse_with_cost(samples)
-    else:
-        latent, logdet = flow.inverse(samples)
+    latent, logdet, penalty = _penalised(flow.inverse, flow.inverse_with_cost, samples, config)
     values = -flow.base_log_prob(latent) - logdet
-    loss = values.mean()
-    if config.transport_cost:
-        loss = loss + config.transport_cost * cost.mean()
-    return loss, values.detach()
+    return values.mean() + penalty, values.detach()
+
+
+def _penalised(
+    plain: Callable[[Tensor], tuple[Tensor, Tensor]],
+    with_cost: Callable[..., tuple[Tensor, Tensor, PathCost]],
+    x: Tensor,
+    config: TrainingConfig,
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """The image of x in one direction of a flow, its log-determinant, and the penalty on paths, a scalar."""
+    if not (config.transport_cost or config.hjb):
+        return *plain(x), 0.0
+    image, logdet, cost = with_cost(x, hjb=config.hjb > 0)
+    return image, logdet, config.transport_cost * cost.transport.mean() + config.hjb * cost.hjb.mean()
 
 
 def force_mismatch(flow: Flow, target: HubbardStratonovich, field: Tensor) -> Tensor:

@@ -108,6 +108,7 @@ class TrainingConfig:
         jitter: relative half-width of random integration step lengths during training, 0 for a fixed grid.
         adapt_steps: whether training adds and removes integration steps to hold the error near its tolerance.
         transport_cost: weight of the penalty int |dx/dt|^2 / 2 dt.
+        hjb: weight of the penalty int |d phi/dt + |grad phi|^2 / 2| dt; needs a potential with a derivative by time.
         force_matching: weight of the penalty |grad ln p + grad E|^2 / N; magnets only.
         tolerance: largest certified integration error, in nats, of the final flow.
         check_every: iterations between measurements of the integration error.
@@ -126,6 +127,7 @@ class TrainingConfig:
     jitter: float = 0.3
     adapt_steps: bool = True
     transport_cost: float = 0.0
+    hjb: float = 0.0
     force_matching: float = 0.0
     tolerance: float = 0.01
     check_every: int = 25

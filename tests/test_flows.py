@@ -18,7 +18,15 @@ from isingflow.flows.integrators import TABLEAUX, step, step_with_error
 from isingflow.hubbard_stratonovich import EigenBasis, FourierBasis, HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.model import build_flow, gradient_flow
-from isingflow.potentials import DensePotential, LatticePotential, Potential, SampledAverage, group_average
+from isingflow.potentials import (
+    DensePotential,
+    LatticePotential,
+    LatticeResidualPotential,
+    Potential,
+    ResidualPotential,
+    SampledAverage,
+    group_average,
+)
 from isingflow.symmetry import Group, square_torus_group, trivial_group
 
 every_tableau = pytest.mark.parametrize("tableau", TABLEAUX.values(), ids=TABLEAUX)
@@ -226,8 +234,8 @@ def test_transport_cost_of_a_quadratic_potential():
     flow = Flow((2, 3), [GradientFlow(Quadratic(RATES), time=time, steps=20, tableau="dopri5")])
     x, logdet, cost = flow.forward_with_cost(z)
     exact = (RATES * z.square() * (1 - torch.exp(-2 * RATES * time)) / 4).sum((1, 2))
-    torch.testing.assert_close(cost, exact, rtol=1e-9, atol=1e-10)
-    assert cost.dtype == torch.float64
+    torch.testing.assert_close(cost.transport, exact, rtol=1e-9, atol=1e-10)
+    assert cost.transport.dtype == torch.float64 and not cost.hjb.any()
     for ours, expected in zip((x, logdet), flow(z), strict=True):
         assert torch.equal(ours, expected)
 
@@ -304,6 +312,20 @@ FLOWS = {
     ),
     "on data": lambda seed=0: Flow((3,), [moving(seed), whitening(3, seed), histograms(3, seed), Logit(0.01)]),
     "Gaussian": lambda seed=0: Flow((4,), [whitening(4, seed)]),
+    "residual": lambda seed=0: Flow(
+        (2, 3), [GradientFlow(ResidualPotential((2, 3), width=5, layers=3, generator=generator(seed)), steps=4)]
+    ),
+    "residual on a lattice": lambda seed=0: Flow(
+        (3, 3),
+        [
+            GradientFlow(
+                LatticeResidualPotential(
+                    square_torus_group(3, 3), radial=2, oriented=1, width=4, generator=generator(seed)
+                ),
+                steps=4,
+            )
+        ],
+    ),
     "linear": lambda seed=0: Flow((2, 3), [SpectralScaling(FourierBasis((2, 3)), torch.full((2, 3), 1.5))]),
     "nothing": lambda seed=0: Flow((2, 3), []),
 }
@@ -342,7 +364,8 @@ def test_shapes_and_dtypes(make, dtype):
     back, inverse_logdet = flow.inverse(x)
     for field in (x, back):
         assert field.shape == z.shape and field.dtype == dtype
-    for number in (logdet, inverse_logdet, flow.log_prob(x), flow.base_log_prob(z), *flow.forward_with_cost(z)[1:]):
+    costs = *flow.forward_with_cost(z)[2], *flow.inverse_with_cost(x)[2]
+    for number in (logdet, inverse_logdet, flow.log_prob(x), flow.base_log_prob(z), *costs):
         assert number.shape == (3,) and number.dtype == torch.float64
     sample, log_prob = flow.sample(4, generator=generator())
     assert sample.shape == (4, *flow.shape) and sample.dtype == dtype
@@ -420,6 +443,7 @@ EXACTLY_SYMMETRIC = {
     "width 2": square(2),
     "from a standard normal": square(3),
     "exact average": square(2, 3),
+    "residual on a lattice": square(3),
 }
 
 
@@ -453,6 +477,9 @@ SMALL = {
     ),
     "softplus, exact average": lambda seed=0: Flow((2,), [GradientFlow(averaged_softplus("exact", seed), steps=4)]),
     "softplus, sampled average": lambda seed=0: Flow((2,), [GradientFlow(averaged_softplus("sampled", seed), steps=4)]),
+    "residual": lambda seed=0: Flow(
+        (2,), [GradientFlow(ResidualPotential((2,), width=6, layers=3, generator=generator(seed)), steps=4)]
+    ),
     "2x2": of(square(2), LATTICE, beta=0.3),
     "2x2 from a standard normal": of(square(2), LATTICE, beta=0.3, whitened=False),
 }
@@ -507,7 +534,7 @@ def test_the_gradient_is_the_derivative(make):
 
     def scalar():
         x, logdet, cost = flow.forward_with_cost(z)
-        return (x * randn(*x.shape, seed=50)).sum() + (logdet * randn(2, seed=51)).sum() + 0.3 * cost.sum()
+        return (x * randn(*x.shape, seed=50)).sum() + (logdet * randn(2, seed=51)).sum() + 0.3 * cost.transport.sum()
 
     gradients = torch.autograd.grad(scalar(), inputs, materialize_grads=True)
     slope = sum((gradient * direction).sum() for gradient, direction in zip(gradients, directions, strict=True)).item()
@@ -643,7 +670,7 @@ def loss_gradients(flow: Flow, z: Tensor) -> tuple[list[Tensor], int]:
     saved = Saved()
     with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         x, logdet, cost = flow.forward_with_cost(z)
-        loss = x.square().sum() + logdet.sum() + cost.sum()
+        loss = x.square().sum() + logdet.sum() + cost.transport.sum()
     return [part.clone() for part in torch.autograd.grad(loss, [z, *flow.parameters()])], saved.bytes
 
 
@@ -825,8 +852,10 @@ def test_plane_waves_are_scaled_by_their_own_eigenvalue():
 def test_fixed_maps_cost_nothing_and_stay_out_of_the_state():
     scaling = SpectralScaling(FourierBasis((4, 4)), torch.full((4, 4), 2.0))
     z = randn(3, 4, 4)
-    x, logdet, cost = scaling.forward_with_cost(z)
-    assert all(map(torch.equal, (x, logdet), scaling(z))) and not cost.any()
+    x, logdet, cost = scaling.forward_with_cost(z, hjb=True)
+    assert all(map(torch.equal, (x, logdet), scaling(z))) and not (cost.transport.any() or cost.hjb.any())
+    back, logdet, cost = scaling.inverse_with_cost(x, hjb=True)
+    assert all(map(torch.equal, (back, logdet), scaling.inverse(x))) and not (cost.transport.any() or cost.hjb.any())
     assert not scaling.state_dict() and not list(scaling.parameters())
 
 

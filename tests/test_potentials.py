@@ -19,7 +19,9 @@ from isingflow.model import build_flow, gradient_flow
 from isingflow.potentials import (
     DensePotential,
     LatticePotential,
+    LatticeResidualPotential,
     Potential,
+    ResidualPotential,
     SampledAverage,
     SymmetricAverage,
     group_average,
@@ -82,6 +84,11 @@ POTENTIALS = {
     "width 2": lambda: convolutional(square_torus_group(5, 2)),
     "radial only": lambda: convolutional(square_torus_group(3, 3), oriented=0, time_terms=1),
     "oriented only": lambda: convolutional(square_torus_group(3, 3), radial=0, time_terms=2),
+    "residual": lambda: ResidualPotential((2, 3), width=4, layers=3, generator=generator()),
+    "residual, one layer": lambda: ResidualPotential((3,), width=4, layers=1, rank=2, generator=generator()),
+    "residual on a lattice": lambda: LatticeResidualPotential(
+        square_torus_group(3, 3), radial=1, oriented=1, width=3, generator=generator()
+    ),
     "exact average": lambda: SymmetricAverage(dense((2, 3), "softplus"), square_torus_group(2, 3)),
     "exact average over a point group": lambda: SymmetricAverage(dense((3, 3), "softplus"), point_group((3, 3))),
     "exact average of a lattice potential": lambda: SymmetricAverage(
@@ -108,7 +115,8 @@ POTENTIALS = {
 }
 
 every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
-LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if "dense" not in name and "average" not in name}
+OTHERS = ("dense", "average", "residual")
+LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if not any(word in name for word in OTHERS)}
 lattice_potentials = pytest.mark.parametrize("make", LATTICE_POTENTIALS.values(), ids=LATTICE_POTENTIALS)
 seeds = st.integers(0, 2**16)
 times = st.floats(0, 1)

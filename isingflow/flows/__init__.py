@@ -1,6 +1,6 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
-from isingflow.flows.base import Flow, Transform
+from isingflow.flows.base import Flow, PathCost, Transform
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.gradient import GradientFlow, gradient_flows
 from isingflow.flows.linear import SpectralScaling
@@ -11,6 +11,7 @@ __all__ = [
     "GradientFlow",
     "HistogramMarginals",
     "Logit",
+    "PathCost",
     "SpectralScaling",
     "Transform",
     "gradient_flows",

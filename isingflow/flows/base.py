@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
+
+
+class PathCost(NamedTuple):
+    """What a sample's path costs, the same in both directions; float64, shape (n,) each.
+
+    Attributes:
+        transport: int |dx/dt|^2 / 2 dt.
+        hjb: int |d phi/dt + |grad phi|^2 / 2| dt, how far the potential is from the Hamilton-Jacobi-Bellman equation,
+            which potentials of straight paths at constant speed solve; zero unless it was asked for.
+    """
+
+    transport: Tensor
+    hjb: Tensor
 
 
 class Transform(nn.Module):
@@ -22,10 +36,23 @@ class Transform(nn.Module):
         """The preimage z and ln |det dz/dx|, float64, shape (n,)."""
         raise NotImplementedError
 
-    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As forward, with the transport cost of every sample, float64, shape (n,): zero for a map without a path."""
+    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As forward, with the cost of every sample's path: zero for a map without one.
+
+        Args:
+            z: shape (n, *shape).
+            hjb: whether to add up the Hamilton-Jacobi-Bellman residual too.
+
+        Raises:
+            InvalidInput: it is asked for, and the potential has no derivative by time in closed form.
+        """
         x, logdet = self(z)
-        return x, logdet, torch.zeros_like(logdet)
+        return x, logdet, PathCost(*[torch.zeros_like(logdet)] * 2)
+
+    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As inverse, with the cost of every sample's path; arguments as in `forward_with_cost`."""
+        z, logdet = self.inverse(x)
+        return z, logdet, PathCost(*[torch.zeros_like(logdet)] * 2)
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the map; between draws it is a fixed function."""
@@ -79,13 +106,13 @@ class Flow(nn.Module):
         for transform in self.transforms:
             transform.redraw(generator)
 
-    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As forward, with the summed transport cost of every sample, float64, shape (n,)."""
-        total = cost = torch.zeros(len(z), dtype=torch.float64, device=z.device)
-        for transform in self.transforms:
-            z, logdet, extra = transform.forward_with_cost(z)
-            total, cost = total + logdet, cost + extra
-        return z, total, cost
+    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As forward, with the summed cost of every sample's path, see `Transform.forward_with_cost`."""
+        return self._chain_with_cost(z, [transform.forward_with_cost for transform in self.transforms], hjb)
+
+    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As inverse, with the summed cost of every sample's path."""
+        return self._chain_with_cost(x, [transform.inverse_with_cost for transform in reversed(self.transforms)], hjb)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, float64, shape (n,)."""
@@ -122,9 +149,18 @@ class Flow(nn.Module):
         return -z.double().square().flatten(1).sum(1) / 2 - self.dimension * math.log(2 * math.pi) / 2
 
     @staticmethod
-    def _chain(x: Tensor, maps: Sequence) -> tuple[Tensor, Tensor]:
+    def _chain(x: Tensor, maps: Sequence[Callable]) -> tuple[Tensor, Tensor]:
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for transform in maps:
             x, logdet = transform(x)
             total = total + logdet
         return x, total
+
+    @staticmethod
+    def _chain_with_cost(x: Tensor, maps: Sequence[Callable], hjb: bool) -> tuple[Tensor, Tensor, PathCost]:
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        costs = PathCost(total, total)
+        for transform in maps:
+            x, logdet, extra = transform(x, hjb=hjb)
+            total, costs = total + logdet, PathCost(*map(torch.add, costs, extra))
+        return x, total, costs

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isingflow.errors import InvalidInput
-from isingflow.flows.base import Transform
+from isingflow.flows.base import PathCost, Transform
 from isingflow.flows.integrators import TABLEAUX, Derivative, State, step
-from isingflow.potentials.base import Field, Potential
+from isingflow.potentials.base import Field, Potential, TimedField
 
 
 class GradientFlow(Transform):
@@ -102,42 +102,56 @@ class GradientFlow(Transform):
         edges = list(accumulate(lengths, initial=0.0))
         return [edge / edges[-1] for edge in edges]
 
-    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As forward, with the transport cost int |dx/dt|^2 / 2 dt of every sample, float64, shape (n,)."""
-        return self.integrate(z, self.grid(), with_cost=True)
+    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As forward, with the cost of every sample's path, summed up in the same integration."""
+        return self._with_cost(z, self.grid(), hjb)
 
-    def integrate(self, x: Tensor, grid: Sequence[float], *, with_cost: bool = False) -> State:
+    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As inverse, with the cost of every sample's path."""
+        return self._with_cost(x, self.grid()[::-1], hjb)
+
+    def _with_cost(self, x: Tensor, grid: Sequence[float], hjb: bool) -> tuple[Tensor, Tensor, PathCost]:
+        x, logdet, *costs = self.integrate(x, grid, costs=2 if hjb else 1)
+        # Backwards in time the integrals come out negative.
+        costs = [cost if grid[-1] > grid[0] else -cost for cost in costs]
+        return x, logdet, PathCost(costs[0], costs[1] if hjb else torch.zeros_like(logdet))
+
+    def integrate(self, x: Tensor, grid: Sequence[float], *, costs: int = 0) -> State:
         """Transport x along a grid of times (in units of `time`; descending for the inverse).
 
+        Args:
+            x: shape (n, *shape).
+            grid: from where to where, and the step boundaries between.
+            costs: how many entries of `PathCost` to integrate too.
+
         Returns:
-            The transported x, of x's shape, and the log-determinant, float64, shape (n,); on request the transport
-            cost.
+            The transported x, of x's shape, and the log-determinant and the costs, float64, shape (n,) each.
         """
-        state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (2 if with_cost else 1))
+        state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (1 + costs))
         intervals = list(pairwise(grid))
         if self.recompute and torch.is_grad_enabled():
             for interval in intervals:
-                state = checkpoint(
-                    self._steps, [interval], state, with_cost, use_reentrant=False, preserve_rng_state=False
-                )
+                state = checkpoint(self._steps, [interval], state, use_reentrant=False, preserve_rng_state=False)
             return state
-        return self._steps(intervals, state, with_cost)
+        return self._steps(intervals, state)
 
-    def _steps(self, intervals: Sequence[tuple[float, float]], state: State, with_cost: bool) -> State:
-        fields = self.potential.fields([(start + end) / 2 for start, end in intervals])
+    def _steps(self, intervals: Sequence[tuple[float, float]], state: State) -> State:
+        hjb = len(state) == 4
+        midpoints = [(start + end) / 2 for start, end in intervals]
+        fields = [self.potential.bind_timed()] * len(intervals) if hjb else self.potential.fields(midpoints)
         for field, (start, end) in zip(fields, intervals, strict=True):
-            derivative = self._derivative(field, with_cost)
-            state = step(TABLEAUX[self.tableau], derivative, state, start, end - start)
+            state = step(TABLEAUX[self.tableau], self._derivative(field), state, start, end - start)
         return state
 
-    def _derivative(self, field: Field, with_cost: bool) -> Derivative:
-        """Of the state by t in units of `time`."""
+    def _derivative(self, field: Field | TimedField) -> Derivative:
+        """Of a state with any number of costs, by t in units of `time`."""
 
         def derivative(state: State, t: float) -> State:
-            gradient, laplacian = field(state[0], t)
+            gradient, laplacian, *by_time = field(state[0], t)
             rates = (gradient, laplacian.double())
-            if with_cost:
-                rates += (gradient.double().square().flatten(1).sum(1) / 2,)
+            if len(state) > 2:
+                kinetic = gradient.double().square().flatten(1).sum(1) / 2
+                rates += (kinetic, *((rate.double() / self.time + kinetic).abs() for rate in by_time))
             return rates if self.time == 1.0 else tuple(self.time * rate for rate in rates)
 
         return derivative

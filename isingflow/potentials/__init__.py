@@ -4,5 +4,16 @@ from isingflow.potentials.average import SampledAverage, SymmetricAverage, group
 from isingflow.potentials.base import Potential
 from isingflow.potentials.dense import DensePotential
 from isingflow.potentials.lattice import LatticePotential
+from isingflow.potentials.lattice_resnet import LatticeResidualPotential
+from isingflow.potentials.resnet import ResidualPotential
 
-__all__ = ["DensePotential", "LatticePotential", "Potential", "SampledAverage", "SymmetricAverage", "group_average"]
+__all__ = [
+    "DensePotential",
+    "LatticePotential",
+    "LatticeResidualPotential",
+    "Potential",
+    "ResidualPotential",
+    "SampledAverage",
+    "SymmetricAverage",
+    "group_average",
+]

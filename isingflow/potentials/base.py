@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from isingflow.errors import InvalidInput
 from isingflow.symmetry import Group
 
 Field = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """(x, t) -> grad phi, of x's shape, and laplacian phi, shape (n,); x has shape (n, *shape)."""
+
+TimedField = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
+"""(x, t) -> grad phi, laplacian phi and d phi/dt, shape (n,)."""
 
 
 class Potential(nn.Module):
@@ -34,12 +38,25 @@ class Potential(nn.Module):
         """Gradient and Laplacian as a function of (x, t), with all that depends on the parameters alone done once."""
         raise NotImplementedError
 
+    def bind_timed(self) -> TimedField:
+        """As `bind`, with d phi/dt, for t in units of the whole time.
+
+        Raises:
+            InvalidInput: the potential does not know it in closed form.
+        """
+        raise InvalidInput(f"{type(self).__name__} has no derivative by time in closed form")
+
     def fields(self, midpoints: Sequence[float]) -> list[Field]:
         """One bound field for each integration step, given the steps' midpoints in units of the whole time."""
         return [self.bind()] * len(midpoints)
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the potential; nothing is, unless it is a sampled average."""
+
+
+def untimed(field: TimedField) -> Field:
+    """The same field without d phi/dt."""
+    return lambda x, t: field(x, t)[:2]
 
 
 def chebyshev(t: float, count: int, like: Tensor) -> Tensor:
@@ -54,3 +71,18 @@ def chebyshev(t: float, count: int, like: Tensor) -> Tensor:
     while len(values) < count:
         values.append(2 * s * values[-1] - values[-2])
     return torch.tensor(values[:count], dtype=like.dtype, device=like.device)
+
+
+def chebyshev_slopes(t: float, count: int, like: Tensor) -> Tensor:
+    """Their derivatives by t, shape (count,).
+
+    Example:
+        >>> chebyshev_slopes(1.0, 3, torch.zeros(1))
+        tensor([0., 2., 8.])
+    """
+    s = 2.0 * t - 1.0
+    values, slopes = [1.0, s], [0.0, 2.0]
+    while len(slopes) < count:
+        slopes.append(4 * values[-1] + 2 * s * slopes[-1] - slopes[-2])
+        values.append(2 * s * values[-1] - values[-2])
+    return torch.tensor(slopes[:count], dtype=like.dtype, device=like.device)

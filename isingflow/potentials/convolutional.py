@@ -1,4 +1,4 @@
-"""A hidden layer between two circular convolutions, forward and backward, in few large operations.
+"""A layer between two circular convolutions, forward and backward, in few large operations.
 
     u_c = w_c * x,    gradient = sum_c w_c * (dh/du_c) + q * x,    laplacian = sum_sites lap_h(u) + sum_k q_k
 
@@ -12,70 +12,82 @@ Spectra keep the half of the momenta that rfft2 keeps: shape (..., lx, ly // 2 +
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
-from isingflow.potentials.hidden import Layer
+
+class Layer(Protocol):
+    """A function h of features, column by column, with its derivatives: `hidden.Layer`, `residual.ResidualLayers`."""
+
+    def forward(self, u: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        """dh/du, shape (features, columns), the Laplacian and whatever else is summed over sites, shape (columns,)."""
+
+    def backward(self, inputs: Sequence[Tensor], *cotangents: Tensor, parameters: bool) -> tuple[Tensor | None, ...]:
+        """Cotangents of u and the parameters from those of the results."""
 
 
 class _Convolutional(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, spectra, quadratic, v, b, a, gamma, layer):
+    def forward(ctx, layer, x, spectra, quadratic, *parameters):
         features, orientations = spectra.shape[:2]
         shape, kernels = x.shape[-2:], spectra[:, :, None]
         momenta = rfft2(x)
         u = irfft2(kernels * momenta, s=shape)
-        by_u, laplacian = layer.forward(u.view(features, -1), v, b, a, gamma)
+        by_u, *sums = layer.forward(u.view(features, -1), *parameters)
         response = rfft2(by_u.view(u.shape))
         gradient = irfft2((kernels * response).sum((0, 1)) + quadratic * momenta, s=shape)
         counts = multiplicities(shape).to(x)
-        laplacian = laplacian.view(orientations, len(x), -1).sum((0, 2)) + (counts * quadratic).sum()
-        if not any(ctx.needs_input_grad[1:]):
+        laplacian, *others = (columns.view(orientations, len(x), -1).sum((0, 2)) for columns in sums)
+        if not any(ctx.needs_input_grad[2:]):
             momenta = response = None
-        ctx.save_for_backward(momenta, response, spectra, quadratic, counts, u.view(features, -1), v, b, a, gamma)
+        ctx.save_for_backward(momenta, response, spectra, quadratic, counts, u.view(features, -1), *parameters)
         ctx.layer = layer
-        return gradient, laplacian
+        return gradient, laplacian + (counts * quadratic).sum(), *others
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, by_gradient, by_laplacian):
+    def backward(ctx, by_gradient, *by_sums):
         momenta, response, spectra, quadratic, counts, *inputs = ctx.saved_tensors
         orientations, shape, kernels = spectra.shape[1], by_gradient.shape[-2:], spectra[:, :, None]
         sites = math.prod(shape)
         pull = rfft2(by_gradient)
         by_response = irfft2(kernels * pull, s=shape)
-        by_columns = by_laplacian[None, :, None].expand(orientations, -1, sites).reshape(-1)
-        parameters = any(ctx.needs_input_grad[1:])
+        by_columns = (by_sum[None, :, None].expand(orientations, -1, sites).reshape(-1) for by_sum in by_sums)
+        parameters = any(ctx.needs_input_grad[2:])
         by_u, *by_layer = ctx.layer.backward(
-            inputs, by_response.view(len(spectra), -1), by_columns, parameters=parameters
+            inputs, by_response.view(len(spectra), -1), *by_columns, parameters=parameters
         )
         push = rfft2(by_u.view(by_response.shape))
         by_x = irfft2((kernels * push).sum((0, 1)) + quadratic * pull, s=shape)
         if not parameters:
-            return by_x, None, None, *by_layer, None
+            return None, by_x, None, None, *by_layer
         weights = counts / sites
         by_spectra = (_overlap(response, pull) + _overlap(momenta, push)) * weights
-        by_quadratic = _overlap(momenta, pull) * weights + counts * by_laplacian.sum()
-        return by_x, by_spectra, by_quadratic, *by_layer, None
+        by_quadratic = _overlap(momenta, pull) * weights + counts * by_sums[0].sum()
+        return None, by_x, by_spectra, by_quadratic, *by_layer
 
 
 def convolutional_layer(
-    x: Tensor, spectra: Tensor, quadratic: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, layer: Layer
-) -> tuple[Tensor, Tensor]:
+    layer: Layer, x: Tensor, spectra: Tensor, quadratic: Tensor, *parameters: Tensor
+) -> tuple[Tensor, ...]:
     """Gradient and Laplacian of phi(x) = sum_sites h(w * x) + (1/2) sum_k q_k |x_k|^2, summed over orientations.
 
     Args:
+        layer: h.
         x: shape (n, lx, ly).
         spectra: of the kernels w, real, shape (features, orientations, lx, ly // 2 + 1).
         quadratic: q, shape (lx, ly // 2 + 1).
-        v, b, a, gamma, layer: of h, as in `hidden_layer`.
+        parameters: of h.
 
     Returns:
-        Gradient, shape (n, lx, ly), and Laplacian, shape (n,). Differentiable once.
+        Gradient, shape (n, lx, ly), and Laplacian, shape (n,), then the sums over sites of whatever else the layer
+        returns, shape (n,). Differentiable once.
     """
-    return _Convolutional.apply(x, spectra, quadratic, v, b, a, gamma, layer)
+    return _Convolutional.apply(layer, x, spectra, quadratic, *parameters)
 
 
 def multiplicities(shape: tuple[int, int]) -> Tensor:

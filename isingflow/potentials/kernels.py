@@ -1,0 +1,132 @@
+"""Symmetric convolutions: what every potential opens with that is exactly symmetric on a torus.
+
+    u_c = w_c * x,    C features per site and orientation
+
+Radial kernels have one value per orbit of displacements under the whole point group. A bond has a direction, so there
+are oriented kernels too: symmetric only under those operations that keep a bond's axis, and convolved once for every
+direction of it. A sum over sites and orientations of any function of the features has all translations and the whole
+point group; if the function is even, Z2 too. A term (1/2) sum_k q_k |x_k|^2 with one value per orbit of momenta has the
+same symmetry.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isingflow.errors import SymmetryMismatch
+from isingflow.potentials.base import Potential
+from isingflow.potentials.convolutional import multiplicities
+from isingflow.symmetry import Group
+
+
+class ConvolutionalPotential(Potential):
+    """A potential of symmetric convolutions on an lx x ly torus; what it makes of the features is up to the subclass.
+
+    A subclass has `quadratic`: coefficients of q in some basis of functions of time, shape (terms, momentum_classes).
+
+    Args:
+        symmetry: the symmetry to have: a group with all translations, inversion and Z2.
+        radial: number of kernels that have the full point symmetry.
+        oriented: number of kernels that have only the symmetry of a bond, per direction.
+        variances: variance of x by momentum when the flow starts, shape (lx, ly): kernels are scaled so that features
+            start of order one. Ones if not given.
+        generator: source of the initial kernels.
+
+    Raises:
+        SymmetryMismatch: the group lacks what these potentials have by construction.
+    """
+
+    quadratic: nn.Parameter
+
+    def __init__(
+        self, symmetry: Group, radial: int, oriented: int, variances: Tensor | None, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        needed = Group(symmetry.shape, True, _with_inversion(symmetry.shape), True)
+        if not symmetry.contains(needed):
+            raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
+        self.shape = symmetry.shape
+        self.symmetry = symmetry
+        bond_group = _bond_group(symmetry)
+        self._register_index("radial_orbits", symmetry.displacement_orbits())
+        self._register_index("oriented_orbits", _orientations(symmetry, bond_group))
+        self._register_index("momentum_orbits", symmetry.momentum_orbits()[:, : self.shape[1] // 2 + 1])
+        self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
+
+        variances = torch.ones(self.shape) if variances is None else variances.detach().cpu()
+        self.radial = nn.Parameter(_initial_kernels(self.radial_orbits, radial, variances, generator))
+        self.oriented = nn.Parameter(_initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
+
+    @property
+    def momentum_classes(self) -> int:
+        """Number of orbits of momenta."""
+        return int(self.momentum_orbits.max()) + 1
+
+    def spectra(self) -> Tensor:
+        """Fourier transforms of the kernels (real: kernels are even), shape (features, orientations, lx, ly//2 + 1)."""
+        orientations = self.oriented_orbits if len(self.oriented) else self.oriented_orbits[:1]
+        radial = self.radial[:, self.radial_orbits][:, None].expand(-1, len(orientations), -1, -1)
+        return torch.fft.rfft2(torch.cat([radial, self.oriented[:, orientations]])).real
+
+    def features(self, momenta: Tensor) -> Tensor:
+        """u, shape (features, orientations, n, sites), for the fields' rfft2, shape (n, lx, ly//2 + 1)."""
+        return torch.fft.irfft2(self.spectra()[:, :, None] * momenta, s=self.shape).flatten(3)
+
+    def quadratic_value(self, basis: Tensor, momenta: Tensor) -> Tensor:
+        """(1/2) sum_k q_k |x_k|^2, shape (n,), for the values of the basis of time, shape (terms,)."""
+        power = self.conjugates * (momenta.real**2 + momenta.imag**2) / math.prod(self.shape)
+        return (self.quadratic_spectrum(basis) * power).sum((1, 2)) / 2
+
+    def quadratic_spectrum(self, basis: Tensor) -> Tensor:
+        """q_k, shape (lx, ly//2 + 1)."""
+        return (basis @ self.quadratic)[self.momentum_orbits]
+
+    def _register_index(self, name: str, labels: np.ndarray) -> None:
+        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
+
+
+def _with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    sites = np.arange(math.prod(shape))
+    inverted = np.ravel_multi_index([-i % n for i, n in zip(np.unravel_index(sites, shape), shape, strict=True)], shape)
+    return sites, inverted
+
+
+def _bond_group(symmetry: Group) -> Group:
+    """Those point operations that keep the axis of the bond from (0, 0) to (0, 1)."""
+    axis = {1, symmetry.shape[1] - 1}
+    return Group(symmetry.shape, True, tuple(p for p in symmetry.point if int(p[1]) in axis), True)
+
+
+def _orientations(symmetry: Group, bond_group: Group) -> np.ndarray:
+    """Orbits of displacements under the bond group, seen along every direction that a bond can be turned to.
+
+    Shape (orientations, lx, ly): labels[g r] for one g of every coset of the bond group in the point group.
+    """
+    labels = bond_group.displacement_orbits()
+    turned = np.stack([labels.ravel()[p].reshape(labels.shape) for p in symmetry.point])
+    _, first = np.unique(turned.reshape(len(turned), -1), axis=0, return_index=True)
+    return turned[np.sort(first)]
+
+
+def _initial_kernels(orbits: Tensor, count: int, variances: Tensor, generator: torch.Generator) -> Tensor:
+    """Kernels that decay over 0.5 to 3.5 sites, their values blurred by half, scaled to features of variance one.
+
+    Shape (count, number of orbits).
+    """
+    labels = orbits.flatten()
+    sizes = torch.bincount(labels)
+    if count == 0:
+        return torch.zeros(0, len(sizes))
+    lengths = torch.tensor(orbits.shape)[:, None]
+    displacement = torch.stack(torch.unravel_index(torch.arange(labels.numel()), orbits.shape))
+    distance = torch.minimum(displacement, lengths - displacement).float().square().sum(0).sqrt()
+    ranges = torch.linspace(0.5, 3.5, count)[:, None]
+    profile = torch.zeros(count, len(sizes)).index_add_(1, labels, torch.exp(-distance / ranges)) / sizes
+    values = profile * (1 + 0.5 * torch.randn(profile.shape, generator=generator))
+    spectra = torch.fft.fft2(values[:, orbits]).real
+    deviation = (spectra.square() * variances.float()).mean((1, 2)).sqrt()
+    return values / deviation[:, None]

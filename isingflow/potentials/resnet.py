@@ -1,0 +1,102 @@
+"""OT-Flow's potential (Onken, Wu Fung, Li and Ruthotto 2021): a residual network and a quadratic form of s = (x, t).
+
+    Phi(s) = w.N(s) + s.A^T A.s / 2 + b.s,    N a residual network, see `residual`
+
+Our flows move along + grad phi and OT-Flow's along - grad Phi, so phi = -Phi here. Value, gradient, derivative by time
+and Laplacian are in closed form; the Laplacian needs the Gram matrix of the opening kernel's rows, once per set of
+parameters, and no Jacobian in the dimension of x. (OT-Flow's constant c moves nothing and is left out.)
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from isingflow.errors import InvalidInput
+from isingflow.potentials.base import Field, Potential, TimedField, untimed
+from isingflow.potentials.residual import ResidualLayers, gram_root, residual_network
+from isingflow.symmetry import trivial_group
+
+QUADRATIC_START = 0.1
+"""Size of the first A^T A, in units of the identity's, over the space that it covers."""
+
+
+class ResidualPotential(Potential):
+    """phi(x, t) = -Phi(x, t) as above.
+
+    Args:
+        shape: shape of one field; d is its number of entries.
+        width: width of the network.
+        layers: number of its layers, with the opening one.
+        rank: number of rows of A; more than d + 1 add nothing.
+        generator: source of the initial weights: entries of each kernel and bias uniform within +-1/sqrt(its inputs),
+            as in OT-Flow's code, but w zero instead of one and A small: the flow starts near the identity.
+
+    Raises:
+        InvalidInput: a count is out of range.
+
+    Example:
+        >>> potential = ResidualPotential((3,), width=8, generator=torch.Generator().manual_seed(0))
+        >>> gradient, laplacian, rate = potential.bind_timed()(torch.zeros(2, 3), 0.5)
+        >>> gradient.shape, laplacian.shape, rate.shape
+        (torch.Size([2, 3]), torch.Size([2]), torch.Size([2]))
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], *, width: int = 64, layers: int = 2, rank: int = 10, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        if min(width, layers, rank) < 1:
+            raise InvalidInput(f"width {width}, layers {layers}, rank {rank}: expected at least 1 of each")
+        self.shape = tuple(shape)
+        self.symmetry = trivial_group(self.shape)
+        inputs = math.prod(shape) + 1
+        rank = min(rank, inputs)
+        self.opening = nn.Parameter(uniform((width, inputs), inputs, generator))
+        self.opening_bias = nn.Parameter(uniform((width,), inputs, generator))
+        self.kernels = nn.Parameter(uniform((layers - 1, width, width), width, generator))
+        self.biases = nn.Parameter(uniform((layers - 1, width), width, generator))
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.quadratic = nn.Parameter(
+            torch.randn(rank, inputs, generator=generator) * (QUADRATIC_START / inputs) ** 0.5
+        )
+        self.linear = nn.Parameter(torch.zeros(inputs))
+
+    def value(self, x: Tensor, t: float) -> Tensor:
+        """phi(x, t), shape (n,)."""
+        columns = x.flatten(1).T
+        network = ResidualLayers().value(columns, self._at(t, self.opening[:, :-1]))
+        rotated = self.quadratic[:, :-1] @ columns + t * self.quadratic[:, -1:]
+        return network - rotated.square().sum(0) / 2 - self.linear[:-1] @ columns - t * self.linear[-1]
+
+    def bind(self) -> Field:
+        """Gradient and Laplacian; products of n x d x (width + rank) and of n x width x width x min(width, d)."""
+        return untimed(self.bind_timed())
+
+    def bind_timed(self) -> TimedField:
+        """Gradient, Laplacian and derivative by time."""
+        layers, root = ResidualLayers(), gram_root(self.opening[:, :-1])
+        space, time = self.quadratic[:, :-1], self.quadratic[:, -1]
+        trace = space.square().sum()
+
+        def field(x: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
+            columns = x.flatten(1).T
+            gradient, laplacian, rate = residual_network(layers, columns, *self._at(t, root))
+            rotated = torch.addmm(t * time[:, None], space, columns)
+            gradient = torch.addmm(gradient - self.linear[:-1, None], space.T, rotated, alpha=-1)
+            return gradient.T.reshape(x.shape), laplacian - trace, rate - time @ rotated - self.linear[-1]
+
+        return field
+
+    def _at(self, t: float, root: Tensor) -> tuple[Tensor, ...]:
+        """Of the network at time t, in the order of `ResidualLayers`."""
+        clock = self.opening[:, -1]
+        bias = self.opening_bias + t * clock
+        return self.opening[:, :-1], bias, clock, self.kernels, self.biases, -self.weight, root
+
+
+def uniform(shape: tuple[int, ...], inputs: int, generator: torch.Generator) -> Tensor:
+    """Entries uniform within +-1/sqrt(inputs)."""
+    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(inputs)
