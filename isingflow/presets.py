@@ -20,9 +20,10 @@ class Preset:
     """A named pair of architecture and training.
 
     Attributes:
-        flow, training: on any lattice or data, except that
-        fine: is the training on large uniform tori with even lengths, where the flow starts from that of half the
-            lengths; None: as elsewhere.
+        flow: the architecture.
+        training: as it is on data and on most lattices.
+        fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
+            `coarse` being the training on the first torus that is not large; None: as elsewhere.
     """
 
     flow: AnyFlowConfig
@@ -31,12 +32,22 @@ class Preset:
 
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
-        samples = max(self.training.evaluation_samples * SMALL_SITES // lattice.sites, FEWEST_SAMPLES)
-        samples = min(samples, self.training.evaluation_samples)
+        if self.fine is None or not _large(lattice):
+            return _evaluated_on(lattice, self.training)
         half = lattice.halved()
-        if self.fine is None or half is None or min(lattice.shape) < LARGE_LENGTH:
-            return replace(self.training, evaluation_samples=samples)
-        return replace(self.fine, evaluation_samples=samples, coarse=self.training_on(half))
+        coarse = self.training_on(half) if _large(half) else _evaluated_on(half, self.fine.coarse)
+        return replace(_evaluated_on(lattice, self.fine), coarse=coarse)
+
+
+def _large(lattice: Lattice) -> bool:
+    """Whether a preset may train up to this lattice from half its lengths."""
+    return lattice.halved() is not None and min(lattice.shape) >= LARGE_LENGTH
+
+
+def _evaluated_on(lattice: Lattice, training: TrainingConfig) -> TrainingConfig:
+    """The training, with fewer samples for its evaluation where the lattice is large."""
+    samples = max(training.evaluation_samples * SMALL_SITES // lattice.sites, FEWEST_SAMPLES)
+    return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
 
 
 PRESETS = {
@@ -47,7 +58,12 @@ PRESETS = {
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
         TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
-        fine=TrainingConfig(iterations=600, batch=16, learning_rate=1e-3),
+        TrainingConfig(
+            iterations=800,
+            batch=32,
+            learning_rate=7e-4,
+            coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
+        ),
     ),
     "paper": Preset(
         FlowConfig(
