@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from isingflow import estimators
+from isingflow.data_model import fitted_part
 from isingflow.datasets import Dataset, Split
 from isingflow.estimate import Estimate
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
 from isingflow.loading import trained
-from isingflow.model import fitted_part, new_flow
+from isingflow.model import new_flow
 from isingflow.parallel import Workers, workers
 from isingflow.runs import RunFolder
 

@@ -140,18 +140,32 @@ def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:
     return replace(flow, radial=0, oriented=0)
 
 
-LOW_DIMENSION = 8
-"""Up to here, data are toys: small networks, many samples."""
+TOY_DIMENSION = 8
+"""Up to here data are toys: a few units, many samples."""
 
 DATA_PRESETS: dict[str, dict[str, Preset]] = {
     "monge-ampere": {
         "quick": Preset(
-            FlowConfig(potential="dense", hidden=1024, radial=0, oriented=0, time_terms=3, steps=6),
-            TrainingConfig(iterations=500, batch=100, learning_rate=2e-3, tolerance=1.0),
+            FlowConfig(potential="dense", hidden=128, radial=0, oriented=0, time_terms=3, steps=6),
+            TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, tolerance=0.05),
         ),
         "accurate": Preset(
-            FlowConfig(potential="dense", hidden=1024, radial=0, oriented=0, time_terms=3, steps=6),
-            TrainingConfig(iterations=4000, batch=100, learning_rate=2e-3, tolerance=1.0),
+            FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=4, steps=8),
+            TrainingConfig(iterations=3000, batch=256, learning_rate=1e-2, tolerance=0.05),
+        ),
+    },
+    "ot": {
+        "quick": Preset(
+            OTFlowConfig(width=32, radial=0, oriented=0, steps=8),
+            TrainingConfig(
+                iterations=600, batch=256, learning_rate=1e-2, tolerance=0.05, transport_cost=0.02, hjb=0.05
+            ),
+        ),
+        "accurate": Preset(
+            OTFlowConfig(width=64, radial=0, oriented=0, steps=8),
+            TrainingConfig(
+                iterations=3000, batch=512, learning_rate=1e-2, tolerance=0.05, transport_cost=0.02, hjb=0.05
+            ),
         ),
     },
 }

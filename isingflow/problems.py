@@ -17,12 +17,13 @@ from torch import Tensor
 
 from isingflow import objectives
 from isingflow.config import AnyRunConfig, DensityConfig, RunConfig
+from isingflow.data_model import build_density_flow
 from isingflow.errors import NoExactSolution
 from isingflow.estimators import effective_sample_size, integration_error, refinement_error
 from isingflow.exact import thermodynamics
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
-from isingflow.model import build_density_flow, build_flow
+from isingflow.model import build_flow
 from isingflow.parallel import Workers
 
 if TYPE_CHECKING:
