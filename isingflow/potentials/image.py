@@ -1,4 +1,4 @@
-"""A potential made of local features of an image: one small kernel a feature, shared by all sites, weighted site by site.
+"""A potential of local features of an image: one small kernel a feature, shared by all sites, weighted site by site.
 
     phi(x, t) = sum_sites sum_m a_m(s, t) f(u_m(s)),    u_m(s) = sum_d w_m(d) x(s + d) + b_m,    f = softplus
 
@@ -154,7 +154,7 @@ def _by_kernel(x: Tensor, by_features: Tensor, weight: Tensor) -> Tensor:
 
 
 def _initial_kernels(features: int, kernel: int, generator: torch.Generator) -> Tensor:
-    """Unit kernels, shape (features, 1, kernel, kernel): a third single sites, the others sums or differences of two."""
+    """Unit kernels, shape (features, 1, kernel, kernel): a third read one site, the others two."""
     kernels = torch.zeros(features, kernel * kernel)
     centre = kernel * kernel // 2
     signs = 2.0 * torch.randint(2, (features, 2), generator=generator) - 1
