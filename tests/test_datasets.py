@@ -16,6 +16,7 @@ import torch
 from isingflow import datasets
 from isingflow.datasets import base, mnist, tabular, toy, uci
 from isingflow.datasets.spaces import Pixels, Standardised
+from isingflow.datasets.start import blank_start, fitted_start
 from isingflow.errors import DatasetError, InvalidInput
 from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals
 
@@ -299,6 +300,41 @@ def test_a_package_that_is_missing_is_named(files, monkeypatch, name, module):
     path = files[0] / name if name.endswith(".h5") else name
     with pytest.raises(DatasetError, match="which is not installed"):
         datasets.load("tabular", path=path)
+
+
+# --- where flows start
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("digits", "copula"), ("digits", "gaussian"), ("breast-cancer", "gaussian")]
+)
+def test_fitted_starts_beat_blank_ones_and_load_into_them(name, start):
+    dataset = datasets.load("tabular", path=name)
+    shape = (dataset.dimension,)
+    flow = Flow(shape, fitted_start(dataset, start, generator()))
+    blank = Flow(shape, blank_start(dataset, start))
+    x = passed_through(dataset.test)
+    assert flow.log_prob(x).mean() > blank.log_prob(x).mean() + 1
+    blank.load_state_dict(flow.state_dict())
+    assert torch.equal(blank.log_prob(x), flow.log_prob(x))
+
+
+def test_the_copula_of_digits_beats_their_gaussian():
+    dataset = datasets.load("tabular", path="digits")
+    x = passed_through(dataset.validation)
+    nats = {
+        start: -Flow((64,), fitted_start(dataset, start, generator())).log_prob(x).mean()
+        for start in ("copula", "gaussian")
+    }
+    assert nats["copula"] < nats["gaussian"]
+
+
+def test_starts_refuse():
+    moons = datasets.load("moons")
+    with pytest.raises(InvalidInput, match="'uniform': expected one of copula, gaussian"):
+        fitted_start(moons, "uniform", generator())
+    with pytest.raises(InvalidInput, match="moons: a copula of marginal histograms needs grey levels"):
+        blank_start(moons, "copula")
 
 
 # --- UCI

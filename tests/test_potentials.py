@@ -18,6 +18,7 @@ from isingflow.lattice import CRITICAL_BETA, square, triangular
 from isingflow.model import build_flow, gradient_flow
 from isingflow.potentials import (
     DensePotential,
+    ImagePotential,
     LatticePotential,
     LatticeResidualPotential,
     Potential,
@@ -54,6 +55,10 @@ def dense(shape, activation="lncosh", hidden=5, seed=0, **options):
     return DensePotential(shape, hidden, activation=activation, generator=generator(seed), **options)
 
 
+def image(shape=(3, 4), features=4, seed=0, **options):
+    return ImagePotential(shape, features=features, generator=generator(seed), **options)
+
+
 def convolutional(group, radial=2, oriented=2, seed=0, **options):
     options = {"hidden": 4, "time_terms": 3} | options
     return LatticePotential(group, radial=radial, oriented=oriented, generator=generator(seed), **options)
@@ -73,6 +78,9 @@ POTENTIALS = {
     "dense softplus from given directions": lambda: dense(
         (5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4)
     ),
+    "image": lambda: image(kernel=3),
+    "image smaller than its kernel": lambda: image((2, 3), kernel=5, time_terms=1),
+    "image without neighbours": lambda: image((3, 2), kernel=1, time_terms=2),
     "square": lambda: convolutional(square_torus_group(4, 4)),
     "odd square": lambda: convolutional(square_torus_group(3, 3)),
     "rectangle": lambda: convolutional(square_torus_group(3, 4)),
@@ -115,7 +123,7 @@ POTENTIALS = {
 }
 
 every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
-OTHERS = ("dense", "average", "residual")
+OTHERS = ("dense", "image", "average", "residual")
 LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if not any(word in name for word in OTHERS)}
 lattice_potentials = pytest.mark.parametrize("make", LATTICE_POTENTIALS.values(), ids=LATTICE_POTENTIALS)
 seeds = st.integers(0, 2**16)
@@ -616,7 +624,9 @@ def from_directions():
 
 
 identities = pytest.mark.parametrize(
-    "make", [*LATTICE_POTENTIALS.values(), from_directions], ids=[*LATTICE_POTENTIALS, "dense from directions"]
+    "make",
+    [*LATTICE_POTENTIALS.values(), from_directions, image],
+    ids=[*LATTICE_POTENTIALS, "dense from directions", "image"],
 )
 
 
@@ -721,6 +731,29 @@ def test_lattice_potentials_refuse_groups_that_are_too_small(group):
 def test_dense_potentials_refuse(options, message):
     with pytest.raises(InvalidInput, match=message):
         dense((2, 2), **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"shape": (0, 3)}, {"features": 0}, {"kernel": 4}, {"time_terms": 0}, {"steepness": 0}]
+)
+def test_image_potentials_refuse(options):
+    with pytest.raises(InvalidInput, match="expected at least one of each, and a kernel of odd width"):
+        image(**options)
+
+
+def test_blocks_of_images_do_not_change_an_image_potential(monkeypatch):
+    potential = awake(image((5, 6), features=3))
+    x = randn(7, 30).requires_grad_()
+
+    def results():
+        gradient, laplacian = potential.bind()(x, 0.3)
+        loss = (gradient * randn(7, 30, seed=1)).sum() + laplacian.square().sum()
+        return gradient, laplacian, *torch.autograd.grad(loss, [x, *potential.parameters()])
+
+    whole = results()
+    monkeypatch.setattr("isingflow.potentials.image.CACHE", 200)
+    for blocked, expected in zip(results(), whole, strict=True):
+        torch.testing.assert_close(blocked, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_averages_refuse():

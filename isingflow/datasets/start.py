@@ -1,0 +1,65 @@
+"""Where the flow of a data set starts: the maps from noise to model space that have a closed form.
+
+- "gaussian": the best Gaussian, for any data.
+- "copula": grey levels only. Exact marginals, one histogram a pixel, and the best Gaussian of their normal scores.
+
+A trained map belongs between the noise and these.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from isingflow.datasets.base import Dataset
+from isingflow.datasets.spaces import Pixels
+from isingflow.errors import InvalidInput
+from isingflow.flows import GaussianWhitening, HistogramMarginals, Transform
+
+STARTS = ("copula", "gaussian")
+BATCH = 5000
+
+
+def fitted_start(dataset: Dataset, start: str, generator: torch.Generator) -> list[Transform]:
+    """The closed-form maps from noise to model space, fitted to the training rows in two passes.
+
+    Args:
+        dataset: the data.
+        start: one of `STARTS`.
+        generator: of the jitter.
+
+    Raises:
+        InvalidInput: unknown start, or a copula of data that are not grey levels.
+
+    Example:
+        >>> from isingflow.datasets import load
+        >>> maps = fitted_start(load("moons"), "gaussian", torch.Generator().manual_seed(0))
+        >>> maps[0].mean.shape
+        torch.Size([2])
+    """
+    space = _checked(dataset, start)
+    if space is None:
+        return [GaussianWhitening.fit(dataset.train.batches(BATCH, generator))]
+    cubes = (space.logit.inverse(x)[0] for x in dataset.train.batches(BATCH, generator))
+    marginals = HistogramMarginals.fit(cubes, bins=space.levels)
+    scores = (marginals.inverse(space.logit.inverse(x)[0])[0] for x in dataset.train.batches(BATCH, generator))
+    return [GaussianWhitening.fit(scores), marginals, space.logit]
+
+
+def blank_start(dataset: Dataset, start: str) -> list[Transform]:
+    """The same maps before anything is fitted: for a checkpoint to be loaded into."""
+    space, d = _checked(dataset, start), dataset.dimension
+    whitening = GaussianWhitening(torch.zeros(d), torch.eye(d))
+    if space is None:
+        return [whitening]
+    return [whitening, HistogramMarginals(torch.full((d, space.levels), 1 / space.levels)), space.logit]
+
+
+def _checked(dataset: Dataset, start: str) -> Pixels | None:
+    """The space of the grey levels that a copula needs; None for a Gaussian."""
+    if start not in STARTS:
+        raise InvalidInput(f"start {start!r}: expected one of {', '.join(STARTS)}")
+    if start == "gaussian":
+        return None
+    if not isinstance(dataset.space, Pixels):
+        raise InvalidInput(f"{dataset.name}: a copula of marginal histograms needs grey levels; start from gaussian")
+    return dataset.space
