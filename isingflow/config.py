@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
@@ -13,12 +13,15 @@ from isingflow.presets import (
     DATA_PRESETS,
     MAGNET_PRESETS,
     PRESETS,
+    family,
     find_preset,
-    for_dimension,
     for_lattice,
     shortened,
 )
 from isingflow.settings import FLOWS, AnyFlowConfig, ConvexFlowConfig, FlowConfig, OTFlowConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from isingflow.datasets import Dataset
 
 __all__ = [
     "PRESETS",
@@ -134,7 +137,7 @@ class RunConfig(_Comparable):
         beta = data["beta"]
         if isinstance(beta, bool) or not isinstance(beta, int | float) or not math.isfinite(beta):
             raise InvalidInput(f"not a run: beta is {beta!r}, expected a finite number")
-        return cls(Lattice.from_dict(data["lattice"]), float(beta), *_common(data))
+        return cls(Lattice.from_dict(data["lattice"]), float(beta), **_common(data))
 
 
 @dataclass(frozen=True)
@@ -145,11 +148,12 @@ class DensityConfig(_Comparable):
         data: name of the data set, see `datasets.load`.
         path: of a table's file, or the name of a bundled table; None for other data.
         dimension: of a sample.
-        start: what is fitted to the data in closed form before the flow is trained: "gaussian", "copula" (of grey
-            levels, with their exact marginals) or "normal" (nothing).
+        start: what is fitted to the data in closed form before the flow is trained, see `datasets.start`.
+        levels, image_width: of images; 0 for other data.
 
     Example:
-        >>> config = DensityConfig.from_preset("quick", "moons", dimension=2, flow="ot")
+        >>> from isingflow.datasets import load
+        >>> config = DensityConfig.from_preset("quick", load("moons"), flow="ot")
         >>> DensityConfig.from_dict(config.to_dict()) == config
         True
     """
@@ -161,6 +165,8 @@ class DensityConfig(_Comparable):
     path: str | None
     dimension: int
     start: str
+    levels: int
+    image_width: int
     preset: str
     seed: int = 0
     flow: AnyFlowConfig = field(default_factory=FlowConfig)
@@ -173,22 +179,41 @@ class DensityConfig(_Comparable):
     def from_preset(
         cls,
         preset: str,
-        data: str,
+        data: Dataset,
         *,
-        dimension: int,
         path: str | None = None,
-        start: str = "gaussian",
+        start: str | None = None,
         flow: str = FlowConfig.kind,
         seed: int = 0,
         iterations: int | None = None,
     ) -> Self:
-        """The configuration of a preset for data of some dimension, see `presets.for_dimension`.
+        """The configuration of a preset for a data set.
+
+        Args:
+            preset: its name.
+            data: as loaded, with this seed.
+            path: of a table.
+            start: see `datasets.start`; a copula for grey levels and a Gaussian for other data, if not given.
+            flow: kind of flow, "monge-ampere", "ot" or "convex".
+            seed: of the run, and of the split of the data.
+            iterations: of training, if not the preset's own.
 
         Raises:
             InvalidInput: unknown flow or preset, or iterations below 1.
         """
-        found = for_dimension(find_preset(DATA_PRESETS, flow, preset), dimension)
-        return cls(data, path, dimension, start, preset, seed, found.flow, shortened(found.training, iterations))
+        found = find_preset(DATA_PRESETS[family(data.dimension, data.image_shape is not None)], flow, preset)
+        return cls(
+            "tabular" if path is not None else data.name,
+            path,
+            data.dimension,
+            start or ("copula" if data.space.discrete else "gaussian"),
+            data.space.levels if data.space.discrete else 0,
+            data.image_shape[1] if data.image_shape else 0,
+            preset,
+            seed,
+            found.flow,
+            shortened(found.training, iterations),
+        )
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -198,12 +223,14 @@ class DensityConfig(_Comparable):
             InvalidInput: the data do not describe a run.
         """
         _check_entries("a run", data, {f.name for f in fields(cls)})
-        name, path, dimension, start = data["data"], data["path"], data["dimension"], data["start"]
+        name, path, start = data["data"], data["path"], data["start"]
         if not (isinstance(name, str) and isinstance(start, str) and (path is None or isinstance(path, str))):
             raise InvalidInput(f"not a run: data is {name!r}, path {path!r}, start {start!r}; expected names")
-        if type(dimension) is not int or dimension < 1:
-            raise InvalidInput(f"not a run: dimension is {dimension!r}, expected a positive integer")
-        return cls(name, path, dimension, start, *_common(data))
+        numbers = {key: data[key] for key in ("dimension", "levels", "image_width")}
+        for key, least in (("dimension", 1), ("levels", 0), ("image_width", 0)):
+            if type(numbers[key]) is not int or numbers[key] < least:
+                raise InvalidInput(f"not a run: {key} is {numbers[key]!r}, expected an integer of at least {least}")
+        return cls(name, path, start=start, **numbers, **_common(data))
 
 
 AnyRunConfig = RunConfig | DensityConfig
@@ -232,7 +259,7 @@ def _shown(flat: dict[str, Any], name: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
-def _common(data: Mapping[str, Any]) -> tuple[str, int, AnyFlowConfig, TrainingConfig]:
+def _common(data: Mapping[str, Any]) -> dict[str, Any]:
     """Preset, seed, flow and training of a run of either kind."""
     seed, preset, flow = data["seed"], data["preset"], data["flow"]
     if type(seed) is not int or not isinstance(preset, str):
@@ -241,7 +268,12 @@ def _common(data: Mapping[str, Any]) -> tuple[str, int, AnyFlowConfig, TrainingC
     if not isinstance(kind, str) or kind not in FLOWS:
         raise InvalidInput(f"not a flow: expected the entries kind ({', '.join(FLOWS)}) and what belongs to it")
     entries = {name: entry for name, entry in flow.items() if name != "kind"}
-    return preset, seed, _build(FLOWS[kind], "a flow", entries), _build(TrainingConfig, "a training", data["training"])
+    return {
+        "preset": preset,
+        "seed": seed,
+        "flow": _build(FLOWS[kind], "a flow", entries),
+        "training": _build(TrainingConfig, "a training", data["training"]),
+    }
 
 
 def _check_entries(what: str, data: Any, expected: set[str]) -> None:

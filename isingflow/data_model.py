@@ -2,69 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from isingflow.config import DensityConfig
+from isingflow.datasets.start import blank_start, fitted_start
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GaussianWhitening, GradientFlow, HistogramMarginals, Logit, Transform
-from isingflow.potentials import DensePotential, Potential, ResidualPotential
+from isingflow.potentials import DensePotential, ImagePotential, Potential, ResidualPotential
 from isingflow.settings import FlowConfig, OTFlowConfig
 
 if TYPE_CHECKING:
-    from isingflow.datasets import Split
-
-STARTS = ("gaussian", "copula", "normal")
-"""What a flow of data can start from."""
-LEVELS = 256
-"""Bins of the marginals of a copula: one a grey level."""
-FIT_BATCH = 5000
+    from isingflow.datasets import Dataset
 
 
-def build_density_flow(config: DensityConfig, train: Split | None = None) -> Flow:
+def build_density_flow(config: DensityConfig, data: Dataset | None = None) -> Flow:
     """A flow for data, in float32 on the CPU: noise -> trained flow -> what is fitted to the data in closed form.
 
     Args:
         config: of the run.
-        train: what is fitted to; without it, the flow is one to load a checkpoint into.
+        data: what is fitted to; without it, the flow is one to load a checkpoint into.
 
     Raises:
         InvalidInput: the configuration is not possible.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    trained = _data_transforms(config, generator)
-    return Flow((config.dimension,), [*trained, *fitted_transforms(config.start, config.dimension, train)])
-
-
-def fitted_transforms(start: str, dimension: int, train: Split | None) -> list[Transform]:
-    """The maps, from the base to model space, that are fitted to data: a Gaussian, or a Gaussian copula of grey levels.
-
-    Args:
-        start: "gaussian", "copula" or "normal" (none).
-        dimension: d.
-        train: the data; without it, placeholders to load a checkpoint into.
-
-    Raises:
-        InvalidInput: unknown start.
-    """
-    if start not in STARTS:
-        raise InvalidInput(f"start {start!r}: expected one of {', '.join(STARTS)}")
-    if start == "normal":
-        return []
-    outer: list[Transform] = []
-    if start == "copula":
-        logit = Logit()
-        outer = [HistogramMarginals(torch.full((dimension, LEVELS), 1 / LEVELS)), logit]
-        if train is not None:
-            outer[0] = HistogramMarginals.fit((logit.inverse(x)[0] for x in _all(train)), bins=LEVELS)
-    if train is None:
-        gaussian = GaussianWhitening(torch.zeros(dimension), torch.eye(dimension))
+    trained = _trained_transforms(config, generator)
+    if data is None:
+        start = blank_start(config.start, config.dimension, config.levels)
     else:
-        gaussian = GaussianWhitening.fit(_pulled(x, outer) for x in _all(train))
-    return [gaussian, *outer]
+        start = fitted_start(data, config.start, torch.Generator().manual_seed(config.seed))
+    return Flow((config.dimension,), [*trained, *start])
 
 
 def fitted_part(flow: Flow) -> Flow:
@@ -75,20 +44,10 @@ def fitted_part(flow: Flow) -> Flow:
     )
 
 
-def _all(train: Split) -> Iterator[Tensor]:
-    return train.batches(FIT_BATCH, torch.Generator().manual_seed(0))
-
-
-def _pulled(x: Tensor, transforms: Sequence[Transform]) -> Tensor:
-    for transform in reversed(transforms):
-        x = transform.inverse(x)[0]
-    return x
-
-
-def _data_transforms(config: DensityConfig, generator: torch.Generator) -> list[Transform]:
+def _trained_transforms(config: DensityConfig, generator: torch.Generator) -> list[Transform]:
     """The trained part of a flow for data, acting on coordinates of unit variance."""
     flow, training = config.flow, config.training
-    potential = _POTENTIALS[flow.kind](config.dimension, flow, generator)
+    potential = _POTENTIALS[flow.kind](config, generator)
     return [
         GradientFlow(
             potential,
@@ -101,21 +60,35 @@ def _data_transforms(config: DensityConfig, generator: torch.Generator) -> list[
     ]
 
 
-def _monge_ampere(dimension: int, config: FlowConfig, generator: torch.Generator) -> Potential:
-    directions = torch.randn(config.hidden, dimension, generator=generator)
+def _monge_ampere(config: DensityConfig, generator: torch.Generator) -> Potential:
+    flow, dimension = config.flow, config.dimension
+    if flow.potential == "image":
+        if not config.image_width:
+            raise InvalidInput(f"the image potential needs images; {config} are none")
+        return ImagePotential(
+            (dimension // config.image_width, config.image_width),
+            features=flow.hidden,
+            time_terms=flow.time_terms,
+            steepness=flow.steepness,
+            generator=generator,
+        )
+    if flow.potential != "dense":
+        raise InvalidInput(f"potential {flow.potential!r}: expected dense or image")
+    directions = torch.randn(flow.hidden, dimension, generator=generator)
     return DensePotential(
         (dimension,),
-        config.hidden,
+        flow.hidden,
         activation="softplus",
-        time_terms=config.time_terms,
-        directions=config.steepness * directions / directions.norm(dim=1, keepdim=True),
+        time_terms=flow.time_terms,
+        directions=flow.steepness * directions / directions.norm(dim=1, keepdim=True),
         generator=generator,
     )
 
 
-def _residual(dimension: int, config: OTFlowConfig, generator: torch.Generator) -> Potential:
+def _residual(config: DensityConfig, generator: torch.Generator) -> Potential:
+    flow = config.flow
     return ResidualPotential(
-        (dimension,), width=config.width, layers=config.layers, rank=config.rank, generator=generator
+        (config.dimension,), width=flow.width, layers=flow.layers, rank=flow.rank, generator=generator
     )
 
 

@@ -22,7 +22,6 @@ from isingflow.plots import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, p
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
-    from isingflow.likelihood import DensityEvaluation
     from isingflow.runs import RunFolder
 
 PUBLISHED = {"MADE": 1380.8, "Real NVP": 1323.2, "MAF": 1300.5, "Monge-Ampère": 1255.5}
@@ -31,21 +30,22 @@ SHOWN_IMAGES, STRIPS, TIMES = 100, 10, 8
 SCATTERED = 2000
 
 
-def plot_run(run: RunFolder, evaluation: DensityEvaluation, data: Dataset) -> list[Path]:
+def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset) -> list[Path]:
     """Write the figures of a run on data into its folder.
 
     Args:
         run: with a checkpoint.
-        evaluation: of the run, with generated samples.
+        samples: of the flow, points of model space, shape (n, d).
         data: what it was trained on.
 
     Returns:
         The paths of the PNG files written.
     """
     published = PUBLISHED if run.config.data == "mnist" else {}
-    figures = {"training.png": likelihood_figure(run.metrics(), evaluation.start.value, published)}
+    start = (run.report() or {}).get("start_negative_log_likelihood", {}).get("value")
+    figures = {"training.png": likelihood_figure(run.metrics(), start, published)}
     flow, _ = trained(run, new_flow(run.config), torch.device("cpu"))
-    generated = torch.from_numpy(evaluation.generated)
+    generated = torch.from_numpy(samples)
     test = next(data.test.batches(SCATTERED, torch.Generator().manual_seed(0)))
     if data.image_shape is not None:
         images = _images(data, generated[:SHOWN_IMAGES])

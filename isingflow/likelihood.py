@@ -7,7 +7,7 @@ dimension. They are exact up to the integration error, which is measured on the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,13 @@ class DensityEvaluation:
         bits_per_dimension: of the test data; None where data are not discrete.
         inverse_error: relative distance of noise from its image under the flow and its inverse.
         transport_cost, straightness: of paths, see `flows.diagnostics`; None for flows without paths.
-        generated: samples of the flow, model space, float32, shape (n, d).
+        samples: of the flow, points of model space, float32, shape (n, d).
     """
 
     title: str
     data: str
     dimension: int
-    samples: int
+    test_samples: int
     parameters: int
     training_seconds: float
     integration_steps: int
@@ -60,7 +60,7 @@ class DensityEvaluation:
     inverse_error: float
     transport_cost: Estimate | None
     straightness: Estimate | None
-    generated: np.ndarray
+    samples: np.ndarray
 
     @property
     def certified(self) -> bool:
@@ -73,7 +73,7 @@ class DensityEvaluation:
         return {
             "data": self.data,
             "dimension": self.dimension,
-            "samples": self.samples,
+            "samples": self.test_samples,
             "parameters": self.parameters,
             "training_seconds": self.training_seconds,
             "certified": self.certified,
@@ -142,7 +142,7 @@ def evaluate_density(
         title=str(run.config),
         data=run.config.data,
         dimension=data.dimension,
-        samples=len(test),
+        test_samples=len(test),
         parameters=flow.parameter_count,
         training_seconds=float(state["seconds"]),
         integration_steps=int(state["steps"]),
@@ -155,8 +155,25 @@ def evaluate_density(
         inverse_error=returned.value,
         transport_cost=cost,
         straightness=straight,
-        generated=generated.cpu().numpy(),
+        samples=generated.cpu().numpy(),
     )
+
+
+def stream_points(
+    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Samples of a flow trained on data, in blocks: points x of model space, shape (n, d), and ln p(x), on the CPU.
+
+    Args:
+        run: a run folder with a checkpoint, which is read at once.
+        samples: how many.
+        device: where to sample.
+        seed: of the samples.
+    """
+    flow, _ = trained(run, new_flow(run.config), device)
+    generator = torch.Generator(device).manual_seed(seed)
+    blocks = (min(BATCH, samples - start) for start in range(0, samples, BATCH))
+    return (tuple(part.cpu() for part in flow.sample(count, generator=generator)) for count in blocks)
 
 
 def _rows(split: Split, count: int | None, generator: torch.Generator) -> Tensor:

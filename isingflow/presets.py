@@ -140,38 +140,75 @@ def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:
     return replace(flow, radial=0, oriented=0)
 
 
-TOY_DIMENSION = 8
-"""Up to here data are toys: a few units, many samples."""
+TOY_DIMENSION = 3
+"""Up to here data are toys: small networks, many samples."""
 
-DATA_PRESETS: dict[str, dict[str, Preset]] = {
-    "monge-ampere": {
-        "quick": Preset(
-            FlowConfig(potential="dense", hidden=128, radial=0, oriented=0, time_terms=3, steps=6),
-            TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, tolerance=0.05),
-        ),
-        "accurate": Preset(
-            FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=4, steps=8),
-            TrainingConfig(iterations=3000, batch=256, learning_rate=1e-2, tolerance=0.05),
-        ),
+_DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.05)
+_DENSE = FlowConfig(potential="dense", hidden=128, radial=0, oriented=0, time_terms=3, steps=6)
+_RESIDUAL = OTFlowConfig(width=32, radial=0, oriented=0, steps=8)
+_IMAGE = FlowConfig(potential="image", hidden=16, radial=0, oriented=0, time_terms=3, steps=4)
+_IMAGES = TrainingConfig(
+    iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
+)
+_STRAIGHT = {"transport_cost": 0.02, "hjb": 0.05}
+"""OT-Flow's penalties."""
+
+DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
+    "toys": {
+        "monge-ampere": {
+            "quick": Preset(_DENSE, _DATA),
+            "accurate": Preset(replace(_DENSE, hidden=256, time_terms=4), replace(_DATA, iterations=3000)),
+        },
+        "ot": {
+            "quick": Preset(_RESIDUAL, replace(_DATA, **_STRAIGHT)),
+            "accurate": Preset(replace(_RESIDUAL, width=64), replace(_DATA, iterations=3000, batch=512, **_STRAIGHT)),
+        },
     },
-    "ot": {
-        "quick": Preset(
-            OTFlowConfig(width=32, radial=0, oriented=0, steps=8),
-            TrainingConfig(
-                iterations=600, batch=256, learning_rate=1e-2, tolerance=0.05, transport_cost=0.02, hjb=0.05
+    "tables": {
+        "monge-ampere": {
+            "quick": Preset(replace(_DENSE, hidden=256), replace(_DATA, learning_rate=3e-3)),
+            "accurate": Preset(
+                replace(_DENSE, hidden=512), replace(_DATA, iterations=4000, batch=512, learning_rate=3e-3)
             ),
-        ),
-        "accurate": Preset(
-            OTFlowConfig(width=64, radial=0, oriented=0, steps=8),
-            TrainingConfig(
-                iterations=3000, batch=512, learning_rate=1e-2, tolerance=0.05, transport_cost=0.02, hjb=0.05
+        },
+        "ot": {
+            "quick": Preset(replace(_RESIDUAL, width=64), replace(_DATA, learning_rate=3e-3, **_STRAIGHT)),
+            "accurate": Preset(
+                replace(_RESIDUAL, width=128),
+                replace(_DATA, iterations=4000, batch=512, learning_rate=3e-3, **_STRAIGHT),
             ),
-        ),
+        },
+    },
+    "images": {
+        "monge-ampere": {
+            "quick": Preset(_IMAGE, _IMAGES),
+            "accurate": Preset(_IMAGE, replace(_IMAGES, iterations=3000)),
+            "paper": Preset(
+                FlowConfig(potential="dense", hidden=1024, radial=0, oriented=0, time_terms=1, time=10.0, steps=100),
+                TrainingConfig(
+                    iterations=50_000,
+                    batch=100,
+                    learning_rate=1e-3,
+                    schedule="constant",
+                    beta2=0.999,
+                    clip=0.0,
+                    jitter=0.0,
+                    adapt_steps=False,
+                    tolerance=1.0,
+                ),
+            ),
+        },
+        "ot": {
+            "quick": Preset(replace(_RESIDUAL, width=64), replace(_IMAGES, learning_rate=3e-3)),
+            "accurate": Preset(replace(_RESIDUAL, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)),
+        },
     },
 }
-"""By kind of flow, then by name."""
+"""By family of data, kind of flow and name."""
 
 
-def for_dimension(preset: Preset, dimension: int) -> Preset:
-    """A preset for data of some dimension."""
-    return preset
+def family(dimension: int, image: bool) -> str:
+    """Which presets are for data of this dimension: those of toys, tables or images."""
+    if image:
+        return "images"
+    return "toys" if dimension <= TOY_DIMENSION else "tables"

@@ -119,7 +119,7 @@ class Density(Problem):
     def __init__(self, config: DensityConfig, device: torch.device, data: Dataset) -> None:
         self.training = config.training
         self.data = data
-        self.flow = build_density_flow(config, data.train).to(device)
+        self.flow = build_density_flow(config, data).to(device)
         self.validation = next(data.validation.batches(CHECKED, torch.Generator().manual_seed(config.seed))).to(device)
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor:

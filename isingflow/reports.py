@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from isingflow import density_plots, plots
 from isingflow.config import RunConfig
-from isingflow.evaluation import Evaluation, evaluate
-from isingflow.likelihood import DensityEvaluation, evaluate_density
+from isingflow.evaluation import Evaluation, SampleSet, draw_samples, evaluate
+from isingflow.likelihood import DensityEvaluation, evaluate_density, stream_points
 from isingflow.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -44,8 +45,23 @@ def evaluate_run(
     return evaluate_density(run, data, device=device, samples=samples, seed=seed)
 
 
-def draw_figures(run: RunFolder, evaluation: AnyEvaluation, data: Dataset | None = None) -> list[Path]:
-    """Write the figures of an evaluated run into its folder; returns their paths."""
+def draw_samples_of(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0) -> SampleSet | np.ndarray:
+    """Samples of a trained run for its figures: spins with their weights, or points of model space, shape (n, d)."""
     if isinstance(run.config, RunConfig):
-        return plots.plot_run(run, evaluation.samples)
-    return density_plots.plot_run(run, evaluation, data)
+        return draw_samples(run, samples=samples, device=device, seed=seed)
+    return np.concatenate(
+        [points.numpy() for points, _ in stream_points(run, samples=samples, device=device, seed=seed)]
+    )
+
+
+def draw_figures(run: RunFolder, samples: SampleSet | np.ndarray, data: Dataset | None = None) -> list[Path]:
+    """Write the figures of a run into its folder; returns their paths.
+
+    Args:
+        run: evaluated, for a likelihood before training to be shown.
+        samples: as from `draw_samples_of`.
+        data: what a run on data was trained on.
+    """
+    if isinstance(run.config, RunConfig):
+        return plots.plot_run(run, samples)
+    return density_plots.plot_run(run, samples, data)

@@ -86,10 +86,8 @@ def _new_config(
         path = str(Path(path).resolve())
     config = DensityConfig.from_preset(
         options["preset"] or "quick",
-        name,
+        data,
         path=path,
-        dimension=data.dimension,
-        start="copula" if data.image_shape is not None and data.space.discrete else "gaussian",
         flow=options["flow"] or "monge-ampere",
         seed=seed,
         iterations=options["steps"],

@@ -24,7 +24,7 @@ from isingflow.cli.options import (
     Whole,
     check_certified,
     check_new_file,
-    open_run,
+    device_from,
 )
 from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.progress import Clock, ShowProgress, progress_display
@@ -91,12 +91,13 @@ def command(
     if not resume:
         check_new_file(output)
     show_notes(quiet or as_json)
-    folder, where = open_run(run, device)
     from isingflow.evaluation import load_run
     from isingflow.parallel import workers
+    from isingflow.runs import open_magnet
     from isingflow.sampling import Chains, latent, physical, run_chains
     from isingflow.sampling.chains import check_disk
 
+    folder, where = open_magnet(run), device_from(device)
     lattice = folder.config.lattice
     earlier = Chains.read(output) if resume else None
     check_disk(output, samples=samples, chains=chains, sites=lattice.sites)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, check_certified, open_run
+from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, check_certified, data_of, open_run
 from isingflow.cli.output import print_result, show_notes
 
 PLOT_SAMPLES = 4096
@@ -15,16 +15,17 @@ PLOT_SAMPLES = 4096
 @click.command("plot")
 @RUN
 @click.option("--samples", type=Whole(2, MOST_SAMPLES), default=PLOT_SAMPLES, metavar="N", help="Samples to draw from.")
+@DATA
 @SEED
 @DEVICE
 @JSON
-def command(run: Path, samples: int, seed: int, device: str, as_json: bool) -> None:
+def command(run: Path, samples: int, root: Path | None, seed: int, device: str, as_json: bool) -> None:
     """Draw the figures of a trained run into its folder."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
-    from isingflow import plots
-    from isingflow.evaluation import draw_samples
+    from isingflow.reports import draw_figures, draw_samples_of
 
-    figures = plots.plot_run(folder, draw_samples(folder, samples=samples, device=where, seed=seed))
+    data = data_of(folder.config, root)
+    figures = draw_figures(folder, draw_samples_of(folder, samples=samples, device=where, seed=seed), data)
     document = {"run": str(run), "certified": check_certified(folder), "figures": [str(path) for path in figures]}
     print_result(document, as_json, lambda: "\n".join(document["figures"]))

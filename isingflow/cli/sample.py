@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from isingflow.cli.options import (
+    DATA,
     DEVICE,
     JSON,
     MOST_STREAMED,
@@ -17,10 +20,20 @@ from isingflow.cli.options import (
     Whole,
     check_certified,
     check_new_file,
+    data_of,
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.progress import Clock, progress_display
+from isingflow.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from isingflow.datasets import Dataset
+    from isingflow.files import ArrayWriter
+    from isingflow.runs import RunFolder
 
 MOST_DRAWS = 10**4
 
@@ -36,50 +49,92 @@ MOST_DRAWS = 10**4
     help="Draws of the spins for each of them; 1 by default.",
 )
 @OUTPUT
+@DATA
 @SEED
 @DEVICE
 @QUIET
 @JSON
 def command(
-    run: Path, samples: int, draws: int, output: Path, seed: int, device: str, quiet: bool, as_json: bool
+    run: Path,
+    samples: int,
+    draws: int,
+    output: Path,
+    root: Path | None,
+    seed: int,
+    device: str,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
-    """Independent samples of a trained run: spins, field, log_prob and log_weight in one .npz file.
+    """Independent samples of a trained run in one .npz file.
 
-    They follow the flow; averages over the Ising model need the weights exp(log_weight), as `isingflow observables`
-    knows. Samples go to disk as they are drawn: they need not fit in memory.
+    Of a magnet: spins, field, log_prob and log_weight. They follow the flow; averages over the Ising model need the
+    weights exp(log_weight), as `isingflow observables` knows. Of data: samples and log_prob, in the units of the data.
+    Samples go to disk as they are drawn: they need not fit in memory.
     """
     check_new_file(output)
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
+    from isingflow.config import RunConfig
+
+    certified = check_certified(folder)
+    if isinstance(folder.config, RunConfig):
+        stream = _of_magnet(folder, output, samples=samples, draws=draws, seed=seed, device=where, certified=certified)
+    elif draws == 1:
+        data = data_of(folder.config, root)
+        stream = _of_data(folder, data, output, samples=samples, seed=seed, device=where, certified=certified)
+    else:
+        raise InvalidInput(f"--draws {draws}: data have no spins to draw")
+    written, clock = 0, Clock()
+    with stream.writer as writer, progress_display(quiet or as_json) as show:
+        for block in stream.blocks:
+            writer.append(**block)
+            written += len(block["log_prob"])
+            show(written, samples, clock.left(written, samples))
+    document = {"output": str(output), "samples": samples, **stream.facts, "certified": certified}
+    print_result(document, as_json, lambda: f"{samples} samples in {output}")
+
+
+class Stream(NamedTuple):
+    """Samples on their way to a file: the file, the rows by block, and what the document says of them."""
+
+    writer: ArrayWriter
+    blocks: Iterable[dict[str, np.ndarray]]
+    facts: dict[str, Any]
+
+
+def _of_magnet(
+    run: RunFolder, output: Path, *, samples: int, draws: int, seed: int, device: torch.device, certified: bool
+) -> Stream:
     import numpy as np
 
     from isingflow.evaluation import stream_samples
     from isingflow.samples import sample_writer
 
-    lattice, beta = folder.config.lattice, folder.config.beta
-    certified = check_certified(folder)
-    blocks = stream_samples(folder, samples=samples, device=where, seed=seed, draws=draws)
+    lattice, beta = run.config.lattice, run.config.beta
     columns = {
         "spins": (np.int8, lattice.shape if draws == 1 else (draws, *lattice.shape)),
         "field": (np.float32, lattice.shape),
         "log_prob": (np.float64, ()),
         "log_weight": (np.float64, ()),
     }
-    written, clock = 0, Clock()
-    with (
-        sample_writer(output, samples, columns, lattice=lattice, beta=beta, certified=np.bool_(certified)) as writer,
-        progress_display(quiet or as_json) as show,
-    ):
-        for block in blocks:
-            writer.append(**vars(block))
-            written += len(block.field)
-            show(written, samples, clock.left(written, samples))
-    document = {
-        "output": str(output),
-        "samples": samples,
-        "draws": draws,
-        "size": list(lattice.size),
-        "beta": beta,
-        "certified": certified,
-    }
-    print_result(document, as_json, lambda: f"{samples} samples in {output}")
+    writer = sample_writer(output, samples, columns, lattice=lattice, beta=beta, certified=np.bool_(certified))
+    blocks = stream_samples(run, samples=samples, device=device, seed=seed, draws=draws)
+    return Stream(writer, map(vars, blocks), {"draws": draws, "size": list(lattice.size), "beta": beta})
+
+
+def _of_data(
+    run: RunFolder, data: Dataset, output: Path, *, samples: int, seed: int, device: torch.device, certified: bool
+) -> Stream:
+    """Samples and ln p in the units of the data."""
+    import numpy as np
+
+    from isingflow.files import ArrayWriter
+    from isingflow.likelihood import stream_points
+
+    columns = {"samples": (np.dtype(np.float32), (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
+    writer = ArrayWriter(output, samples, columns, certified=np.bool_(certified))
+    blocks = (
+        {"samples": data.to_data(x).numpy(), "log_prob": data.data_log_prob(log_prob, x).numpy()}
+        for x, log_prob in stream_points(run, samples=samples, device=device, seed=seed)
+    )
+    return Stream(writer, blocks, {"data": run.config.data, "dimension": data.dimension})

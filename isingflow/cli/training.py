@@ -104,7 +104,7 @@ def train_and_report(
     run.save_report(evaluation.as_dict())
     if not as_json:
         click.echo(evaluation.table())
-    figures = draw_figures(run, evaluation, data)
+    figures = draw_figures(run, evaluation.samples, data)
     document = {"run": str(run.path), "outcome": outcome.value, **evaluation.as_dict()}
     print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
 

@@ -13,7 +13,7 @@ import torch
 from isingflow.datasets.base import Dataset
 from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
-from isingflow.flows import GaussianWhitening, HistogramMarginals, Transform
+from isingflow.flows import GaussianWhitening, HistogramMarginals, Logit, Transform
 
 STARTS = ("copula", "gaussian")
 BATCH = 5000
@@ -45,21 +45,36 @@ def fitted_start(dataset: Dataset, start: str, generator: torch.Generator) -> li
     return [GaussianWhitening.fit(scores), marginals, space.logit]
 
 
-def blank_start(dataset: Dataset, start: str) -> list[Transform]:
-    """The same maps before anything is fitted: for a checkpoint to be loaded into."""
-    space, d = _checked(dataset, start), dataset.dimension
-    whitening = GaussianWhitening(torch.zeros(d), torch.eye(d))
-    if space is None:
+def blank_start(start: str, dimension: int, levels: int = 0) -> list[Transform]:
+    """The same maps before anything is fitted: for a checkpoint to be loaded into.
+
+    Args:
+        start: one of `STARTS`.
+        dimension: d.
+        levels: number of grey levels, for a copula.
+
+    Raises:
+        InvalidInput: unknown start, or a copula without grey levels.
+    """
+    _check_start(start)
+    whitening = GaussianWhitening(torch.zeros(dimension), torch.eye(dimension))
+    if start == "gaussian":
         return [whitening]
-    return [whitening, HistogramMarginals(torch.full((d, space.levels), 1 / space.levels)), space.logit]
+    if levels < 2:
+        raise InvalidInput(f"{levels} grey levels: a copula needs at least 2")
+    return [whitening, HistogramMarginals(torch.full((dimension, levels), 1 / levels)), Logit()]
 
 
 def _checked(dataset: Dataset, start: str) -> Pixels | None:
     """The space of the grey levels that a copula needs; None for a Gaussian."""
-    if start not in STARTS:
-        raise InvalidInput(f"start {start!r}: expected one of {', '.join(STARTS)}")
+    _check_start(start)
     if start == "gaussian":
         return None
     if not isinstance(dataset.space, Pixels):
         raise InvalidInput(f"{dataset.name}: a copula of marginal histograms needs grey levels; start from gaussian")
     return dataset.space
+
+
+def _check_start(start: str) -> None:
+    if start not in STARTS:
+        raise InvalidInput(f"start {start!r}: expected one of {', '.join(STARTS)}")
