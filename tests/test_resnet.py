@@ -14,7 +14,7 @@ from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import Flow, GradientFlow, SpectralScaling, diagnostics
 from isingflow.hubbard_stratonovich import FourierBasis, HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, square
-from isingflow.objectives import objective
+from isingflow.objectives import negative_log_likelihood, reverse_kl
 from isingflow.potentials import (
     DensePotential,
     LatticeResidualPotential,
@@ -416,16 +416,26 @@ def test_no_residual_without_a_derivative_by_time(potential):
     assert (flow.forward_with_cost(torch.ones(1, 2, 2))[2].transport > 0).all()
 
 
-def test_the_objective_adds_its_penalties():
+def test_objectives_add_their_penalties():
+    """In the direction that they integrate: from noise for the reverse KL, from data for the likelihood."""
     target = HubbardStratonovich(square(3), CRITICAL_BETA)
     flow = Flow((3, 3), [GradientFlow(on_lattice(square_torus_group(3, 3), strength=0.1), steps=3)]).double()
-    z = randn(5, 3, 3)
-    plain, excess = objective(flow, target, z, TrainingConfig())
-    loss, same = objective(flow, target, z, TrainingConfig(transport_cost=0.3, hjb=0.7))
-    _, _, cost = flow.forward_with_cost(z, hjb=True)
-    assert torch.equal(excess, same)
-    expected = plain + 0.3 * cost.transport.mean() + 0.7 * cost.hjb.mean()
-    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    z, penalised = randn(5, 3, 3), TrainingConfig(transport_cost=0.3, hjb=0.7)
+    for plain, loss, (_, _, cost) in (
+        (
+            reverse_kl(flow, target, z, TrainingConfig()),
+            reverse_kl(flow, target, z, penalised),
+            flow.forward_with_cost(z, hjb=True),
+        ),
+        (
+            negative_log_likelihood(flow, z, TrainingConfig()),
+            negative_log_likelihood(flow, z, penalised),
+            flow.inverse_with_cost(z, hjb=True),
+        ),
+    ):
+        assert torch.equal(plain[1], loss[1])
+        expected = plain[0] + 0.3 * cost.transport.mean() + 0.7 * cost.hjb.mean()
+        torch.testing.assert_close(loss[0], expected, rtol=1e-12, atol=1e-12)
 
 
 # --- diagnostics

@@ -22,7 +22,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
 from isingflow.flows.base import Flow
-from isingflow.flows.gradient import GradientFlow
+from isingflow.flows.gradient import GradientFlow, gradient_flows
 
 MOST_STEPS = 1024
 """Steps at which `steps_needed` gives up."""
@@ -144,7 +144,7 @@ def steps_needed(flow: Flow, x: Tensor, tolerance: float) -> int:
 @contextmanager
 def _frozen(flow: Flow, steps: int | None = None) -> Iterator[None]:
     """Without gradients, on regular grids, of as many steps as asked for."""
-    gradients = [module for module in flow.modules() if isinstance(module, GradientFlow)]
+    gradients = gradient_flows(flow)
     usual, training = [gradient.steps for gradient in gradients], flow.training
     flow.eval()
     try:

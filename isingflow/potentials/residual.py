@@ -17,7 +17,8 @@ products of M's size a layer. All is recomputed from u, block by block in the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -152,8 +153,10 @@ class ResidualLayers:
         v, _, clock, kernels, _, w, root = parameters
         norms = root.square().sum(1, keepdim=True)
         results = []
-        for columns in _blocks(u, root):
-            passed = self._pass(columns, parameters)
+        # Fresh memory for every block would cost as much as the arithmetic.
+        scratch = root.new_empty(2, root.numel() * _block_size(root)) if len(kernels) else None
+        for columns in u.split(_block_size(root), -1):
+            passed = self._pass(columns, parameters, scratch)
             z = w[:, None].expand(-1, columns.shape[1])
             laplacian = 0
             for kernel, slope, squares in reversed(list(zip(kernels, passed.slopes, passed.squares, strict=True))):
@@ -180,27 +183,33 @@ class ResidualLayers:
         """
         u, *rest = inputs
         totals = [torch.zeros_like(tensor) for tensor in rest] if parameters else None
-        by_u = []
-        for part in zip(*(_blocks(x, rest[-1]) for x in (u, by_gradient, by_laplacian, by_rate)), strict=True):
+        by_u, size = [], _block_size(rest[-1])
+        for part in zip(*(x.split(size, -1) for x in (u, by_gradient, by_laplacian, by_rate)), strict=True):
             by_u.append(self._backward_block(*part, rest, totals))
         return torch.cat(by_u, 1), *(totals or [None] * len(rest))
 
-    def _pass(self, u: Tensor, parameters: Sequence[Tensor]) -> _Passed:
+    def _pass(self, u: Tensor, parameters: Sequence[Tensor], scratch: Tensor | None = None) -> _Passed:
+        """The forward pass of a block; with scratch, shape (2, numbers of M), roots and products do not outlive it."""
         v, b, _, kernels, biases, _, root = parameters
         h = 1 / max(len(kernels), 1)
-        opening = self.opening(v @ u, b[:, None])
-        # One layer alone needs neither.
-        state, rows = (opening.value, opening.first[:, None] * root[:, :, None]) if len(kernels) else (None, None)
-        passed = _Passed(opening, [], [], [], [], [])
+        passed = _Passed(self.opening(v @ u, b[:, None]), [], [], [], [], [])
+        if not len(kernels):
+            return passed
+        shape = (*root.shape, u.shape[1])
+        spaces = scratch[:, : math.prod(shape)].view(2, *shape) if scratch is not None else (None, None)
+        state = passed.opening.value
+        rows = torch.mul(passed.opening.first[:, None], root[:, :, None], out=spaces[0])
         for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
             p = torch.addmm(bias[:, None], kernel, state)
             slope = torch.tanh(p)
-            product = (kernel @ rows.flatten(1)).view(rows.shape)
-            for kept, new in zip(passed[1:], (state, slope, rows, product, product.square().sum(1)), strict=True):
-                kept.append(new)
+            space = None if spaces[1] is None else spaces[1].flatten(1)
+            product = torch.mm(kernel, rows.flatten(1), out=space).view(shape)
+            kept = state, slope, rows, product, product.square().sum(1)
+            for entries, entry in zip(passed[1:], kept, strict=True):
+                entries.append(entry)
             if i + 1 < len(kernels):
                 state = state + h * antiderivative(p)
-                rows = torch.addcmul(rows, slope[:, None], product, value=h)
+                rows = torch.addcmul(rows, slope[:, None], product, value=h, out=spaces[0])
         return passed
 
     def _backward_block(
@@ -316,8 +325,7 @@ def gram_root(rows: Tensor) -> Tensor:
     return rows @ torch.linalg.qr(rows.detach().T).Q
 
 
-def _blocks(columns: Tensor, root: Tensor) -> Iterator[Tensor]:
-    """The columns (the last axis) in blocks whose M fits into the cache."""
-    limit = CACHE_BYTES if columns.device.type == "cpu" else DEVICE_BYTES
-    size = max(limit // (root.numel() * root.element_size()), 16)
-    return iter(columns.split(size, -1))
+def _block_size(root: Tensor) -> int:
+    """Columns in a block whose M fits into the cache."""
+    limit = CACHE_BYTES if root.device.type == "cpu" else DEVICE_BYTES
+    return max(limit // (root.numel() * root.element_size()), 16)
