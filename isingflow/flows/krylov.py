@@ -55,7 +55,7 @@ def conjugate_gradients(product: Product, right: Tensor, *, tolerance: float, it
     power, limit = size, tolerance**2 * size
     counts = torch.zeros(size.shape, dtype=torch.int64, device=right.device)
     for _ in range(iterations):
-        active = ~(power <= limit)
+        active = power > limit
         if not active.any():
             break
         counts = counts + active

@@ -62,7 +62,7 @@ def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: flo
     counts = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     for _ in range(iterations):
         residuals = gradient.norm(dim=1) / scale
-        active = ~(residuals <= tolerance)
+        active = residuals > tolerance
         if not active.any():
             break
         counts = counts + active

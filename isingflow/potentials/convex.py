@@ -28,7 +28,7 @@ from isingflow.symmetry import Group, trivial_group
 
 INITIAL_SHARE = 0.2
 """Part of the Hessian's mean eigenvalue, 1, that the network has at the start; alpha has the rest."""
-CALIBRATION = 256
+CALIBRATION = 1024
 """Standard normal points at which the network's curvature is measured at the start."""
 
 
@@ -257,18 +257,18 @@ class ConvexPotential(ConvexFunction):
             probe = torch.randn(sites, CALIBRATION, generator=generator).sign()
             scale = INITIAL_SHARE / (start.product(probe) * probe).mean()
             self.linear = nn.Parameter(-scale * start.gradient.mean(1))
-        self.raw_scale = nn.Parameter(inverse_softplus(scale))
-        self.raw_alpha = nn.Parameter(inverse_softplus(torch.tensor(1 - INITIAL_SHARE)))
+        self.log_scale = nn.Parameter(scale.log())
+        self.log_alpha = nn.Parameter(torch.tensor(1 - INITIAL_SHARE).log())
 
     @property
     def scale(self) -> Tensor:
         """c, the network's weight."""
-        return nn.functional.softplus(self.raw_scale)
+        return self.log_scale.exp()
 
     @property
     def alpha(self) -> Tensor:
         """The strong convexity."""
-        return nn.functional.softplus(self.raw_alpha)
+        return self.log_alpha.exp()
 
     def expand(self, x: Tensor) -> Expansion:
         return _DenseExpansion(x, self.network.expand(x.flatten(1).T), self.scale, self.linear, self.alpha)
@@ -291,16 +291,6 @@ class _DenseExpansion(Expansion):
     def hessian(self) -> Tensor:
         curvature = self._scale * self._network.hessian()
         return curvature + self.strength * torch.eye(curvature.shape[1]).to(curvature)
-
-
-def inverse_softplus(value: Tensor) -> Tensor:
-    """The number whose softplus this positive one is.
-
-    Example:
-        >>> torch.nn.functional.softplus(inverse_softplus(torch.tensor(0.3)))
-        tensor(0.3000)
-    """
-    return value + torch.log(-torch.expm1(-value))
 
 
 def _under(coefficients: Tensor, vectors: Tensor) -> Tensor:

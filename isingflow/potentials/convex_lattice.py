@@ -20,17 +20,17 @@ from torch.fft import irfft2, rfft2
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.potentials.convex import (
-    INITIAL_SHARE,
     ConvexFunction,
     ConvexNetwork,
     Expansion,
     NetworkExpansion,
-    inverse_softplus,
 )
 from isingflow.potentials.convolutional import multiplicities
 from isingflow.potentials.lattice import _bond_group, _initial_kernels, _orientations, _with_inversion
 from isingflow.symmetry import Group
 
+INITIAL_SHARE = 0.05
+"""Part of x.(hess F).x / |x|^2, 1, that the network has at the start; the quadratic part has the rest."""
 CALIBRATION = 64
 """Gaussian fields at which the network's curvature is measured at the start."""
 
@@ -38,7 +38,8 @@ CALIBRATION = 64
 class LatticeConvexPotential(ConvexFunction):
     """The translation-, point- and Z2-symmetric convex potential above on an lx x ly torus.
 
-    The gradient starts near the identity: the Hessian's mean eigenvalue is one, of which the network has a fifth.
+    The gradient starts near the identity: for fields x of the given variances x.(hess F).x is |x|^2 on average, of
+    which the network has a twentieth. (Kernels that decay slowly act on few momenta: those are where x is large.)
 
     Args:
         symmetry: the symmetry to have: a group with all translations, inversion and Z2.
@@ -100,23 +101,24 @@ class LatticeConvexPotential(ConvexFunction):
             generator=generator,
         )
         orbits = int(self.momentum_orbits.max()) + 1
-        self.raw_quadratic = nn.Parameter(inverse_softplus(torch.full((orbits,), 1 - INITIAL_SHARE)))
-        self.raw_scale = nn.Parameter(torch.zeros(()))
+        self.log_quadratic = nn.Parameter(torch.full((orbits,), 1 - INITIAL_SHARE).log())
+        self.log_scale = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
-            noise, probe = torch.randn(2, CALIBRATION, *self.shape, generator=generator)
-            start = self.expand(irfft2(rfft2(noise) * variances.sqrt()[:, : self._half], s=self.shape))
-            unit = (start.product(probe.sign()) * probe.sign()).mean() - (1 - INITIAL_SHARE)
-            self.raw_scale.copy_(inverse_softplus(self.scale * INITIAL_SHARE / unit))
+            noise = torch.randn(CALIBRATION, *self.shape, generator=generator)
+            fields = irfft2(rfft2(noise) * variances.sqrt()[:, : self._half], s=self.shape)
+            power = fields.square().sum()
+            unit = (self.product(fields, fields) * fields).sum() / power - (1 - INITIAL_SHARE)
+            self.log_scale.add_((INITIAL_SHARE / unit).log())
 
     @property
     def scale(self) -> Tensor:
         """c, the network's weight."""
-        return nn.functional.softplus(self.raw_scale)
+        return self.log_scale.exp()
 
     @property
     def quadratic(self) -> Tensor:
         """q by momentum, shape (lx, ly)."""
-        return nn.functional.softplus(self.raw_quadratic)[self.momentum_orbits]
+        return self.log_quadratic.exp()[self.momentum_orbits]
 
     def kernels(self) -> Tensor:
         """w, by displacement, shape (features, orientations, lx, ly)."""
