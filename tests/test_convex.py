@@ -232,6 +232,8 @@ def test_a_new_lattice_potential_is_nearly_the_identity():
 def test_impossible_networks_are_refused(options, message):
     with pytest.raises(InvalidInput, match=message):
         ConvexPotential((2,), **options, generator=generator())
+    with pytest.raises(InvalidInput, match="gain 0: expected a positive number"):
+        ConvexPotential((2,), gain=0, generator=generator())
     with pytest.raises(InvalidInput, match=message):
         LatticeConvexPotential(SQUARE, radial=1, **{"width": 2, **options}, generator=generator())
 

@@ -95,10 +95,12 @@ class ConvexNetwork(nn.Module):
         layers: hidden layers K.
         augmented: whether every layer sees u; else the first one only.
         activation: "softplus", "gaussian" or "squareplus".
+        gain: standard deviation of L u at the start, for u standard normal: activations bend over a distance of one or
+            two, so a network of small gain starts nearly quadratic, one of large gain with kinks.
         generator: source of the initial weights.
 
     Raises:
-        InvalidInput: no unit, no layer, or an unknown activation.
+        InvalidInput: no unit, no layer, an unknown activation or a gain that is not positive.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class ConvexNetwork(nn.Module):
         layers: int,
         augmented: bool = True,
         activation: str = "softplus",
+        gain: float = 1.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -116,6 +119,8 @@ class ConvexNetwork(nn.Module):
             raise InvalidInput(f"features {features}, width {width}, layers {layers}: expected at least 1 of each")
         if activation not in CONVEX:
             raise InvalidInput(f"activation {activation!r}: expected one of {', '.join(CONVEX)}")
+        if not 0 < gain < math.inf:
+            raise InvalidInput(f"gain {gain}: expected a positive number")
         self.activation = activation
         seeing = layers if augmented else 1
 
@@ -127,7 +132,7 @@ class ConvexNetwork(nn.Module):
         self.raw = nn.ParameterList([*(normal(width, width) for _ in range(layers - 1)), normal(1, width)])
         with torch.no_grad():
             for skip in self.skips:
-                skip.div_(math.sqrt(features))
+                skip.mul_(gain / math.sqrt(features))
 
     def expand(self, u: Tensor) -> NetworkExpansion:
         """N to second order about u, shape (features, columns)."""
@@ -222,11 +227,11 @@ class ConvexPotential(ConvexFunction):
 
     Args:
         shape: shape of one field.
-        width, layers, augmented, activation: of the network, see `ConvexNetwork`.
+        width, layers, augmented, activation, gain: of the network, see `ConvexNetwork`.
         generator: source of the initial weights.
 
     Raises:
-        InvalidInput: no unit, no layer, or an unknown activation.
+        InvalidInput: no unit, no layer, an unknown activation or a gain that is not positive.
 
     Example:
         >>> potential = ConvexPotential((3,), width=8, generator=torch.Generator().manual_seed(0))
@@ -243,6 +248,7 @@ class ConvexPotential(ConvexFunction):
         layers: int = 2,
         augmented: bool = True,
         activation: str = "softplus",
+        gain: float = 1.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -250,7 +256,13 @@ class ConvexPotential(ConvexFunction):
         self.symmetry = trivial_group(self.shape)
         sites = math.prod(self.shape)
         self.network = ConvexNetwork(
-            sites, width=width, layers=layers, augmented=augmented, activation=activation, generator=generator
+            sites,
+            width=width,
+            layers=layers,
+            augmented=augmented,
+            activation=activation,
+            gain=gain,
+            generator=generator,
         )
         with torch.no_grad():
             start = self.network.expand(torch.randn(sites, CALIBRATION, generator=generator))
