@@ -192,7 +192,7 @@ def main() -> None:
             run = gaussian_map(dimension, seed, arguments.iterations, arguments.batch, arguments.width)
             runs.append(run)
             print(
-                f"  d = {dimension:<3} seed {seed}: KL {run['kl']:.5f} ± {run['kl_stderr']:.5f}   cost {run['cost']:.5f} "
+                f"  d = {dimension:<3} seed {seed}: KL {run['kl']:.5f} ± {run['kl_stderr']:.5f}   cost {run['cost']:.5f}",
                 f"of {run['closed_form_on_test']:.5f} ({100 * (run['ratio'] - 1):+.2f} %)   {run['cpu_seconds']:.0f} s",
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""CP-Flow: convex potentials, their gradient maps, log-determinants and inverses, each against another way to get it."""
+"""CP-Flow: convex potentials, their gradient maps, log-determinants and inverses, each against another way."""
 
 import math
 
@@ -422,7 +422,7 @@ def test_the_training_gradient_is_unbiased():
 
 
 def test_loose_conjugate_gradients_bias_little():
-    """Below 1 % of the gradient's norm at 1e-3: the same probes solved loosely and tightly, so that no noise is left."""
+    """Below 1 % of the gradient's norm at 1e-3: the same probes solved loosely and tightly, so no noise is left."""
     potential, x = dense((20,), width=30), randn(8, 20)
     tight, exact = gradient_draws(potential, x, 1e-12, 20)
     biases = []
@@ -636,13 +636,15 @@ def test_samples_that_do_not_converge_are_counted():
         flow.inverse(x)
     assert caught.value.residuals.isnan().tolist() == [False, True, False, False, False, False]
     flow.iterations = 200
-    with pytest.raises(NotConverged, match="1 of 6 samples did not converge in 200 iterations; the worst residual is n"):
+    with pytest.raises(
+        NotConverged, match="1 of 6 samples did not converge in 200 iterations; the worst residual"
+    ):
         flow.inverse(x)
 
 
 @pytest.mark.parametrize("options", [{"tolerance": 0.0}, {"tolerance": math.nan}, {"iterations": 0}])
 def test_impossible_inversions_are_refused(options):
-    with pytest.raises(InvalidInput, match=r"expected a tolerance in \(0, 1\), a step"):
+    with pytest.raises(InvalidInput, match=r"expected a tolerance in \(0, 1\)"):
         ConvexFlow(dense(), **options)
 
 
@@ -678,7 +680,7 @@ def test_activation_normalisation_standardises_its_first_batch(way):
 def test_activation_normalisation_of_lattice_fields_keeps_their_symmetry():
     norm = ActNorm((4, 4), common=True).double()
     data = 3 * randn(50, 4, 4) + 1
-    out, logdet = norm.inverse(data)
+    out, logdet = (tensor.detach() for tensor in norm.inverse(data))
     assert out.square().mean().item() == pytest.approx(1.0)
     torch.testing.assert_close(out, data * (out[0, 0, 0] / data[0, 0, 0]), rtol=1e-12, atol=1e-12)
     assert logdet[0].item() == pytest.approx(16 * math.log(out[0, 0, 0] / data[0, 0, 0]))

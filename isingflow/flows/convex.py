@@ -52,7 +52,9 @@ class ConvexFlow(Transform):
     ) -> None:
         super().__init__()
         if not (0 < tolerance < 1 and iterations >= 1):
-            raise InvalidInput(f"tolerance {tolerance}, iterations {iterations}: expected a tolerance in (0, 1), a step")
+            raise InvalidInput(
+                f"tolerance {tolerance}, iterations {iterations}: expected a tolerance in (0, 1), at least one step"
+            )
         self.potential = potential
         self.logdet = CholeskyLogdet() if logdet is None else logdet
         self.tolerance = tolerance
@@ -120,7 +122,8 @@ class LogdetError:
     Attributes:
         value: mean of ln det over the samples, of the stochastic maps together.
         stderr: its standard error from the probes.
-        truncation: upper limit on how far Lanczos' quadrature lies above it: by so much may ln p be too small.
+        truncation: upper limit on the error of Lanczos' quadrature, which overestimates ln det of a Hessian: by so much
+            may ln p be too small, or too large for an inverted map.
     """
 
     value: float

@@ -159,17 +159,16 @@ class NetworkExpansion:
         self._skips, self._inner, self._activation = skips, weights[:-1], activation
         self._pre: list[Tensor] = []
         self._slopes: list[Tensor] = []
-        for layer, bias in enumerate(biases):
-            if layer == 0:
-                p = torch.addmm(bias[:, None], skips[0], u)
-            else:
-                p = torch.addmm(bias[:, None], weights[layer - 1], z)
-                p = torch.addmm(p, skips[layer], u) if layer < len(skips) else p
-            z, slope = activation.value(p), activation.first(p)
-            if layer == 0:
-                z, slope = z - p / 2, slope - 0.5
+        p = torch.addmm(biases[0][:, None], skips[0], u)
+        z, slope = activation.value(p) - p / 2, activation.first(p) - 0.5
+        for layer, (bias, weight) in enumerate(zip(biases[1:], self._inner, strict=True), start=1):
             self._pre.append(p)
             self._slopes.append(slope)
+            p = torch.addmm(bias[:, None], weight, z)
+            p = torch.addmm(p, skips[layer], u) if layer < len(skips) else p
+            z, slope = activation.value(p), activation.first(p)
+        self._pre.append(p)
+        self._slopes.append(slope)
         self.value = (weights[-1] @ z)[0]
         # dN/dz_k of every layer, from the last to the first
         pulls = [weights[-1].T]
@@ -188,7 +187,7 @@ class NetworkExpansion:
     def product(self, vectors: Tensor) -> Tensor:
         """The Hessian times vectors, shape (features, ..., columns)."""
         moved: list[Tensor] = []
-        for layer, slope in enumerate(self._slopes):
+        for layer in range(len(self._pre)):
             step = torch.tensordot(self._skips[layer], vectors, 1) if layer < len(self._skips) else 0
             if layer:
                 inner = _under(self._slopes[layer - 1], moved[-1]) * moved[-1]
