@@ -191,9 +191,10 @@ def main() -> None:
         for seed in range(arguments.seeds):
             run = gaussian_map(dimension, seed, arguments.iterations, arguments.batch, arguments.width)
             runs.append(run)
+            kl, cost, least = f"{run['kl']:.5f} ± {run['kl_stderr']:.5f}", run["cost"], run["closed_form_on_test"]
             print(
-                f"  d = {dimension:<3} seed {seed}: KL {run['kl']:.5f} ± {run['kl_stderr']:.5f}   cost {run['cost']:.5f}",
-                f"of {run['closed_form_on_test']:.5f} ({100 * (run['ratio'] - 1):+.2f} %)   {run['cpu_seconds']:.0f} s",
+                f"  d = {dimension:<3} seed {seed}: KL {kl}   cost {cost:.5f} of {least:.5f} "
+                f"({100 * (cost / least - 1):+.2f} %)   {run['cpu_seconds']:.0f} s",
                 flush=True,
             )
         maps += runs

@@ -636,9 +636,7 @@ def test_samples_that_do_not_converge_are_counted():
         flow.inverse(x)
     assert caught.value.residuals.isnan().tolist() == [False, True, False, False, False, False]
     flow.iterations = 200
-    with pytest.raises(
-        NotConverged, match="1 of 6 samples did not converge in 200 iterations; the worst residual"
-    ):
+    with pytest.raises(NotConverged, match="1 of 6 samples did not converge in 200 iterations; the worst residual"):
         flow.inverse(x)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def _sigmoid_slope(p: Tensor) -> Tensor:
 
 
 CONVEX = {
-    # ln(1 + exp p)
-    "softplus": ConvexActivation(lambda p: softplus(p) - math.log(2), torch.sigmoid, _sigmoid_slope),
+    # ln(1 + exp p). (torch's softplus is p itself from 20 on, 2e-9 off.)
+    "softplus": ConvexActivation(lambda p: -logsigmoid(-p) - math.log(2), torch.sigmoid, _sigmoid_slope),
     # E[max(p + noise, 0)], noise standard normal: its slope is the normal distribution function
     "gaussian": ConvexActivation(
         lambda p: p * torch.special.ndtr(p) + _normal_density(p) - 1 / math.sqrt(2 * math.pi),
