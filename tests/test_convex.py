@@ -710,5 +710,7 @@ def test_an_inverted_map_swaps_its_directions():
         assert torch.equal(ours, expected)
     for ours, expected in zip(inverted(x), flow.inverse(x), strict=True):
         assert torch.equal(ours, expected)
+    cost = inverted.forward_with_cost(x)[2]
+    torch.testing.assert_close(cost, (x - inverted(x)[0]).square().sum(1) / 2, rtol=1e-8, atol=1e-8)
     inverted.redraw(generator(3))
     assert flow.logdet.seed != 0

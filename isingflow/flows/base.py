@@ -55,6 +55,11 @@ class Inverted(Transform):
         """What the transform's forward gives."""
         return self.transform(x)
 
+    def forward_with_cost(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the transport cost of the transform on the same path the other way."""
+        x, logdet = self(z)
+        return x, logdet, self.transform.forward_with_cost(x)[2]
+
     def redraw(self, generator: torch.Generator) -> None:
         self.transform.redraw(generator)
 
