@@ -9,9 +9,22 @@ import torch
 from isingflow.config import DensityConfig
 from isingflow.datasets.start import blank_start, fitted_start
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, GaussianWhitening, GradientFlow, HistogramMarginals, Logit, Transform
-from isingflow.potentials import DensePotential, ImagePotential, Potential, ResidualPotential
-from isingflow.settings import FlowConfig, OTFlowConfig
+from isingflow.flows import (
+    ActNorm,
+    CholeskyLogdet,
+    ConvexFlow,
+    Flow,
+    GaussianWhitening,
+    GradientFlow,
+    HistogramMarginals,
+    Inverted,
+    LanczosLogdet,
+    Logit,
+    Transform,
+)
+from isingflow.flows.logdet import LogDeterminant
+from isingflow.potentials import ConvexPotential, DensePotential, ImagePotential, Potential, ResidualPotential
+from isingflow.settings import ConvexFlowConfig, FlowConfig, OTFlowConfig
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -44,20 +57,39 @@ def fitted_part(flow: Flow) -> Flow:
     )
 
 
+def log_determinant(config: ConvexFlowConfig) -> LogDeterminant:
+    """How a convex flow finds the log-determinant of its Hessian.
+
+    Raises:
+        InvalidInput: unknown way.
+    """
+    if config.logdet == "exact":
+        return CholeskyLogdet()
+    if config.logdet == "lanczos":
+        return LanczosLogdet()
+    raise InvalidInput(f"logdet {config.logdet!r}: expected exact or lanczos")
+
+
 def _trained_transforms(config: DensityConfig, generator: torch.Generator) -> list[Transform]:
     """The trained part of a flow for data, acting on coordinates of unit variance."""
     flow, training = config.flow, config.training
+    if isinstance(flow, ConvexFlowConfig):
+        return _convex_maps(config, generator)
     potential = _POTENTIALS[flow.kind](config, generator)
-    return [
-        GradientFlow(
-            potential,
-            time=flow.time,
-            steps=flow.steps,
-            tableau=flow.tableau,
-            jitter=training.jitter,
-            recompute=training.recompute,
+    options = {"time": flow.time, "steps": flow.steps, "tableau": flow.tableau}
+    return [GradientFlow(potential, **options, jitter=training.jitter, recompute=training.recompute)]
+
+
+def _convex_maps(config: DensityConfig, generator: torch.Generator) -> list[Transform]:
+    """Convex maps from data to noise, run backwards, each behind its activation normalisation."""
+    shape, flow = (config.dimension,), config.flow
+    maps: list[Transform] = []
+    for _ in range(flow.blocks):
+        potential = ConvexPotential(
+            shape, width=flow.width, layers=flow.layers, augmented=flow.augmented, generator=generator
         )
-    ]
+        maps += [Inverted(ConvexFlow(potential, logdet=log_determinant(flow))), ActNorm(shape)]
+    return maps
 
 
 def _monge_ampere(config: DensityConfig, generator: torch.Generator) -> Potential:

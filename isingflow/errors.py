@@ -4,6 +4,8 @@ All of them derive from `IsingflowError`; the command line prints their message 
 Messages say what was wrong and what is accepted, in the user's words.
 """
 
+from typing import Any
+
 
 class IsingflowError(Exception):
     """Base class: a request that cannot be met, with a message meant for the user."""
@@ -43,3 +45,19 @@ class DatasetError(IsingflowError):
 
 class TrainingDiverged(IsingflowError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class NotConverged(IsingflowError):
+    """An iterative solution did not reach its tolerance for some samples.
+
+    Attributes:
+        residuals: what is left for every sample, shape (n,), a tensor; not finite where the input was not.
+    """
+
+    def __init__(self, what: str, residuals: Any, tolerance: float, iterations: int) -> None:
+        self.residuals = residuals
+        missed = ~(residuals <= tolerance)
+        super().__init__(
+            f"{what}: {int(missed.sum())} of {residuals.numel()} samples did not converge in {iterations} iterations; "
+            f"the worst residual is {float(residuals[missed].max()):.2g}, the tolerance {tolerance:g}"
+        )

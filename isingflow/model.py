@@ -6,19 +6,21 @@ import torch
 from torch import Tensor
 
 from isingflow.config import AnyRunConfig, DensityConfig
-from isingflow.data_model import build_density_flow
+from isingflow.data_model import build_density_flow, log_determinant
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, GradientFlow, SpectralScaling
+from isingflow.flows import ActNorm, ConvexFlow, Flow, GradientFlow, SpectralScaling, Transform
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.potentials import (
+    ConvexPotential,
     DensePotential,
+    LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
     Potential,
     ResidualPotential,
     group_average,
 )
-from isingflow.settings import AnyFlowConfig, FlowConfig, OTFlowConfig
+from isingflow.settings import AnyFlowConfig, ConvexFlowConfig, FlowConfig, OTFlowConfig
 from isingflow.symmetry import require
 
 
@@ -42,23 +44,19 @@ def build_flow(
     """
     generator = torch.Generator().manual_seed(seed)
     mean_field = target.mean_field() if config.whitened else None
-    potential = _POTENTIALS[config.kind](
-        target, config, None if mean_field is None else mean_field.variances, generator
-    )
-    require(potential.symmetry, target.symmetry)
-    gradient = GradientFlow(
-        potential,
-        time=config.time,
-        steps=config.steps,
-        tableau=config.tableau,
-        jitter=jitter,
-        recompute=recompute,
-    )
+    variances = None if mean_field is None else mean_field.variances
+    if isinstance(config, ConvexFlowConfig):
+        trained = _convex_maps(target, config, variances, generator)
+    else:
+        potential = _POTENTIALS[config.kind](target, config, variances, generator)
+        require(potential.symmetry, target.symmetry)
+        options = {"time": config.time, "steps": config.steps, "tableau": config.tableau}
+        trained = [GradientFlow(potential, **options, jitter=jitter, recompute=recompute)]
     if mean_field is None:
-        return Flow(target.shape, [gradient])
+        return Flow(target.shape, trained)
     gaussian = SpectralScaling(mean_field.basis, mean_field.variances.sqrt())
     unwhiten = SpectralScaling(target.basis, target.eigenvalues.sqrt())
-    return Flow(target.shape, [gaussian, gradient, unwhiten])
+    return Flow(target.shape, [gaussian, *trained, unwhiten])
 
 
 def _monge_ampere(
@@ -100,6 +98,36 @@ def _residual(
     return ResidualPotential(
         target.shape, width=config.width, layers=config.layers, rank=config.rank, generator=generator
     )
+
+
+def _convex_maps(
+    target: HubbardStratonovich, config: ConvexFlowConfig, variances: Tensor | None, generator: torch.Generator
+) -> list[Transform]:
+    """Convex maps, each behind a common scale: what keeps the symmetry of fields on a lattice."""
+    maps: list[Transform] = []
+    for _ in range(config.blocks):
+        if target.lattice.translation_invariant and config.radial + config.oriented:
+            potential = LatticeConvexPotential(
+                target.symmetry,
+                radial=config.radial,
+                oriented=config.oriented,
+                width=config.width,
+                layers=config.layers,
+                augmented=config.augmented,
+                variances=variances,
+                generator=generator,
+            )
+        else:
+            potential = ConvexPotential(
+                target.shape,
+                width=config.width,
+                layers=config.layers,
+                augmented=config.augmented,
+                generator=generator,
+            )
+        require(potential.symmetry, target.symmetry)
+        maps += [ActNorm(target.shape, common=True), ConvexFlow(potential, logdet=log_determinant(config))]
+    return maps
 
 
 _POTENTIALS = {FlowConfig.kind: _monge_ampere, OTFlowConfig.kind: _residual}

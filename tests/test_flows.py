@@ -13,13 +13,25 @@ from torch import Tensor
 
 from isingflow.config import FlowConfig
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, GaussianWhitening, GradientFlow, HistogramMarginals, Logit, SpectralScaling
+from isingflow.flows import (
+    ActNorm,
+    ConvexFlow,
+    Flow,
+    GaussianWhitening,
+    GradientFlow,
+    HistogramMarginals,
+    Inverted,
+    Logit,
+    SpectralScaling,
+)
 from isingflow.flows.integrators import TABLEAUX, step, step_with_error
 from isingflow.hubbard_stratonovich import EigenBasis, FourierBasis, HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.model import build_flow, gradient_flow
 from isingflow.potentials import (
+    ConvexPotential,
     DensePotential,
+    LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
     Potential,
@@ -38,7 +50,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def randn(*shape: int, seed: int = 0, dtype=torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
 
 
 # --- Runge-Kutta methods
@@ -280,6 +292,22 @@ def histograms(dimension, seed, bins=4):
     return HistogramMarginals(torch.softmax(randn(dimension, bins, seed=seed) / 2, 1))
 
 
+def convex(shape, seed, **options):
+    return ConvexFlow(ConvexPotential(shape, width=6, **options, generator=generator(seed)))
+
+
+def convex_lattice(group, seed, **options):
+    options = {"radial": 2, "oriented": 1, "width": 4, **options}
+    return ConvexFlow(LatticeConvexPotential(group, **options, generator=generator(seed)))
+
+
+def standardising(shape, seed, **options):
+    """Activation normalisation that has seen a batch."""
+    norm = ActNorm(shape, **options)
+    norm.inverse(1.5 * torch.randn(50, *shape, generator=generator(seed)))
+    return norm
+
+
 FLOWS = {
     "square": of(square(4), LATTICE),
     "critical": of(square(3), LATTICE, beta=CRITICAL_BETA),
@@ -326,6 +354,22 @@ FLOWS = {
             )
         ],
     ),
+    "convex": lambda seed=0: Flow((3,), [convex((3,), seed, layers=3)]),
+    "convex, plain": lambda seed=0: Flow((2, 2), [convex((2, 2), seed, augmented=False)]),
+    "convex, inverted": lambda seed=0: Flow((3,), [Inverted(convex((3,), seed, layers=1))]),
+    "convex blocks": lambda seed=0: Flow(
+        (3,), [standardising((3,), seed), convex((3,), seed), standardising((3,), seed), convex((3,), seed + 1)]
+    ),
+    "convex on a lattice": lambda seed=0: Flow((3, 4), [convex_lattice(square_torus_group(3, 4), seed)]),
+    "convex blocks on a lattice": lambda seed=0: Flow(
+        (3, 3),
+        [
+            SpectralScaling(FourierBasis((3, 3)), torch.full((3, 3), 1.5)),
+            convex_lattice(square_torus_group(3, 3), seed),
+            standardising((3, 3), seed, common=True),
+            convex_lattice(square_torus_group(3, 3), seed + 1, layers=2),
+        ],
+    ),
     "linear": lambda seed=0: Flow((2, 3), [SpectralScaling(FourierBasis((2, 3)), torch.full((2, 3), 1.5))]),
     "nothing": lambda seed=0: Flow((2, 3), []),
 }
@@ -335,6 +379,10 @@ every_flow = pytest.mark.parametrize("make", FLOWS.values(), ids=FLOWS)
 
 def gradients_of(flow: Flow) -> list[GradientFlow]:
     return [transform for transform in flow.transforms if isinstance(transform, GradientFlow)]
+
+
+def convex_of(flow: Flow) -> list[ConvexFlow]:
+    return [module for module in flow.modules() if isinstance(module, ConvexFlow)]
 
 
 def awake(flow: Flow, seed: int = 0, strength: float = 0.1) -> Flow:
@@ -347,11 +395,18 @@ def awake(flow: Flow, seed: int = 0, strength: float = 0.1) -> Flow:
 
 
 def fine(flow: Flow, refinement: int = 5) -> Flow:
-    """In float64, integrated to about 1e-8: what is left is no discretisation error. (Sampled slots still fit.)"""
+    """In float64, integrated and inverted to about 1e-8: no error of method is left. (Sampled slots still fit.)"""
     for gradient in gradients_of(flow):
         gradient.tableau = "dopri5"
         gradient.steps *= refinement
-    return flow.double()
+    return tight(flow).double()
+
+
+def tight(flow: Flow) -> Flow:
+    """With inverses to rounding in float64."""
+    for transform in convex_of(flow):
+        transform.tolerance = 1e-11
+    return flow
 
 
 @every_flow
@@ -420,9 +475,9 @@ def test_densities_are_those_of_the_jacobian(make):
 def test_log_prob_has_the_symmetry_that_the_potential_claims(make, steps):
     """To rounding, however coarse the steps: log p(g x) = log p(x) for every element g, and g commutes with the map."""
     flow = awake(make(), strength=0.3).double()
-    if steps == "fine":
+    if steps == "fine" or convex_of(flow):
         fine(flow, refinement=1)
-    potentials = [gradient.potential for gradient in gradients_of(flow)]
+    potentials = [transform.potential for transform in [*gradients_of(flow), *convex_of(flow)]]
     elements = list(potentials[0].symmetry.elements()) if potentials else list(trivial_group(flow.shape).elements())
     x = flow.noise(1, generator(3))
     images = torch.cat([g.apply(x) for g in elements])
@@ -444,6 +499,8 @@ EXACTLY_SYMMETRIC = {
     "from a standard normal": square(3),
     "exact average": square(2, 3),
     "residual on a lattice": square(3),
+    "convex on a lattice": square(3, 4),
+    "convex blocks on a lattice": square(3),
 }
 
 
@@ -480,6 +537,8 @@ SMALL = {
     "residual": lambda seed=0: Flow(
         (2,), [GradientFlow(ResidualPotential((2,), width=6, layers=3, generator=generator(seed)), steps=4)]
     ),
+    "convex": lambda seed=0: Flow((2,), [convex((2,), seed), standardising((2,), seed), convex((2,), seed + 1)]),
+    "convex, inverted": lambda seed=0: Flow((2,), [Inverted(convex((2,), seed))]),
     "2x2": of(square(2), LATTICE, beta=0.3),
     "2x2 from a standard normal": of(square(2), LATTICE, beta=0.3, whitened=False),
 }
@@ -527,7 +586,7 @@ def test_every_parameter_gets_a_finite_gradient(make):
 @every_flow
 def test_the_gradient_is_the_derivative(make):
     """Of a scalar of x and logdet along a random direction of all parameters and z, by central differences."""
-    flow = awake(make(), strength=0.2).double()
+    flow = tight(awake(make(), strength=0.2)).double()
     z = flow.noise(2, generator()).requires_grad_()
     inputs = [z, *flow.parameters()]
     directions = [randn(*tensor.shape, seed=i) for i, tensor in enumerate(inputs)]

@@ -1,15 +1,23 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
-from isingflow.flows.base import Flow, PathCost, Transform
+from isingflow.flows.base import Flow, Inverted, PathCost, Transform
+from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
+from isingflow.flows.elementwise import ActNorm
 from isingflow.flows.gradient import GradientFlow, gradient_flows
 from isingflow.flows.linear import SpectralScaling
+from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet
 
 __all__ = [
+    "ActNorm",
+    "CholeskyLogdet",
+    "ConvexFlow",
     "Flow",
     "GaussianWhitening",
     "GradientFlow",
     "HistogramMarginals",
+    "Inverted",
+    "LanczosLogdet",
     "Logit",
     "PathCost",
     "SpectralScaling",

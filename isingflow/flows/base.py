@@ -58,6 +58,43 @@ class Transform(nn.Module):
         """Draw anew whatever is random in the map; between draws it is a fixed function."""
 
 
+class Inverted(Transform):
+    """A transform run backwards, for maps that are cheap in one direction: it should be that of z = f(x) for data.
+
+    Args:
+        transform: whose inverse this one's forward is.
+
+    Example:
+        >>> from isingflow.flows import ActNorm
+        >>> Inverted(ActNorm((2,)))(torch.ones(3, 2))[0].shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transform's inverse gives."""
+        return self.transform.inverse(z)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transform's forward gives."""
+        return self.transform(x)
+
+    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As the transform's `inverse_with_cost`."""
+        return self.transform.inverse_with_cost(z, hjb=hjb)
+
+    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As the transform's `forward_with_cost`."""
+        return self.transform.forward_with_cost(x, hjb=hjb)
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw anew whatever is random in the transform."""
+        self.transform.redraw(generator)
+
+
 class Flow(nn.Module):
     """A density p(x): standard normal noise z pushed through a chain of invertible maps.
 

@@ -1,7 +1,9 @@
-"""Potentials phi(x, t) whose gradient moves the samples: value, gradient and Laplacian in closed form."""
+"""Potentials whose gradient moves the samples, in closed form: phi(x, t) with Laplacian, convex F(x) with Hessian."""
 
 from isingflow.potentials.average import SampledAverage, SymmetricAverage, group_average
 from isingflow.potentials.base import Potential
+from isingflow.potentials.convex import ConvexFunction, ConvexPotential
+from isingflow.potentials.convex_lattice import LatticeConvexPotential
 from isingflow.potentials.dense import DensePotential
 from isingflow.potentials.image import ImagePotential
 from isingflow.potentials.lattice import LatticePotential
@@ -9,8 +11,11 @@ from isingflow.potentials.lattice_resnet import LatticeResidualPotential
 from isingflow.potentials.resnet import ResidualPotential
 
 __all__ = [
+    "ConvexFunction",
+    "ConvexPotential",
     "DensePotential",
     "ImagePotential",
+    "LatticeConvexPotential",
     "LatticePotential",
     "LatticeResidualPotential",
     "Potential",

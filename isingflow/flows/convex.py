@@ -1,0 +1,171 @@
+"""CP-Flow (Huang et al. 2021, arXiv 2012.05942): x = grad F(z) with F strongly convex, Brenier's form of transport.
+
+    ln p(x) = ln p(z) - ln det hess F(z),    z = argmin_z F(z) - x.z = grad F*(x)
+
+The inverse is the gradient of the convex conjugate F*, found by minimisation. The derivative of z by x and the
+parameters is that of grad F(z) = x, so it needs H^-1 and no graph through the iterations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from isingflow.errors import InvalidInput, NotConverged
+from isingflow.flows.base import Flow, Inverted, PathCost, Transform
+from isingflow.flows.lbfgs import Minimum, minimise
+from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet, LogDeterminant
+from isingflow.potentials.convex import ConvexFunction
+
+
+class ConvexFlow(Transform):
+    """x = grad F(z), with ln det of the Hessian; its inverse minimises F(z) - x.z by L-BFGS.
+
+    Args:
+        potential: F.
+        logdet: how ln det is found; exactly if not given.
+        tolerance: largest |grad F(z) - x| of an inverse, relative to max(|x|, sqrt N).
+        iterations: most steps of the minimisation.
+
+    Example:
+        >>> from isingflow.potentials import ConvexPotential
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> flow = ConvexFlow(ConvexPotential((4,), width=8, generator=generator))
+        >>> z = torch.randn(3, 4, generator=generator)
+        >>> x, logdet = flow(z)
+        >>> back, inverse_logdet = flow.inverse(x)
+        >>> torch.allclose(back, z, atol=1e-3), torch.allclose(logdet, -inverse_logdet, atol=1e-3)
+        (True, True)
+    """
+
+    def __init__(
+        self,
+        potential: ConvexFunction,
+        *,
+        logdet: LogDeterminant | None = None,
+        tolerance: float = 1e-5,
+        iterations: int = 500,
+    ) -> None:
+        super().__init__()
+        if not (0 < tolerance < 1 and iterations >= 1):
+            raise InvalidInput(
+                f"tolerance {tolerance}, iterations {iterations}: expected a tolerance in (0, 1), at least one step"
+            )
+        self.potential = potential
+        self.logdet = CholeskyLogdet() if logdet is None else logdet
+        self.tolerance = tolerance
+        self.iterations = iterations
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """grad F(z) and ln det hess F(z), float64, shape (n,)."""
+        expansion = self.potential.expand(z)
+        return expansion.gradient, self.logdet(expansion, z)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z with grad F(z) = x, and -ln det hess F(z).
+
+        Raises:
+            NotConverged: the minimisation missed its tolerance for some samples.
+        """
+        minimum = self.minimise(x)
+        if not (minimum.residuals <= self.tolerance).all():
+            raise NotConverged("inversion of a convex flow", minimum.residuals, self.tolerance, self.iterations)
+        z = minimum.points.view(x.shape)
+        if torch.is_grad_enabled():
+            expansion = self.potential.expand(z)
+            z = z + _Implicit.apply(x - expansion.gradient, lambda v: self.logdet.solve(expansion, v))
+        return z, -self.logdet(self.potential.expand(z), x)
+
+    def minimise(self, x: Tensor) -> Minimum:
+        """The minimum of F(z) - x.z for every sample, converged or not; without a graph."""
+        rows = x.detach().flatten(1)
+
+        def conjugate(z: Tensor) -> tuple[Tensor, Tensor]:
+            expansion = self.potential.expand(z.view(x.shape))
+            return expansion.value - (z * rows).sum(1), expansion.gradient.flatten(1) - rows
+
+        scale = rows.norm(dim=1).clamp_min(math.sqrt(rows.shape[1]))
+        return minimise(conjugate, rows, scale, tolerance=self.tolerance, iterations=self.iterations)
+
+    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As forward, with the cost of straight paths at constant speed: transport |x - z|^2 / 2, no residual."""
+        x, logdet = self(z)
+        return x, logdet, _straight(z, x)
+
+    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
+        """As inverse, with the cost of the same paths."""
+        z, logdet = self.inverse(x)
+        return z, logdet, _straight(z, x)
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw new probes for a stochastic log-determinant."""
+        self.logdet.redraw(generator)
+
+
+def _straight(start: Tensor, end: Tensor) -> PathCost:
+    transport = (end - start).double().square().flatten(1).sum(1) / 2
+    return PathCost(transport, torch.zeros_like(transport))
+
+
+class _Implicit(torch.autograd.Function):
+    """Zero, with the derivative H^-1 by its argument, the residual of an equation that is solved."""
+
+    @staticmethod
+    def forward(ctx, residual: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.solve = solve
+        return torch.zeros_like(residual)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, by_step: Tensor) -> tuple[Tensor, None]:
+        return ctx.solve(by_step), None
+
+
+@dataclass(frozen=True)
+class LogdetError:
+    """What stochastic log-determinants add to the error of a mean of ln p over samples, in nats.
+
+    Attributes:
+        value: mean of ln det over the samples, of the stochastic maps together.
+        stderr: its standard error from the probes.
+        truncation: upper limit on the error of Lanczos' quadrature, which overestimates ln det of a Hessian: by so much
+            may ln p be too small, or too large for an inverted map.
+    """
+
+    value: float
+    stderr: float
+    truncation: float
+
+
+@torch.no_grad()
+def logdet_error(flow: Flow, latent: Tensor, *, batch: int = 256) -> LogdetError:
+    """The error of the mean log-determinant of a flow's convex maps; zero where they are exact.
+
+    Args:
+        flow: with any maps; those without Lanczos' log-determinants add nothing.
+        latent: noise z, shape (n, *shape).
+        batch: samples in flight at a time.
+
+    Example:
+        >>> print(logdet_error(Flow((2,), []), torch.zeros(3, 2)))
+        LogdetError(value=0.0, stderr=0.0, truncation=0.0)
+    """
+    total, variance, truncation = 0.0, 0.0, 0.0
+    for z in latent.split(batch):
+        for transform in flow.transforms:
+            x, _ = transform(z)
+            inverted = isinstance(transform, Inverted)
+            convex = transform.transform if inverted else transform
+            if isinstance(convex, ConvexFlow) and isinstance(convex.logdet, LanczosLogdet):
+                point = x if inverted else z
+                estimate = convex.logdet.estimate(convex.potential.expand(point), point)
+                total += float(estimate.value.sum()) * (-1 if inverted else 1)
+                variance += float(estimate.stderr.square().sum())
+                truncation += float(estimate.truncation.sum())
+            z = x
+    count = len(latent)
+    return LogdetError(total / count, math.sqrt(variance) / count, truncation / count)

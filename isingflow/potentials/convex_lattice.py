@@ -1,0 +1,201 @@
+"""A convex potential that is exactly symmetric under all translations, the point group and Z2.
+
+The symmetric convolutions of `potentials.lattice`, radial and oriented, give every site a few features u; an
+input-convex network N is made even and summed over sites and orientations:
+
+    u_c = w_c * x,    F(x) = c sum_orientations sum_sites [N(u) + N(-u)] / 2 + (1/2) sum_k q_k |x_k|^2,    q_k > 0,
+    hess F = c sum_orientations sum_sites w (hess N(u) + hess N(-u)) w^T / 2 + q.
+
+u is linear in x, so F is convex; q has one value per orbit of momenta, and its smallest is F's strong convexity.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fft import irfft2, rfft2
+
+from isingflow.errors import InvalidInput, SymmetryMismatch
+from isingflow.potentials.convex import (
+    ConvexFunction,
+    ConvexNetwork,
+    Expansion,
+    NetworkExpansion,
+)
+from isingflow.potentials.convolutional import multiplicities
+from isingflow.potentials.kernels import _bond_group, _initial_kernels, _orientations, _with_inversion
+from isingflow.symmetry import Group
+
+INITIAL_SHARE = 0.05
+"""Part of x.(hess F).x / |x|^2, 1, that the network has at the start; the quadratic part has the rest."""
+CALIBRATION = 64
+"""Gaussian fields at which the network's curvature is measured at the start."""
+
+
+class LatticeConvexPotential(ConvexFunction):
+    """The translation-, point- and Z2-symmetric convex potential above on an lx x ly torus.
+
+    The gradient starts near the identity: for fields x of the given variances x.(hess F).x is |x|^2 on average, of
+    which the network has a twentieth. (Kernels that decay slowly act on few momenta: those are where x is large.)
+
+    Args:
+        symmetry: the symmetry to have: a group with all translations, inversion and Z2.
+        radial: number of kernels that have the full point symmetry.
+        oriented: number of kernels that have only the symmetry of a bond, per direction.
+        width, layers, augmented, activation: of the network, see `ConvexNetwork`.
+        variances: variance of x by momentum when the flow starts, shape (lx, ly): kernels are scaled so that features
+            start of order one. Ones if not given.
+        generator: source of the initial kernels and weights.
+
+    Raises:
+        InvalidInput: a count is out of range, or an unknown activation.
+        SymmetryMismatch: the group lacks what this potential has by construction.
+
+    Example:
+        >>> from isingflow.symmetry import square_torus_group
+        >>> group, generator = square_torus_group(4, 4), torch.Generator().manual_seed(0)
+        >>> potential = LatticeConvexPotential(group, radial=2, oriented=1, width=3, generator=generator)
+        >>> x = torch.ones(2, 4, 4)
+        >>> potential.gradient(x).shape, bool((potential.value(x) == potential.value(-x)).all())
+        (torch.Size([2, 4, 4]), True)
+    """
+
+    def __init__(
+        self,
+        symmetry: Group,
+        *,
+        radial: int,
+        oriented: int = 0,
+        width: int,
+        layers: int = 1,
+        augmented: bool = True,
+        activation: str = "squareplus",
+        variances: Tensor | None = None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        if min(radial, oriented) < 0 or radial + oriented < 1:
+            raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
+        needed = Group(symmetry.shape, True, _with_inversion(symmetry.shape), True)
+        if not symmetry.contains(needed):
+            raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
+        self.shape = symmetry.shape
+        self.symmetry = symmetry
+        self._register_index("radial_orbits", symmetry.displacement_orbits())
+        self._register_index("oriented_orbits", _orientations(symmetry, _bond_group(symmetry)))
+        self._register_index("momentum_orbits", symmetry.momentum_orbits())
+        self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
+
+        variances = torch.ones(self.shape) if variances is None else variances.detach().cpu().float()
+        self.radial = nn.Parameter(_initial_kernels(self.radial_orbits, radial, variances, generator))
+        self.oriented = nn.Parameter(_initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
+        self.network = ConvexNetwork(
+            radial + oriented,
+            width=width,
+            layers=layers,
+            augmented=augmented,
+            activation=activation,
+            generator=generator,
+        )
+        orbits = int(self.momentum_orbits.max()) + 1
+        self.log_quadratic = nn.Parameter(torch.full((orbits,), 1 - INITIAL_SHARE).log())
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        with torch.no_grad():
+            noise = torch.randn(CALIBRATION, *self.shape, generator=generator)
+            fields = irfft2(rfft2(noise) * variances.sqrt()[:, : self._half], s=self.shape)
+            power = fields.square().sum()
+            unit = (self.product(fields, fields) * fields).sum() / power - (1 - INITIAL_SHARE)
+            self.log_scale.add_((INITIAL_SHARE / unit).log())
+
+    @property
+    def scale(self) -> Tensor:
+        """c, the network's weight."""
+        return self.log_scale.exp()
+
+    @property
+    def quadratic(self) -> Tensor:
+        """q by momentum, shape (lx, ly)."""
+        return self.log_quadratic.exp()[self.momentum_orbits]
+
+    def kernels(self) -> Tensor:
+        """w, by displacement, shape (features, orientations, lx, ly)."""
+        orientations = self.oriented_orbits if len(self.oriented) else self.oriented_orbits[:1]
+        radial = self.radial[:, self.radial_orbits][:, None].expand(-1, len(orientations), -1, -1)
+        return torch.cat([radial, self.oriented[:, orientations]])
+
+    def expand(self, x: Tensor) -> Expansion:
+        return _LatticeExpansion(x, self.network, self.kernels(), self.quadratic, self.scale, self.conjugates)
+
+    @property
+    def _half(self) -> int:
+        return self.shape[1] // 2 + 1
+
+    def _register_index(self, name: str, labels: np.ndarray) -> None:
+        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
+
+
+class _LatticeExpansion(Expansion):
+    def __init__(
+        self, x: Tensor, network: ConvexNetwork, kernels: Tensor, quadratic: Tensor, scale: Tensor, conjugates: Tensor
+    ) -> None:
+        self._kernels, self._quadratic, self._scale = kernels, quadratic, scale
+        self._half = conjugates.shape[1]
+        self._spectra = rfft2(kernels).real
+        self.strength = quadratic.min()
+        momenta = rfft2(x)
+        features = self._features(momenta)
+        self._network: NetworkExpansion = network.expand(torch.stack([features, -features], 1).flatten(1))
+        halved = scale / 2
+        by_site = self._network.value.view(-1, len(x), math.prod(x.shape[1:]))
+        power = conjugates * (momenta.real**2 + momenta.imag**2) * quadratic[:, : self._half]
+        self.value = halved * by_site.sum((0, 2)) + power.sum((1, 2)) / (2 * x[0].numel())
+        plus, minus = self._network.gradient.view(len(kernels), 2, *features.shape[1:]).unbind(1)
+        self.gradient = self._back(halved * (plus - minus), momenta)
+
+    def product(self, vectors: Tensor) -> Tensor:
+        shape, lead = vectors.shape[-2:], vectors.shape[:-3]
+        momenta = rfft2(vectors)
+        features = self._features(momenta)
+        # (features, orientations, lead.., n, lx, ly) to (features, lead.., 2 signs x orientations x n x sites)
+        columns = features.movedim(1, -4)
+        pairs = torch.stack([columns, columns], -5)
+        image = self._network.product(pairs.flatten(-5)).view(pairs.shape).sum(-5).movedim(-4, 1)
+        return self._back(self._scale / 2 * image, momenta).view(*lead, -1, *shape)
+
+    def hessian(self) -> Tensor:
+        features, orientations, *shape = self._kernels.shape
+        sites = math.prod(shape)
+        away = _differences(shape).to(self._kernels.device)
+        rows = self._kernels.flatten(2)[:, :, away]  # (features, orientations, from site, to site)
+        inner = self._network.hessian().view(2, orientations, -1, sites, features, features).sum(0)
+        inner = (self._scale / 2 * inner).permute(0, 2, 1, 3, 4)
+        count = inner.shape[2]
+        inner = inner.reshape(orientations * sites, count * features, features)
+        outer = rows.permute(1, 2, 0, 3).reshape(orientations * sites, features, sites)
+        half = (inner @ outer).view(-1, count, features, sites).permute(1, 0, 2, 3).reshape(count, -1, sites)
+        local = torch.fft.ifft2(self._quadratic).real.flatten()[away]
+        return outer.flatten(0, 1).T @ half + local
+
+    def _features(self, momenta: Tensor) -> Tensor:
+        """Convolutions, shape (features, orientations, ..., lx, ly)."""
+        return irfft2(self._over(momenta) * momenta, s=self._kernels.shape[2:])
+
+    def _back(self, by_features: Tensor, momenta: Tensor) -> Tensor:
+        """Convolutions backwards, summed, plus the quadratic part."""
+        pulled = (self._over(momenta) * rfft2(by_features)).sum((0, 1))
+        return irfft2(pulled + self._quadratic[:, : self._half] * momenta, s=self._kernels.shape[2:])
+
+    def _over(self, momenta: Tensor) -> Tensor:
+        features, orientations, *rest = self._spectra.shape
+        return self._spectra.view(features, orientations, *[1] * (momenta.ndim - 2), *rest)
+
+
+def _differences(shape: list[int]) -> Tensor:
+    """Index of the displacement from every site to every other on the torus, shape (sites, sites)."""
+    sites = torch.stack(torch.unravel_index(torch.arange(math.prod(shape)), tuple(shape)))
+    lengths = torch.tensor(shape)[:, None, None]
+    lx_ly = (sites[:, :, None] - sites[:, None, :]) % lengths
+    return lx_ly[0] * shape[1] + lx_ly[1]
