@@ -26,6 +26,7 @@ from isingflow import statistics
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
 from isingflow.flows import Flow, gradient_flows
+from isingflow.flows.convex import logdet_error
 from isingflow.parallel import Workers
 
 Energy = Callable[[Tensor], Tensor]
@@ -168,9 +169,11 @@ def reverse_effective_sample_size(log_weights: Values, free_energy: float) -> fl
 
 
 def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers | None = None) -> Estimate:
-    """Mean absolute change of ln p + E when the same samples are integrated at half the step, in nats.
+    """How far ln p + E of samples of the flow may be off, in nats: what a bound is certified by.
 
-    An upper limit, sample by sample, on the change of the bound itself. Zero for flows that integrate nothing.
+    For gradient flows the mean absolute change when the same samples are integrated at half the step: an upper limit,
+    sample by sample, on the change of the bound itself. For convex flows with stochastic log-determinants the limit on
+    the quadrature's error and the standard error of the probes. Zero for flows that approximate nothing.
 
     Args:
         flow: its gradient flows' steps are halved for the second pass and restored.
@@ -178,7 +181,21 @@ def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers 
         latent: z, shape (n, *shape).
         pool: threads to share the work.
     """
-    return refinement_error(flow, lambda z: -log_weights(energy, *pushed(flow, z)), latent, pool)
+    change = refinement_error(flow, lambda z: -log_weights(energy, *pushed(flow, z)), latent, pool)
+    return change + _logdet_error(flow, latent)
+
+
+def likelihood_error(flow: Flow, samples: Tensor, pool: Workers | None = None) -> Estimate:
+    """How far ln p of data may be off, in nats; see `integration_error`.
+
+    Args:
+        flow: its gradient flows' steps are halved for the second pass and restored.
+        samples: x, shape (n, *shape).
+        pool: threads to share the work.
+    """
+    change = refinement_error(flow, flow.log_prob, samples, pool)
+    with torch.no_grad():
+        return change + _logdet_error(flow, flow.inverse(samples)[0])
 
 
 def refinement_error(
@@ -212,6 +229,11 @@ def refinement_error(
             gradient.steps = steps
         flow.train(training)
     return mean((coarse - fine).abs().nan_to_num(nan=math.inf))
+
+
+def _logdet_error(flow: Flow, latent: Tensor) -> float:
+    error = logdet_error(flow, latent)
+    return error.truncation + error.stderr
 
 
 def pushed(flow: Flow, latent: Tensor) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,7 @@ def evaluate_density(
         test = _rows(data.test, samples, generator)
         log_prob = _map(flow.log_prob, test, pool, device)
         few = test[:ERROR_SAMPLES].to(device)
-        error = estimators.refinement_error(flow, flow.log_prob, few, pool).value
+        error = estimators.likelihood_error(flow, few, pool).value
         validation = _map(flow.log_prob, _rows(data.validation, samples, generator), pool, device)
         start = _map(fitted_part(flow).log_prob, test, pool, device)
         generated, _ = flow.sample(SHOWN, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)

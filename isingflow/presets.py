@@ -150,6 +150,7 @@ _IMAGE = FlowConfig(potential="image", hidden=16, radial=0, oriented=0, time_ter
 _IMAGES = TrainingConfig(
     iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
 )
+_CONVEX = ConvexFlowConfig(blocks=3, width=32, layers=2, radial=0, oriented=0)
 _STRAIGHT = {"transport_cost": 0.02, "hjb": 0.05}
 """OT-Flow's penalties."""
 
@@ -162,6 +163,10 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
         "ot": {
             "quick": Preset(_RESIDUAL, replace(_DATA, **_STRAIGHT)),
             "accurate": Preset(replace(_RESIDUAL, width=64), replace(_DATA, iterations=3000, batch=512, **_STRAIGHT)),
+        },
+        "convex": {
+            "quick": Preset(_CONVEX, _DATA),
+            "accurate": Preset(replace(_CONVEX, blocks=5), replace(_DATA, iterations=3000)),
         },
     },
     "tables": {

@@ -19,7 +19,7 @@ from isingflow import objectives
 from isingflow.config import AnyRunConfig, DensityConfig, RunConfig
 from isingflow.data_model import build_density_flow
 from isingflow.errors import NoExactSolution
-from isingflow.estimators import effective_sample_size, integration_error, refinement_error
+from isingflow.estimators import effective_sample_size, integration_error, likelihood_error
 from isingflow.exact import thermodynamics
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
@@ -136,7 +136,7 @@ class Density(Problem):
 
     def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
         """Change of ln p at half the step."""
-        return refinement_error(self.flow, self.flow.log_prob, self.batch(n, generator), pool).value
+        return likelihood_error(self.flow, self.batch(n, generator), pool).value
 
     @torch.no_grad()
     def check(self, pool: Workers) -> dict[str, float]:
