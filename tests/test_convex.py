@@ -658,6 +658,7 @@ def test_the_transport_cost_of_a_gradient_map():
     torch.testing.assert_close(x, 3 * z, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(logdet, torch.full((20,), 2 * math.log(3)).double(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(cost.transport, 2 * z.square().sum(1), rtol=1e-12, atol=1e-12)
+    assert not cost.hjb.any()
 
 
 # --- maps of single entries, and maps run backwards
@@ -710,7 +711,8 @@ def test_an_inverted_map_swaps_its_directions():
         assert torch.equal(ours, expected)
     for ours, expected in zip(inverted(x), flow.inverse(x), strict=True):
         assert torch.equal(ours, expected)
-    cost = inverted.forward_with_cost(x)[2]
-    torch.testing.assert_close(cost.transport, (x - inverted(x)[0]).square().sum(1) / 2, rtol=1e-8, atol=1e-8)
+    cost = inverted.forward_with_cost(x)[2].transport
+    assert torch.equal(inverted.inverse_with_cost(x)[2].transport, flow.forward_with_cost(x)[2].transport)
+    torch.testing.assert_close(cost, (x - inverted(x)[0]).square().sum(1) / 2, rtol=1e-8, atol=1e-8)
     inverted.redraw(generator(3))
     assert flow.logdet.seed != 0

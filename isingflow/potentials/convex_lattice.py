@@ -1,6 +1,6 @@
 """A convex potential that is exactly symmetric under all translations, the point group and Z2.
 
-The symmetric convolutions of `potentials.lattice`, radial and oriented, give every site a few features u; an
+The symmetric convolutions of `potentials.kernels`, radial and oriented, give every site a few features u; an
 input-convex network N is made even and summed over sites and orientations:
 
     u_c = w_c * x,    F(x) = c sum_orientations sum_sites [N(u) + N(-u)] / 2 + (1/2) sum_k q_k |x_k|^2,    q_k > 0,
