@@ -86,7 +86,12 @@ def _convex_maps(config: DensityConfig, generator: torch.Generator) -> list[Tran
     maps: list[Transform] = []
     for _ in range(flow.blocks):
         potential = ConvexPotential(
-            shape, width=flow.width, layers=flow.layers, augmented=flow.augmented, generator=generator
+            shape,
+            width=flow.width,
+            layers=flow.layers,
+            augmented=flow.augmented,
+            activation=flow.activation,
+            generator=generator,
         )
         maps += [Inverted(ConvexFlow(potential, logdet=log_determinant(flow))), ActNorm(shape)]
     return maps

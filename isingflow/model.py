@@ -114,6 +114,7 @@ def _convex_maps(
                 width=config.width,
                 layers=config.layers,
                 augmented=config.augmented,
+                activation=config.activation,
                 variances=variances,
                 generator=generator,
             )
@@ -123,6 +124,7 @@ def _convex_maps(
                 width=config.width,
                 layers=config.layers,
                 augmented=config.augmented,
+                activation=config.activation,
                 generator=generator,
             )
         require(potential.symmetry, target.symmetry)

@@ -91,8 +91,8 @@ MAGNET_PRESETS: dict[str, dict[str, Preset]] = {
         "accurate": Preset(OTFlowConfig(), TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3)),
     },
     "convex": {
-        "quick": Preset(ConvexFlowConfig(), TrainingConfig(iterations=300, evaluation_samples=4096)),
-        "accurate": Preset(ConvexFlowConfig(), TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3)),
+        "quick": Preset(ConvexFlowConfig(), TrainingConfig(iterations=300, batch=48, evaluation_samples=4096)),
+        "accurate": Preset(ConvexFlowConfig(), TrainingConfig(iterations=1800, batch=48)),
     },
 }
 """By kind of flow, then by name."""
@@ -150,7 +150,7 @@ _IMAGE = FlowConfig(potential="image", hidden=16, radial=0, oriented=0, time_ter
 _IMAGES = TrainingConfig(
     iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
 )
-_CONVEX = ConvexFlowConfig(blocks=3, width=32, layers=2, radial=0, oriented=0)
+_CONVEX = ConvexFlowConfig(blocks=4, width=32, layers=2, radial=0, oriented=0)
 _STRAIGHT = {"transport_cost": 0.02, "hjb": 0.05}
 """OT-Flow's penalties."""
 

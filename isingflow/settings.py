@@ -70,7 +70,7 @@ class ConvexFlowConfig:
 
     Attributes:
         blocks: number of convex maps.
-        width, layers, augmented: of each network, see `potentials.ConvexPotential`.
+        width, layers, augmented, activation: of each network, see `potentials.ConvexPotential`.
         radial, oriented: kernels of the exactly symmetric network of translation-invariant magnets.
         logdet: "exact", or "lanczos": stochastic Lanczos quadrature, trained by conjugate gradients.
         whitened: as for the Monge-Ampere flow.
@@ -79,10 +79,11 @@ class ConvexFlowConfig:
     kind: ClassVar[str] = "convex"
 
     blocks: int = 3
-    width: int = 32
-    layers: int = 2
+    width: int = 24
+    layers: int = 1
     augmented: bool = True
-    radial: int = 6
+    activation: str = "squareplus"
+    radial: int = 5
     oriented: int = 3
     logdet: str = "exact"
     whitened: bool = True
