@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/trace.py --output docs/benchmarks/trace.json
 
-Gradient and trace of one batch (float32, width 64, two layers, 512 samples, w = 1 as OT-Flow's code starts): in closed
+Gradient and trace of one batch (float32, width 64, two layers, 512 samples, weights as OT-Flow starts): in closed
 form with the Gram matrix of the opening layer, all that depends on the parameters alone included; in closed form with
 the Jacobian of width x d numbers a sample, as in OT-Flow's code; and as the mean over 1 to d Rademacher probes v of
 v.H.v, each a Hessian-vector product by automatic differentiation. Errors are root mean square over samples, relative to
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from isingflow.potentials import ResidualPotential
 from isingflow.potentials.residual import antiderivative
+from isingflow.potentials.resnet import OPENING_START
 
 BATCH, WIDTH, TIME = 512, 64, 0.3
 PROBES = {43: (1, 10, 20, 30, 43), 63: (1, 10, 20, 30, 40, 50, 63), 784: (1, 10, 50, 100, 200, 400, 784)}
@@ -79,6 +80,8 @@ def measure(d: int, repeats: int) -> dict:
     generator = torch.Generator().manual_seed(d)
     potential = ResidualPotential((d,), width=WIDTH, layers=2, generator=generator).requires_grad_(False)
     potential.weight.fill_(1.0)
+    potential.opening.div_(OPENING_START)
+    potential.opening_bias.div_(OPENING_START)
     x = torch.randn(BATCH, d, generator=generator)
 
     def exact() -> tuple[Tensor, Tensor]:

@@ -62,8 +62,9 @@ def trace_figure(results: Sequence[Mapping[str, Any]]) -> Figure:
         ):
             ax.axhline(result[name]["processor"], color=color, linestyle=line, label=label)
         _logarithmic(ax, f"d = {result['dimension']}")
-    for ax in panels[1:]:
-        ax.sharey(panels[0])
+    lows, highs = zip(*(ax.get_ylim() for ax in panels), strict=True)
+    for ax in panels:
+        ax.set_ylim(min(lows), max(highs))
     panels[0].set_ylabel("gradient and trace (ms)")
     for result, color in zip(results, SHADES, strict=False):
         rows = result["hutchinson"]

@@ -45,5 +45,6 @@ def test_exact_traces_are_lines_below_the_estimators(count):
         np.testing.assert_allclose(lines["Hutchinson"], [(1, 3), (10, 30), (d, 3 * d)])
         assert set(lines["exact, by the Gram matrix"][:, 1]) == {4.0}
         assert set(lines["exact, by Jacobians"][:, 1]) == {30.0}
+        assert ax.get_ylim() == panels[0].get_ylim() and ax.get_ylim()[1] > 3 * d
         np.testing.assert_allclose(lines_of(errors)[f"d = {d}"][:, 1], [1, 10**-0.5, d**-0.5])
     assert plots.png(figure).startswith(b"\x89PNG")

@@ -19,6 +19,8 @@ from isingflow.potentials.base import Field, Potential, TimedField, untimed
 from isingflow.potentials.residual import ResidualLayers, gram_root, residual_network
 from isingflow.symmetry import trivial_group
 
+OPENING_START = 3.0
+"""First entries of the opening layer, in units of OT-Flow's: features that start sharper than the data learn faster."""
 QUADRATIC_START = 0.1
 """Size of the first A^T A, in units of the identity's, over the space that it covers."""
 
@@ -32,7 +34,8 @@ class ResidualPotential(Potential):
         layers: number of its layers, with the opening one.
         rank: number of rows of A; more than d + 1 add nothing.
         generator: source of the initial weights: entries of each kernel and bias uniform within +-1/sqrt(its inputs),
-            as in OT-Flow's code, but w zero instead of one and A small: the flow starts near the identity.
+            as in OT-Flow's code, but those of the opening layer larger by `OPENING_START`, w zero instead of one and A
+            small: the flow starts near the identity.
 
     Raises:
         InvalidInput: a count is out of range.
@@ -54,8 +57,8 @@ class ResidualPotential(Potential):
         self.symmetry = trivial_group(self.shape)
         inputs = math.prod(shape) + 1
         rank = min(rank, inputs)
-        self.opening = nn.Parameter(uniform((width, inputs), inputs, generator))
-        self.opening_bias = nn.Parameter(uniform((width,), inputs, generator))
+        self.opening = nn.Parameter(OPENING_START * uniform((width, inputs), inputs, generator))
+        self.opening_bias = nn.Parameter(OPENING_START * uniform((width,), inputs, generator))
         self.kernels = nn.Parameter(uniform((layers - 1, width, width), width, generator))
         self.biases = nn.Parameter(uniform((layers - 1, width), width, generator))
         self.weight = nn.Parameter(torch.zeros(width))
