@@ -92,6 +92,7 @@ def _residual(
             oriented=config.oriented,
             width=config.width,
             layers=config.layers,
+            time_terms=config.time_terms,
             variances=variances,
             generator=generator,
         )

@@ -87,8 +87,10 @@ PRESETS = {
 MAGNET_PRESETS: dict[str, dict[str, Preset]] = {
     "monge-ampere": PRESETS,
     "ot": {
-        "quick": Preset(OTFlowConfig(), TrainingConfig(iterations=300, evaluation_samples=4096)),
-        "accurate": Preset(OTFlowConfig(), TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3)),
+        "quick": Preset(
+            OTFlowConfig(), TrainingConfig(iterations=300, batch=64, learning_rate=8e-3, evaluation_samples=4096)
+        ),
+        "accurate": Preset(OTFlowConfig(), TrainingConfig(iterations=1500, batch=64, learning_rate=8e-3)),
     },
     "convex": {
         "quick": Preset(ConvexFlowConfig(), TrainingConfig(iterations=300, batch=48, evaluation_samples=4096)),

@@ -45,8 +45,8 @@ class OTFlowConfig:
     Attributes:
         width, layers: of the network.
         rank: of the quadratic term A'A; data and magnets without translation invariance.
-        radial, oriented: kernels of the exactly symmetric network of translation-invariant magnets, see
-            `potentials.LatticeResidualPotential`.
+        radial, oriented, time_terms: kernels of the exactly symmetric network of translation-invariant magnets, and its
+            quadratic term's polynomials in time, see `potentials.LatticeResidualPotential`.
         whitened: as for the Monge-Ampere flow.
         time, steps, tableau: of the integration.
     """
@@ -56,11 +56,12 @@ class OTFlowConfig:
     width: int = 32
     layers: int = 2
     rank: int = 10
-    radial: int = 6
-    oriented: int = 3
+    radial: int = 4
+    oriented: int = 2
+    time_terms: int = 3
     whitened: bool = True
     time: float = 1.0
-    steps: int = 8
+    steps: int = 4
     tableau: str = "rk4"
 
 
