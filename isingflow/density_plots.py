@@ -7,6 +7,7 @@ For MNIST they are figures 3(a) and 3(b) of Zhang, E and Wang (2018). Functions 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from isingflow.data_model import fitted_part
 from isingflow.flows import Flow, GradientFlow
 from isingflow.loading import trained
 from isingflow.model import new_flow
@@ -48,12 +50,13 @@ def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset) -> list[Path]:
     generated = torch.from_numpy(samples)
     test = next(data.test.batches(SCATTERED, torch.Generator().manual_seed(0)))
     if data.image_shape is not None:
-        images = _images(data, generated[:SHOWN_IMAGES])
-        figures["samples.png"] = tiles_figure(images, columns=10)
-        path = [_images(data, points) for points in gaussianised(flow, test[:STRIPS])]
-        figures["gaussianisation.png"] = tiles_figure(
-            np.stack(path, 1).reshape(-1, *data.image_shape), columns=len(path)
-        )
+        figures["samples.png"] = tiles_figure(_images(data, generated[:SHOWN_IMAGES]), columns=10)
+        # Standard normal numbers are uniform grey levels under their distribution function.
+        stages = [torch.special.ndtr(z).numpy() for z in gaussianised(flow, test[:STRIPS])]
+        levels = _images(data, test[:STRIPS]) / run.config.levels
+        strips = np.stack([levels, *(stage.reshape(levels.shape) for stage in stages)], 1)
+        columns = strips.shape[1]
+        figures["gaussianisation.png"] = tiles_figure(strips.reshape(-1, *data.image_shape), columns=columns)
     else:
         figures["samples.png"] = samples_figure(test.numpy(), generated.numpy())
         if data.dimension == 2:
@@ -141,11 +144,11 @@ def samples_figure(data: np.ndarray, generated: np.ndarray) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def paths_figure(points: Sequence[np.ndarray]) -> Figure:
-    """Points in the plane at successive times, from data to noise, with their paths."""
+    """Points in the plane at successive times, from whitened data to noise, with their paths."""
     path = np.stack(points)
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
-    for ax, positions, title in ((left, path[0], "data"), (right, path[-1], "noise")):
+    for ax, positions, title in ((left, path[0], "whitened data"), (right, path[-1], "noise")):
         ax.plot(positions[:, 0], positions[:, 1], ".", color=FLOW, markersize=2)
         ax.set(title=title, aspect="equal")
     middle.plot(path[:, :100, 0], path[:, :100, 1], color=NEUTRAL, linewidth=0.5)
@@ -155,33 +158,26 @@ def paths_figure(points: Sequence[np.ndarray]) -> Figure:
 
 @torch.no_grad()
 def gaussianised(flow: Flow, x: torch.Tensor, times: int = TIMES) -> list[torch.Tensor]:
-    """Points of model space on their way to noise: x, then after equal times of every gradient flow, taken back to
-    model space by the maps that are fitted, so that images stay images; last the noise itself, likewise.
+    """Data on their way to noise: after what was fitted in closed form, then along every trained map.
 
     Args:
         flow: trained.
-        x: shape (n, d).
-        times: points along each gradient flow.
+        x: points of model space, shape (n, d).
+        times: points along each gradient flow; other maps give one.
 
     Returns:
-        `times` + 1 tensors of x's shape or more.
+        Positions of x's shape, the last of them the noise z.
     """
-    found, fitted = [x], []
-    for transform in reversed(flow.transforms):
-        if not isinstance(transform, GradientFlow):
-            x = transform.inverse(x)[0]
-            fitted.append(transform)
-            continue
-        for step in range(times, 0, -1):
-            x = transform.integrate(x, [step / times, (step - 1) / times])[0]
-            found.append(_pushed(x, fitted))
-    return found if len(found) > 1 else [*found, x]
-
-
-def _pushed(x: torch.Tensor, transforms: Sequence) -> torch.Tensor:
-    for transform in reversed(transforms):
-        x = transform(x)[0]
-    return x
+    fitted = fitted_part(flow)
+    found = [fitted.inverse(x)[0]]
+    for transform in reversed(flow.transforms[: len(flow.transforms) - len(fitted.transforms)]):
+        if isinstance(transform, GradientFlow):
+            edges = [step / times for step in range(times, -1, -1)]
+            for late, early in pairwise(edges):
+                found.append(transform.integrate(found[-1], [late, early])[0])
+        else:
+            found.append(transform.inverse(found[-1])[0])
+    return found
 
 
 def _images(data: Dataset, x: torch.Tensor) -> np.ndarray:

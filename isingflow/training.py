@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from isingflow.coarse import coarse_run, coarse_share, enlarge, on_the_way
+from isingflow.devices import keep_freed_memory
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.loading import restore
@@ -117,6 +118,8 @@ def train(
         )
         if outcome is Outcome.INTERRUPTED:
             return outcome
+    if device.type == "cpu":
+        keep_freed_memory()
     with workers(device) as pool:
         trainer = Trainer(run, device, time_limit, pool, data=data, coarse=coarse)
         while not trainer.done:

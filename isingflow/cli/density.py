@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, data_of, device_from
+from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, OneOf, data_of, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 @click.argument("name", required=False, metavar="mnist|TOY|tabular")
 @click.argument("path", required=False, metavar="[FILE]")
 @TRAINING
+@click.option(
+    "--start",
+    type=OneOf("gaussian", "copula"),
+    metavar="gaussian|copula",
+    help="What is fitted first; copula for grey levels, else gaussian, by default.",
+)
 @DATA
 @DEVICE
 @QUIET
@@ -88,6 +94,7 @@ def _new_config(
         options["preset"] or "quick",
         data,
         path=path,
+        start=options["start"],
         flow=options["flow"] or "monge-ampere",
         seed=seed,
         iterations=options["steps"],
@@ -104,6 +111,7 @@ def _check_unchanged(run: RunFolder, name: str | None, path: str | None, options
         "preset": options["preset"],
         "seed": options["seed"],
         "flow": options["flow"],
+        "start": options["start"],
         "steps": options["steps"],
     }
     own = {
@@ -112,6 +120,7 @@ def _check_unchanged(run: RunFolder, name: str | None, path: str | None, options
         "preset": config.preset,
         "seed": config.seed,
         "flow": config.flow.kind,
+        "start": config.start,
         "steps": config.training.iterations,
     }
     given = {key: value for key, value in given.items() if value is not None}
