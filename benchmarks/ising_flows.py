@@ -1,6 +1,6 @@
 """Three flows on one magnet: the `quick` presets of Monge-Ampere flow, OT-Flow and CP-Flow on critical tori.
 
-    OMP_NUM_THREADS=1 python benchmarks/ising_flows.py --sizes 4 8 --seeds 0 1 2 --output docs/benchmarks/ising-flows.json
+    python benchmarks/ising_flows.py --sizes 4 8 --seeds 0 1 2 --output docs/benchmarks/ising-flows.json
 
 Every run is a fresh process of `isingflow train`. Time per step and time to a gap come from its metrics; memory is the
 largest resident size of the process, Python and torch included; the inverse error is |z - f^-1(f(z))| / |z|.
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ def run(size: int, flow: str, seed: int, preset: str) -> dict:
         trained = isingflow.load(folder)
         latent = trained.noise(INVERTED, torch.Generator().manual_seed(seed))
         inverse = inverse_error(trained, latent).value
-    seconds = [after["seconds"] - before["seconds"] for before, after in zip(metrics, metrics[1:], strict=False)]
+    seconds = [after["seconds"] - before["seconds"] for before, after in pairwise(metrics)]
     gaps = [record["gap_nats"] for record in metrics]
     reached = (i for i in range(WINDOW, len(gaps)) if statistics.mean(gaps[i - WINDOW : i]) < GAP)
     first = next(reached, None)
