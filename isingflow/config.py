@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from isingflow.datasets.start import check_start
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 from isingflow.presets import (
@@ -15,6 +16,7 @@ from isingflow.presets import (
     PRESETS,
     family,
     find_preset,
+    for_dimension,
     for_lattice,
     shortened,
 )
@@ -117,14 +119,9 @@ class RunConfig(_Comparable):
             InvalidInput: unknown flow or preset, or iterations below 1.
         """
         found = find_preset(MAGNET_PRESETS, flow, preset)
-        return cls(
-            lattice,
-            beta,
-            preset,
-            seed,
-            for_lattice(found.flow, lattice),
-            shortened(found.training_on(lattice), iterations),
-        )
+        architecture = for_dimension(for_lattice(found.flow, lattice), lattice.sites)
+        training = shortened(found.training_on(lattice), iterations)
+        return cls(lattice, beta, preset, seed, architecture, training)
 
     @classmethod
     def from_dict(cls, data: Any) -> Self:
@@ -199,19 +196,21 @@ class DensityConfig(_Comparable):
             iterations: of training, if not the preset's own.
 
         Raises:
-            InvalidInput: unknown flow or preset, or iterations below 1.
+            InvalidInput: unknown flow, preset or start, a start not for these data, or iterations below 1.
         """
         found = find_preset(DATA_PRESETS[family(data.dimension, data.image_shape is not None)], flow, preset)
+        start = start or found.start or ("copula" if data.space.discrete else "gaussian")
+        check_start(data, start)
         return cls(
             "tabular" if path is not None else data.name,
             path,
             data.dimension,
-            start or ("copula" if data.space.discrete else "gaussian"),
+            start,
             data.space.levels if data.space.discrete else 0,
             data.image_shape[1] if data.image_shape else 0,
             preset,
             seed,
-            found.flow,
+            for_dimension(found.flow, data.dimension),
             shortened(found.training, iterations),
         )
 

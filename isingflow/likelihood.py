@@ -22,7 +22,7 @@ from isingflow.estimate import Estimate
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
 from isingflow.loading import trained
 from isingflow.model import new_flow
-from isingflow.parallel import Workers, workers
+from isingflow.parallel import workers
 from isingflow.runs import RunFolder
 
 BATCH = 250
@@ -40,7 +40,7 @@ class DensityEvaluation:
         validation, test: of these parts of the data.
         bits_per_dimension: of the test data; None where data are not discrete.
         inverse_error: relative distance of noise from its image under the flow and its inverse.
-        transport_cost, straightness: of paths, see `flows.diagnostics`; None for flows without paths.
+        transport_cost, straightness: of paths, see `flows.diagnostics`; straightness only where paths may be curved.
         samples: of the flow, points of model space, float32, shape (n, d).
     """
 
@@ -58,7 +58,7 @@ class DensityEvaluation:
     test: Estimate
     bits_per_dimension: Estimate | None
     inverse_error: float
-    transport_cost: Estimate | None
+    transport_cost: Estimate
     straightness: Estimate | None
     samples: np.ndarray
 
@@ -123,35 +123,36 @@ def evaluate_density(
     """
     flow, state = trained(run, new_flow(run.config), device)
     generator = torch.Generator().manual_seed(seed)
+    start = fitted_part(flow)
     with workers(device) as pool:
-        test = _rows(data.test, samples, generator)
-        log_prob = _map(flow.log_prob, test, pool, device)
-        few = test[:ERROR_SAMPLES].to(device)
+
+        def score(x: Tensor) -> list[Tensor]:
+            log_prob = torch.cat(pool.map(flow.log_prob, x.to(device))).cpu()
+            bits = data.bits_per_dimension(log_prob, x) if data.space.discrete else torch.zeros(0)
+            return [log_prob, start.log_prob(x.to(device)).cpu(), bits]
+
+        log_prob, start_log_prob, bits = _scores(score, data.test, samples, generator)
+        (validation,) = _scores(lambda x: score(x)[:1], data.validation, samples, generator)
+        few = next(data.test.batches(ERROR_SAMPLES, generator)).to(device)
         error = estimators.likelihood_error(flow, few, pool).value
-        validation = _map(flow.log_prob, _rows(data.validation, samples, generator), pool, device)
-        start = _map(fitted_part(flow).log_prob, test, pool, device)
         generated, _ = flow.sample(SHOWN, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)
-        paths = bool(state["steps"])
-        with torch.no_grad():
-            latent = flow.noise(ERROR_SAMPLES, torch.Generator(device).manual_seed(seed))
-            returned = inverse_error(flow, latent)
-            cost = transport_cost(flow, latent) if paths else None
-            straight = straightness(flow, latent) if paths else None
-    bits = estimators.mean(data.bits_per_dimension(log_prob, test)) if data.space.discrete else None
+        latent = flow.noise(ERROR_SAMPLES, torch.Generator(device).manual_seed(seed))
+        returned, cost = inverse_error(flow, latent), transport_cost(flow, latent)
+        straight = straightness(flow, latent) if state["steps"] else None
     return DensityEvaluation(
         title=str(run.config),
         data=run.config.data,
         dimension=data.dimension,
-        test_samples=len(test),
+        test_samples=len(log_prob),
         parameters=flow.parameter_count,
         training_seconds=float(state["seconds"]),
         integration_steps=int(state["steps"]),
         integration_error=error,
         tolerance=run.config.training.tolerance,
-        start=estimators.mean(-start),
+        start=estimators.mean(-start_log_prob),
         validation=estimators.mean(-validation),
         test=estimators.mean(-log_prob),
-        bits_per_dimension=bits,
+        bits_per_dimension=estimators.mean(bits) if len(bits) else None,
         inverse_error=returned.value,
         transport_cost=cost,
         straightness=straight,
@@ -176,18 +177,15 @@ def stream_points(
     return (tuple(part.cpu() for part in flow.sample(count, generator=generator)) for count in blocks)
 
 
-def _rows(split: Split, count: int | None, generator: torch.Generator) -> Tensor:
-    """The first rows of a split, shape (n, d)."""
-    wanted, rows = min(count or len(split), len(split)), []
+@torch.no_grad()
+def _scores(
+    score: Callable[[Tensor], list[Tensor]], split: Split, count: int | None, generator: torch.Generator
+) -> list[Tensor]:
+    """What is found of the first rows of a split, in batches: they need not fit in memory."""
+    wanted, found = min(count or len(split), len(split)), []
     for batch in split.batches(BATCH, generator):
-        rows.append(batch)
+        found.append(score(batch[:wanted]))
         wanted -= len(batch)
         if wanted <= 0:
             break
-    return torch.cat(rows)[: count or None]
-
-
-@torch.no_grad()
-def _map(function: Callable[[Tensor], Tensor], rows: Tensor, pool: Workers, device: torch.device) -> Tensor:
-    """A function of all rows, in batches shared by threads, on the CPU."""
-    return torch.cat([part for batch in rows.split(BATCH) for part in pool.map(function, batch.to(device))]).cpu()
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]

@@ -11,6 +11,8 @@ from isingflow.settings import AnyFlowConfig, ConvexFlowConfig, FlowConfig, OTFl
 SMALL_SITES = 256
 """Sites up to which a preset's evaluation has all its samples; on larger lattices each costs more and says more."""
 FEWEST_SAMPLES = 1024
+EXACT_LOGDET = 256
+"""Largest dimension in which a preset has exact determinants of Hessians."""
 LARGE_LENGTH = 32
 """Shortest length of the tori that a preset trains up from half their size."""
 
@@ -24,11 +26,13 @@ class Preset:
         training: as it is on data and on most lattices.
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
             `coarse` being the training on the first torus that is not large; None: as elsewhere.
+        start: what a flow of data starts from, see `datasets.start`; None: the best for the data.
     """
 
     flow: AnyFlowConfig
     training: TrainingConfig
     fine: TrainingConfig | None = None
+    start: str | None = None
 
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
@@ -142,6 +146,13 @@ def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:
     return replace(flow, radial=0, oriented=0)
 
 
+def for_dimension(flow: AnyFlowConfig, dimension: int) -> AnyFlowConfig:
+    """The architecture of a preset in a given dimension: determinants of large Hessians are stochastic."""
+    if isinstance(flow, ConvexFlowConfig) and dimension > EXACT_LOGDET:
+        return replace(flow, logdet="lanczos")
+    return flow
+
+
 TOY_DIMENSION = 3
 """Up to here data are toys: small networks, many samples."""
 
@@ -185,6 +196,10 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
                 replace(_DATA, iterations=4000, batch=512, learning_rate=3e-3, **_STRAIGHT),
             ),
         },
+        "convex": {
+            "quick": Preset(replace(_CONVEX, width=64), replace(_DATA, learning_rate=3e-3)),
+            "accurate": Preset(replace(_CONVEX, width=64), replace(_DATA, iterations=4000, learning_rate=3e-3)),
+        },
     },
     "images": {
         "monge-ampere": {
@@ -203,11 +218,18 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
                     adapt_steps=False,
                     tolerance=1.0,
                 ),
+                start="normal",
             ),
         },
         "ot": {
             "quick": Preset(replace(_RESIDUAL, width=64), replace(_IMAGES, learning_rate=3e-3)),
             "accurate": Preset(replace(_RESIDUAL, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)),
+        },
+        "convex": {
+            "quick": Preset(replace(_CONVEX, blocks=1, width=128), replace(_IMAGES, learning_rate=3e-3)),
+            "accurate": Preset(
+                replace(_CONVEX, blocks=2, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)
+            ),
         },
     },
 }

@@ -21,7 +21,7 @@ from isingflow.data_model import build_density_flow
 from isingflow.errors import NoExactSolution
 from isingflow.estimators import effective_sample_size, integration_error, likelihood_error
 from isingflow.exact import thermodynamics
-from isingflow.flows import Flow
+from isingflow.flows import ActNorm, Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.model import build_flow
 from isingflow.parallel import Workers
@@ -46,6 +46,13 @@ class Problem(ABC):
     @abstractmethod
     def batch(self, n: int, generator: torch.Generator) -> Tensor:
         """What the objective is averaged over: noise or data, shape (n, *shape)."""
+
+    def prepare(self, n: int, seed: int) -> None:
+        """Show a batch to maps that start from one, before threads share batches."""
+        if any(isinstance(module, ActNorm) for module in self.flow.modules()):
+            self.flow.train()
+            with torch.no_grad():
+                self.objective(self.batch(n, torch.Generator(self.flow.device).manual_seed(seed)))
 
     @abstractmethod
     def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,14 @@ class RunFolder:
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RunFolderError(f"{path / 'config.json'} does not describe a run: {_reason(error)}") from error
 
+    def discard_unused(self) -> None:
+        """Remove the folder if it holds nothing but the configuration: a run that was refused before it began."""
+        if [path.name for path in self.path.iterdir()] == ["config.json"]:
+            (self.path / "config.json").unlink()
+            self.path.rmdir()
+            if self.path.parent == RUNS and not any(RUNS.iterdir()):
+                RUNS.rmdir()
+
     @property
     def figures(self) -> Path:
         """The folder of figures, created if need be."""

@@ -170,6 +170,8 @@ class Trainer:
         self._earlier_seconds = self._coarse_seconds = 0.0
         if run.has_checkpoint:
             self._restore(*run.load_checkpoint())
+        else:
+            self.problem.prepare(self.config.batch, config.seed)
         self._started = self._saved = time.perf_counter()
         if coarse is not None:
             self._start_from(coarse)

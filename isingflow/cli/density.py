@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 @TRAINING
 @click.option(
     "--start",
-    type=OneOf("gaussian", "copula"),
-    metavar="gaussian|copula",
-    help="What is fitted first; copula for grey levels, else gaussian, by default.",
+    type=OneOf("gaussian", "copula", "normal"),
+    metavar="gaussian|copula|normal",
+    help="What is fitted first; the preset's own, copula for grey levels, gaussian for other data by default.",
 )
 @DATA
 @DEVICE
@@ -84,16 +84,13 @@ def _new_config(
 ) -> tuple[DensityConfig, Dataset]:
     from isingflow import datasets
     from isingflow.config import DensityConfig
-    from isingflow.datasets import tabular
 
     seed = options["seed"] or 0
     data = datasets.load(name, path=path, root=root, seed=seed)
-    if path is not None and path not in tabular.KNOWN:
-        path = str(Path(path).resolve())
     config = DensityConfig.from_preset(
         options["preset"] or "quick",
         data,
-        path=path,
+        path=_absolute(path),
         start=options["start"],
         flow=options["flow"] or "monge-ampere",
         seed=seed,
@@ -102,12 +99,19 @@ def _new_config(
     return config, data
 
 
+def _absolute(path: str | None) -> str | None:
+    """Where a table is, from any working directory; the name of a known one stays as it is."""
+    from isingflow.datasets import tabular
+
+    return path if path is None or path in tabular.KNOWN else str(Path(path).resolve())
+
+
 def _check_unchanged(run: RunFolder, name: str | None, path: str | None, options: dict[str, Any]) -> None:
     """What is given to --resume must be the run's own."""
     config = run.config
     given = {
         "data": name,
-        "path": path,
+        "path": _absolute(path),
         "preset": options["preset"],
         "seed": options["seed"],
         "flow": options["flow"],

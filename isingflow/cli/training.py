@@ -88,15 +88,19 @@ def train_and_report(
 
     logging.getLogger(__name__).info("run folder %s", run.path)
     stop = StopRequest()
-    with stop.listening(), progress_display(quiet or as_json) as show:
-        outcome = train(
-            run,
-            device=device,
-            data=data,
-            time_limit=time_limit,
-            report_progress=lambda state: show(state.iteration, state.iterations, progress_text(state)),
-            should_stop=stop.requested,
-        )
+    try:
+        with stop.listening(), progress_display(quiet or as_json) as show:
+            outcome = train(
+                run,
+                device=device,
+                data=data,
+                time_limit=time_limit,
+                report_progress=lambda state: show(state.iteration, state.iterations, progress_text(state)),
+                should_stop=stop.requested,
+            )
+    except InvalidInput:
+        run.discard_unused()
+        raise
     if outcome is Outcome.INTERRUPTED:
         print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))

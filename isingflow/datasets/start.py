@@ -1,6 +1,7 @@
 """Where the flow of a data set starts: the maps from noise to model space that have a closed form.
 
 - "gaussian": the best Gaussian, for any data.
+- "normal": nothing; the flow starts from a standard normal, as the published ones do.
 - "copula": grey levels only. Exact marginals, one histogram a pixel, and the best Gaussian of their normal scores.
 
 A trained map belongs between the noise and these.
@@ -15,7 +16,7 @@ from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import GaussianWhitening, HistogramMarginals, Logit, Transform
 
-STARTS = ("copula", "gaussian")
+STARTS = ("copula", "gaussian", "normal")
 BATCH = 5000
 
 
@@ -36,7 +37,9 @@ def fitted_start(dataset: Dataset, start: str, generator: torch.Generator) -> li
         >>> maps[0].mean.shape
         torch.Size([2])
     """
-    space = _checked(dataset, start)
+    space = check_start(dataset, start)
+    if start == "normal":
+        return []
     if space is None:
         return [GaussianWhitening.fit(dataset.train.batches(BATCH, generator))]
     cubes = (space.logit.inverse(x)[0] for x in dataset.train.batches(BATCH, generator))
@@ -57,6 +60,8 @@ def blank_start(start: str, dimension: int, levels: int = 0) -> list[Transform]:
         InvalidInput: unknown start, or a copula without grey levels.
     """
     _check_start(start)
+    if start == "normal":
+        return []
     whitening = GaussianWhitening(torch.zeros(dimension), torch.eye(dimension))
     if start == "gaussian":
         return [whitening]
@@ -65,10 +70,14 @@ def blank_start(start: str, dimension: int, levels: int = 0) -> list[Transform]:
     return [whitening, HistogramMarginals(torch.full((dimension, levels), 1 / levels)), Logit()]
 
 
-def _checked(dataset: Dataset, start: str) -> Pixels | None:
-    """The space of the grey levels that a copula needs; None for a Gaussian."""
+def check_start(dataset: Dataset, start: str) -> Pixels | None:
+    """The space of the grey levels that a copula needs; None for other starts.
+
+    Raises:
+        InvalidInput: unknown start, or a copula of data that are not grey levels.
+    """
     _check_start(start)
-    if start == "gaussian":
+    if start != "copula":
         return None
     if not isinstance(dataset.space, Pixels):
         raise InvalidInput(f"{dataset.name}: a copula of marginal histograms needs grey levels; start from gaussian")
