@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from isingflow.datasets.start import check_start
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 from isingflow.presets import (
@@ -196,11 +195,10 @@ class DensityConfig(_Comparable):
             iterations: of training, if not the preset's own.
 
         Raises:
-            InvalidInput: unknown flow, preset or start, a start not for these data, or iterations below 1.
+            InvalidInput: unknown flow or preset, or iterations below 1.
         """
         found = find_preset(DATA_PRESETS[family(data.dimension, data.image_shape is not None)], flow, preset)
         start = start or found.start or ("copula" if data.space.discrete else "gaussian")
-        check_start(data, start)
         return cls(
             "tabular" if path is not None else data.name,
             path,

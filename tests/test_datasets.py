@@ -312,7 +312,7 @@ def test_fitted_starts_beat_blank_ones_and_load_into_them(name, start):
     dataset = datasets.load("tabular", path=name)
     shape = (dataset.dimension,)
     flow = Flow(shape, fitted_start(dataset, start, generator()))
-    blank = Flow(shape, blank_start(dataset, start))
+    blank = Flow(shape, blank_start(start, dataset.dimension, getattr(dataset.space, "levels", 0)))
     x = passed_through(dataset.test)
     assert flow.log_prob(x).mean() > blank.log_prob(x).mean() + 1
     blank.load_state_dict(flow.state_dict())
@@ -331,10 +331,13 @@ def test_the_copula_of_digits_beats_their_gaussian():
 
 def test_starts_refuse():
     moons = datasets.load("moons")
-    with pytest.raises(InvalidInput, match="'uniform': expected one of copula, gaussian"):
+    with pytest.raises(InvalidInput, match="'uniform': expected one of copula, gaussian, normal"):
         fitted_start(moons, "uniform", generator())
     with pytest.raises(InvalidInput, match="moons: a copula of marginal histograms needs grey levels"):
-        blank_start(moons, "copula")
+        fitted_start(moons, "copula", generator())
+    with pytest.raises(InvalidInput, match="a copula needs at least 2"):
+        blank_start("copula", 3)
+    assert fitted_start(moons, "normal", generator()) == blank_start("normal", 2) == []
 
 
 # --- UCI

@@ -84,6 +84,7 @@ def _new_config(
 ) -> tuple[DensityConfig, Dataset]:
     from isingflow import datasets
     from isingflow.config import DensityConfig
+    from isingflow.datasets.start import check_start
 
     seed = options["seed"] or 0
     data = datasets.load(name, path=path, root=root, seed=seed)
@@ -96,6 +97,7 @@ def _new_config(
         seed=seed,
         iterations=options["steps"],
     )
+    check_start(data, config.start)
     return config, data
 
 
