@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from scipy.special import expit, log_expit
+from scipy.special import expit
 from torch import Tensor
 
 from isingflow import statistics
@@ -105,10 +105,11 @@ def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
     shift = math.log(reverse.size / forward.size)
 
     def imbalance(free_energy: float) -> float:
-        """Logarithm of the ratio of the two sums: where both are tiny, their difference has no digits."""
-        offset = free_energy + shift
-        pushed, pulled = log_expit(forward + offset), log_expit(-reverse - offset)
-        return float(np.logaddexp.reduce(pushed) - np.logaddexp.reduce(pulled, axis=None))
+        """Difference of the two sums, with what is nearly one counted apart: ones would drown the rest."""
+        pushed, pulled = forward + (free_energy + shift), reverse + (free_energy + shift)
+        rest = np.where(pushed > 0, -1, 1) @ expit(-np.abs(pushed))
+        rest -= np.sum(np.where(pulled < 0, -1, 1) * expit(-np.abs(pulled)))
+        return float(np.count_nonzero(pushed > 0) - np.count_nonzero(pulled < 0) + rest)
 
     both = np.concatenate([forward, reverse.ravel()])
     both = both[np.isfinite(both)]

@@ -378,12 +378,14 @@ def test_progress(monkeypatch, capsys, terminal):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     readings = {"variational_free_energy": -1.234, "effective_sample_size": 0.5}
-    state = SimpleNamespace(iteration=0, iterations=2, remaining=61.0, readings=readings, integration_error=None)
+    state = SimpleNamespace(
+        iteration=0, iterations=2, remaining=61.0, readings=readings, integration_error=None, lattice=None
+    )
     with cli.progress.progress_display() as show:
         for state.iteration in (1, 2):
             if state.iteration == 2:
                 state.readings, state.integration_error = readings | {"gap_nats": 0.5}, 0.001
-            show(state.iteration, state.iterations, cli.train._progress_text(state))
+            show(state.iteration, state.iterations, cli.training.progress_text(state))
     lines = capsys.readouterr().err
     assert "2/2" in lines
     assert "bound -1.23  gap 0.50 nats  sample size 50 %  error 0.001  1:01 left" in lines
@@ -391,7 +393,7 @@ def test_progress(monkeypatch, capsys, terminal):
 
 class TestStopRequest:
     def test_first_asks_second_interrupts(self):
-        stop = cli.train.StopRequest()
+        stop = cli.signals.StopRequest()
         earlier = signal.getsignal(signal.SIGTERM)
         with stop.listening():
             assert not stop.requested()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import isingflow
 from isingflow import estimators, evaluation, objectives
 from isingflow.config import FlowConfig, RunConfig, TrainingConfig
 from isingflow.errors import CheckpointError, SymmetryMismatch, TrainingDiverged
@@ -178,7 +179,7 @@ def test_transport_cost_is_what_the_trajectories_cost_and_its_penalty_lowers_it(
         config = small_config(iterations=60, batch=32, learning_rate=2e-2, transport_cost=weight)
         run = RunFolder.create(tmp_path / str(index), config)
         train(run, device=CPU)
-        flow = evaluation.load(run.path)
+        flow = isingflow.load(run.path)
         latent = flow.noise(256, torch.Generator().manual_seed(0))
         field, logdet, cost = flow.forward_with_cost(latent)
         plain_field, plain_logdet = flow(latent)
