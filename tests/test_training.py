@@ -19,7 +19,8 @@ from isingflow.lattice import CRITICAL_BETA, edwards_anderson, square, triangula
 from isingflow.model import build_flow, gradient_flow
 from isingflow.objectives import force_mismatch, reverse_kl
 from isingflow.runs import RunFolder
-from isingflow.training import Outcome, controlled_steps, learning_rate, train
+from isingflow.schedules import controlled_steps, learning_rate
+from isingflow.training import Outcome, train
 
 CPU = torch.device("cpu")
 SMALL_FLOW = FlowConfig(hidden=4, radial=2, oriented=1, time_terms=2, steps=4)
