@@ -264,7 +264,7 @@ def curved_beside_straight(straight: OTFlow, data: Dataset, seed: int) -> tuple[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toys", nargs="+", default=["moons", "eight-gaussians"])
+    parser.add_argument("--toys", nargs="+", default=["moons"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=30.0, help="processor seconds of the CNF's training")
     parser.add_argument("--rate", type=float, default=RATE, help="the CNF's learning rate")

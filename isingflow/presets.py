@@ -157,9 +157,9 @@ TOY_DIMENSION = 3
 """Up to here data are toys: small networks, many samples."""
 
 _DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.05)
-_TOYS = TrainingConfig(iterations=900, batch=256, learning_rate=5e-3, tolerance=0.05, transport_cost=0.01)
+_TOYS = TrainingConfig(iterations=900, batch=256, learning_rate=1e-2, tolerance=0.05, transport_cost=0.02)
 _TABLES = replace(_TOYS, learning_rate=3e-3)
-_DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=2, steps=3, steepness=6.0)
+_DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=1, steps=3, steepness=8.0)
 _RESIDUAL = OTFlowConfig(width=128, layers=1, radial=0, oriented=0, steps=2, steepness=4.0)
 _STRAIGHT = {"transport_cost": 1e-3, "hjb": 2e-3}
 """OT-Flow's penalties: enough for two steps of integration, too little to be seen in the likelihood."""
