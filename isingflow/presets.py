@@ -157,7 +157,7 @@ TOY_DIMENSION = 3
 """Up to here data are toys: small networks, many samples."""
 
 _DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.05)
-_TOYS = TrainingConfig(iterations=1800, batch=256, learning_rate=1e-2, tolerance=0.05, transport_cost=0.01)
+_TOYS = TrainingConfig(iterations=1800, batch=256, learning_rate=4e-3, tolerance=0.05, transport_cost=0.01)
 _TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3)
 _DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=1, steps=3, steepness=12.0)
 _RESIDUAL = OTFlowConfig(width=128, layers=1, radial=0, oriented=0, steps=2, steepness=4.0)
