@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from isingflow.config import DensityConfig
 from isingflow.datasets.start import blank_start, fitted_start
@@ -111,13 +112,12 @@ def _monge_ampere(config: DensityConfig, generator: torch.Generator) -> Potentia
         )
     if flow.potential != "dense":
         raise InvalidInput(f"potential {flow.potential!r}: expected dense or image")
-    directions = torch.randn(flow.hidden, dimension, generator=generator)
     return DensePotential(
         (dimension,),
         flow.hidden,
         activation="softplus",
         time_terms=flow.time_terms,
-        directions=flow.steepness * directions / directions.norm(dim=1, keepdim=True),
+        directions=_directions(flow.hidden, dimension, flow.steepness, generator),
         generator=generator,
     )
 
@@ -125,8 +125,19 @@ def _monge_ampere(config: DensityConfig, generator: torch.Generator) -> Potentia
 def _residual(config: DensityConfig, generator: torch.Generator) -> Potential:
     flow = config.flow
     return ResidualPotential(
-        (config.dimension,), width=flow.width, layers=flow.layers, rank=flow.rank, generator=generator
+        (config.dimension,),
+        width=flow.width,
+        layers=flow.layers,
+        rank=flow.rank,
+        directions=_directions(flow.width, config.dimension, flow.steepness, generator),
+        generator=generator,
     )
+
+
+def _directions(count: int, dimension: int, length: float, generator: torch.Generator) -> Tensor:
+    """Random directions of hidden units, all of one length, shape (count, dimension)."""
+    directions = torch.randn(count, dimension, generator=generator)
+    return length * directions / directions.norm(dim=1, keepdim=True)
 
 
 _POTENTIALS = {FlowConfig.kind: _monge_ampere, OTFlowConfig.kind: _residual}

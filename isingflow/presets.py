@@ -157,25 +157,31 @@ TOY_DIMENSION = 3
 """Up to here data are toys: small networks, many samples."""
 
 _DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.05)
-_DENSE = FlowConfig(potential="dense", hidden=128, radial=0, oriented=0, time_terms=3, steps=6)
-_RESIDUAL = OTFlowConfig(width=32, radial=0, oriented=0, steps=8)
+_TOYS = TrainingConfig(iterations=1800, batch=256, learning_rate=4e-3, tolerance=0.05, transport_cost=0.01)
+_TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3)
+_DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=1, steps=3, steepness=12.0)
+_RESIDUAL = OTFlowConfig(width=128, layers=1, radial=0, oriented=0, steps=2, steepness=4.0)
+_STRAIGHT = {"transport_cost": 1e-3, "hjb": 2e-3}
+"""OT-Flow's penalties on toys and tables: two to four steps of integration are enough with them."""
 _IMAGE = FlowConfig(potential="image", hidden=16, radial=0, oriented=0, time_terms=3, steps=4)
+_IMAGE_RESIDUAL = OTFlowConfig(steps=8, radial=0, oriented=0)
 _IMAGES = TrainingConfig(
     iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
 )
 _CONVEX = ConvexFlowConfig(blocks=4, width=32, layers=2, radial=0, oriented=0)
-_STRAIGHT = {"transport_cost": 0.02, "hjb": 0.05}
-"""OT-Flow's penalties."""
 
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
-            "quick": Preset(_DENSE, _DATA),
-            "accurate": Preset(replace(_DENSE, hidden=256, time_terms=4), replace(_DATA, iterations=3000)),
+            "quick": Preset(_DENSE, _TOYS),
+            "accurate": Preset(replace(_DENSE, hidden=512), replace(_TOYS, iterations=4000, batch=512)),
         },
         "ot": {
-            "quick": Preset(_RESIDUAL, replace(_DATA, **_STRAIGHT)),
-            "accurate": Preset(replace(_RESIDUAL, width=64), replace(_DATA, iterations=3000, batch=512, **_STRAIGHT)),
+            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=900, learning_rate=2e-2, **_STRAIGHT)),
+            "accurate": Preset(
+                replace(_RESIDUAL, width=192),
+                replace(_TOYS, iterations=3000, batch=512, learning_rate=2e-2, **_STRAIGHT),
+            ),
         },
         "convex": {
             "quick": Preset(_CONVEX, _DATA),
@@ -184,16 +190,16 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     },
     "tables": {
         "monge-ampere": {
-            "quick": Preset(replace(_DENSE, hidden=256), replace(_DATA, learning_rate=3e-3)),
+            "quick": Preset(replace(_DENSE, steepness=2.0), _TABLES),
             "accurate": Preset(
-                replace(_DENSE, hidden=512), replace(_DATA, iterations=4000, batch=512, learning_rate=3e-3)
+                replace(_DENSE, hidden=512, steepness=2.0), replace(_TABLES, iterations=2000, batch=512)
             ),
         },
         "ot": {
-            "quick": Preset(replace(_RESIDUAL, width=64), replace(_DATA, learning_rate=3e-3, **_STRAIGHT)),
+            "quick": Preset(replace(_RESIDUAL, steepness=1.0), replace(_TABLES, **_STRAIGHT)),
             "accurate": Preset(
-                replace(_RESIDUAL, width=128),
-                replace(_DATA, iterations=4000, batch=512, learning_rate=3e-3, **_STRAIGHT),
+                replace(_RESIDUAL, width=256, steepness=1.0),
+                replace(_TABLES, iterations=2000, batch=512, **_STRAIGHT),
             ),
         },
         "convex": {
@@ -222,8 +228,10 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             ),
         },
         "ot": {
-            "quick": Preset(replace(_RESIDUAL, width=64), replace(_IMAGES, learning_rate=3e-3)),
-            "accurate": Preset(replace(_RESIDUAL, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)),
+            "quick": Preset(replace(_IMAGE_RESIDUAL, width=64), replace(_IMAGES, learning_rate=3e-3)),
+            "accurate": Preset(
+                replace(_IMAGE_RESIDUAL, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)
+            ),
         },
         "convex": {
             "quick": Preset(replace(_CONVEX, blocks=1, width=128), replace(_IMAGES, learning_rate=3e-3)),

@@ -45,6 +45,7 @@ class OTFlowConfig:
     Attributes:
         width, layers: of the network.
         rank: of the quadratic term A'A; data and magnets without translation invariance.
+        steepness: length of the initial directions of the opening layer, in whitened coordinates; data only.
         radial, oriented, time_terms: kernels of the exactly symmetric network of translation-invariant magnets, and its
             quadratic term's polynomials in time, see `potentials.LatticeResidualPotential`.
         whitened: as for the Monge-Ampere flow.
@@ -56,6 +57,7 @@ class OTFlowConfig:
     width: int = 32
     layers: int = 2
     rank: int = 10
+    steepness: float = 1.7
     radial: int = 4
     oriented: int = 2
     time_terms: int = 3

@@ -656,6 +656,18 @@ def test_directions_are_where_dense_weights_start():
     torch.testing.assert_close(from_directions().weight.detach(), directions.float(), rtol=0, atol=0)
 
 
+def test_dense_units_bend_where_data_are_however_steep_they_start():
+    """The distances of the planes w.x + b = 0 from the origin are standard normal numbers, whatever |w|."""
+    distances = []
+    for steepness in (1.0, 20.0):
+        directions = steepness * torch.nn.functional.normalize(torch.randn(4000, 3, generator=generator(1)), dim=1)
+        potential = dense((3,), "softplus", hidden=4000, directions=directions)
+        distances.append((potential.bias / potential.weight.norm(dim=1)).detach())
+    torch.testing.assert_close(*distances, rtol=1e-5, atol=1e-6)
+    assert abs(distances[0].std().item() - 1) < 5 / math.sqrt(2 * 4000)
+    assert abs(distances[0].mean().item()) < 5 / math.sqrt(4000)
+
+
 def test_a_constant_dense_potential_is_the_first_term_of_one_in_time():
     """And keeps the names and shapes that it had before there were more terms."""
     constant, series = dense((2, 3), "softplus"), dense((2, 3), "softplus", time_terms=3)

@@ -25,6 +25,7 @@ from isingflow.potentials import (
 from isingflow.potentials import residual as network
 from isingflow.potentials.base import chebyshev, chebyshev_slopes
 from isingflow.potentials.residual import EvenOpening, PlainOpening, antiderivative, gram_root
+from isingflow.potentials.resnet import REACH
 from isingflow.symmetry import square_torus_group, triangular_torus_group, trivial_group
 
 
@@ -103,6 +104,17 @@ def test_gradient_trace_and_rate_are_exact(d, width, layers, rank, t, seed):
 def pulled_back(results: tuple[Tensor, ...], inputs: list[Tensor], seed: int) -> tuple[Tensor, ...]:
     scalar = sum((result * randn(*result.shape, seed=seed + i)).sum() for i, result in enumerate(results))
     return torch.autograd.grad(scalar, inputs, materialize_grads=True)
+
+
+def test_units_from_directions_bend_within_reach():
+    """Their kernel but for its column of time is what was given, and the planes w.x + b = 0 fill the reach."""
+    directions = 8 * torch.nn.functional.normalize(torch.randn(400, 3, generator=generator(1)), dim=1)
+    potential = ResidualPotential((3,), width=400, layers=1, directions=directions, generator=generator())
+    torch.testing.assert_close(potential.opening[:, :-1].detach(), directions, rtol=0, atol=0)
+    assert potential.opening[:, -1].abs().max() <= 0.5
+    distances = potential.opening_bias.detach().abs() / 8
+    assert 0.95 * REACH < distances.max() <= REACH
+    assert abs(distances.mean().item() / REACH - 0.5) < 5 / math.sqrt(12 * 400)
 
 
 @settings(max_examples=20)
@@ -528,6 +540,11 @@ def test_too_many_steps_are_refused(monkeypatch):
 def test_impossible_networks_are_refused(options):
     with pytest.raises(InvalidInput, match="expected at least 1 of each"):
         ResidualPotential((3,), generator=generator(), **options)
+
+
+def test_directions_of_another_shape_are_refused():
+    with pytest.raises(InvalidInput, match=r"directions of shape \(5, 4\): expected \(5, 3\)"):
+        ResidualPotential((3,), width=5, directions=torch.ones(5, 4), generator=generator())
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ class DensePotential(Potential):
         hidden: number of hidden units.
         activation: "lncosh" (no bias: even in x) or "softplus" (with bias).
         time_terms: number of Chebyshev polynomials in time.
-        directions: initial w_h, shape (hidden, N). Biases are then standard normal, and a(t) starts at zero: the flow
-            starts as the identity.
+        directions: initial w_h, shape (hidden, N). The planes in which units bend then have standard normal distances
+            from the origin, and a(t) starts at zero: the flow starts as the identity.
         generator: source of the initial weights: entries of w_h uniform within +-1/sqrt(N), a_h within
             +-1/sqrt(hidden), as in the paper's implementation; higher terms of a_h(t) start at zero.
 
@@ -72,7 +72,8 @@ class DensePotential(Potential):
             if directions.shape != (hidden, sites):
                 raise InvalidInput(f"directions of shape {tuple(directions.shape)}: expected {(hidden, sites)}")
             self.weight = nn.Parameter(directions.detach().float().clone())
-            constant, bias = torch.zeros(hidden), torch.randn(hidden, generator=generator)
+            constant = torch.zeros(hidden)
+            bias = torch.randn(hidden, generator=generator) * self.weight.detach().norm(dim=1)
         # One term is kept without its axis, as a constant was before there were more.
         rest = torch.zeros(hidden, time_terms - 1)
         self.amplitude = nn.Parameter(constant if time_terms == 1 else torch.cat([constant[:, None], rest], 1))

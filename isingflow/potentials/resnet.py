@@ -23,6 +23,8 @@ OPENING_START = 3.0
 """First entries of the opening layer, in units of OT-Flow's: features that start sharper than the data learn faster."""
 QUADRATIC_START = 0.1
 """Size of the first A^T A, in units of the identity's, over the space that it covers."""
+REACH = 2.0
+"""Distance from the origin within which units given by their directions bend: where whitened data are."""
 
 
 class ResidualPotential(Potential):
@@ -33,12 +35,14 @@ class ResidualPotential(Potential):
         width: width of the network.
         layers: number of its layers, with the opening one.
         rank: number of rows of A; more than d + 1 add nothing.
+        directions: initial opening kernel without its column of time, shape (width, d), in place of uniform entries.
+            The planes in which its units bend then lie within `REACH` of the origin.
         generator: source of the initial weights: entries of each kernel and bias uniform within +-1/sqrt(its inputs),
             as in OT-Flow's code, but those of the opening layer larger by `OPENING_START`, w zero instead of one and A
             small: the flow starts near the identity.
 
     Raises:
-        InvalidInput: a count is out of range.
+        InvalidInput: a count is out of range, or the directions are of another shape.
 
     Example:
         >>> potential = ResidualPotential((3,), width=8, generator=torch.Generator().manual_seed(0))
@@ -48,7 +52,14 @@ class ResidualPotential(Potential):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], *, width: int = 64, layers: int = 2, rank: int = 10, generator: torch.Generator
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int = 64,
+        layers: int = 2,
+        rank: int = 10,
+        directions: Tensor | None = None,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         if min(width, layers, rank) < 1:
@@ -57,8 +68,16 @@ class ResidualPotential(Potential):
         self.symmetry = trivial_group(self.shape)
         inputs = math.prod(shape) + 1
         rank = min(rank, inputs)
-        self.opening = nn.Parameter(OPENING_START * uniform((width, inputs), inputs, generator))
-        self.opening_bias = nn.Parameter(OPENING_START * uniform((width,), inputs, generator))
+        opening, bias = uniform((width, inputs), inputs, generator), uniform((width,), inputs, generator)
+        if directions is None:
+            opening, bias = OPENING_START * opening, OPENING_START * bias
+        else:
+            if directions.shape != (width, inputs - 1):
+                raise InvalidInput(f"directions of shape {tuple(directions.shape)}: expected {(width, inputs - 1)}")
+            opening = torch.cat([directions.detach().float(), opening[:, -1:]], 1)
+            bias = bias * math.sqrt(inputs) * REACH * opening[:, :-1].norm(dim=1)
+        self.opening = nn.Parameter(opening)
+        self.opening_bias = nn.Parameter(bias)
         self.kernels = nn.Parameter(uniform((layers - 1, width, width), width, generator))
         self.biases = nn.Parameter(uniform((layers - 1, width), width, generator))
         self.weight = nn.Parameter(torch.zeros(width))
