@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="write the figure as PNG")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     parser.add_argument("--autoencoder-iterations", type=int, default=2000)
-    parser.add_argument("--iterations", type=int, default=800)
+    parser.add_argument("--iterations", type=int, default=600)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)

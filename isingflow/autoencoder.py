@@ -3,9 +3,9 @@
     code = encoder(v) + u,    image = sigmoid(decoder(code)),    v the grey levels of an image from 0 to 1
 
 784 -> 128 -> 784 for MNIST, as in OT-Flow (Onken et al. 2021, arXiv 2006.00104), trained before the flow and apart
-from it, with a smooth hidden layer each way. The jitter u is uniform on [0, 1), as that of pixels: codes then have a
-density, even where images leave some of their numbers unused, and decoding bears the small errors of a flow. A penalty
-|encoder(v)|^2 / 2 fixes their scale, which an encoder would otherwise raise until jitter means nothing.
+from it, with a smooth hidden layer each way. The jitter u is uniform on [0, JITTER), as that of pixels on [0, 1): codes
+then have a density, even where images leave some of their numbers unused, and decoding bears the errors of a flow. A
+penalty |encoder(v)|^2 / 2 fixes their scale, which an encoder would otherwise raise until jitter means nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from isingflow.datasets.base import CHUNK, Rows
 from isingflow.datasets.spaces import Standardised
 from isingflow.errors import InvalidInput, TrainingDiverged
 from isingflow.moments import moments
+
+JITTER = 2.0
+"""Width of the noise of codes. Wider noise leaves fewer details in them, and makes their density simpler."""
 
 
 class Autoencoder(nn.Module):
@@ -63,7 +66,7 @@ class Autoencoder(nn.Module):
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Mean over images of the cross-entropy of their grey levels, in nats, and the penalty; shape ()."""
         codes = self.encode(images)
-        logits = self.decoder(codes + torch.rand(codes.shape, generator=generator))
+        logits = self.decoder(codes + JITTER * torch.rand(codes.shape, generator=generator))
         misfit = functional.binary_cross_entropy_with_logits(logits, images, reduction="sum")
         return (misfit + codes.square().sum() / 2) / len(images)
 
@@ -152,10 +155,8 @@ def code_dataset(autoencoder: Autoencoder, data: Dataset) -> Dataset:
     """
     parts = [_codes(autoencoder, data, split) for split in (data.train, data.validation, data.test)]
     found = moments([torch.from_numpy(parts[0])])
-    # The jitter has mean 1/2 and variance 1/12.
-    space = Standardised(
-        found.mean + 0.5, (found.covariance.diagonal() + 1 / 12).sqrt(), torch.ones(len(found.mean)).double()
-    )
+    deviation = (found.covariance.diagonal() + JITTER**2 / 12).sqrt()
+    space = Standardised(found.mean + JITTER / 2, deviation, torch.full_like(deviation, JITTER))
     rows = (Rows(table, np.arange(len(table)), space) for table in parts)
     return Dataset(f"codes of {data.name}", len(found.mean), *rows, space)
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import isingflow
 from isingflow import datasets
-from isingflow.autoencoder import Autoencoder, code_dataset, fit, grey
+from isingflow.autoencoder import JITTER, Autoencoder, code_dataset, fit, grey
 from isingflow.config import DensityConfig
 from isingflow.density_plots import interpolated, synthesis_figure
 from isingflow.errors import InvalidInput, TrainingDiverged
@@ -35,7 +35,7 @@ def trained(digits):
 
 def misfit(autoencoder: Autoencoder, images: torch.Tensor) -> float:
     """Cross-entropy in nats an image; the jitter at its mean."""
-    decoded = autoencoder.decode(autoencoder.encode(images) + 0.5)
+    decoded = autoencoder.decode(autoencoder.encode(images) + JITTER / 2)
     return functional.binary_cross_entropy(decoded, images, reduction="sum").item() / len(images)
 
 
@@ -61,7 +61,7 @@ def test_the_loss_is_its_formula():
     autoencoder = Autoencoder(6, 3, 5, generator=generator())
     images = torch.rand(4, 6, generator=generator(1))
     codes = autoencoder.encode(images)
-    decoded = autoencoder.decode(codes + torch.rand(4, 3, generator=generator(2)))
+    decoded = autoencoder.decode(codes + JITTER * torch.rand(4, 3, generator=generator(2)))
     entropy = -(images * decoded.log() + (1 - images) * (1 - decoded).log()).sum(1)
     expected = (entropy + codes.square().sum(1) / 2).mean()
     torch.testing.assert_close(autoencoder.loss(images, generator(2)), expected)
@@ -94,7 +94,7 @@ def test_codes_are_a_data_set(digits, trained):
     torch.testing.assert_close(x.std(0), torch.ones(16), atol=0.05, rtol=0)
     images = grey(digits, next(digits.test.batches(40, generator())))
     jitter = codes.to_data(next(codes.test.batches(40, generator()))) - trained.encode(images)
-    assert jitter.min() > -1e-5 and jitter.max() < 1 + 1e-5 and jitter.std() > 0.2
+    assert jitter.min() > -1e-5 and jitter.max() < JITTER + 1e-5 and jitter.std() > 0.2 * JITTER
 
 
 def test_a_flow_of_codes_trains(digits, trained, tmp_path):
