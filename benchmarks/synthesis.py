@@ -76,7 +76,7 @@ def main() -> None:
     config = replace(
         config,
         flow=replace(config.flow, width=arguments.width, steps=4),
-        training=replace(config.training, batch=arguments.batch, learning_rate=1e-2, tolerance=0.5),
+        training=replace(config.training, batch=arguments.batch, learning_rate=5e-3, tolerance=0.5),
     )
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", config)

@@ -1,11 +1,10 @@
 """Images by way of short codes: a flow on the codes of an autoencoder makes images of what it samples.
 
-    code = encoder(v) + u,    image = sigmoid(decoder(code)),    v the grey levels of an image from 0 to 1
+    code = encoder(v),    image = sigmoid(decoder(code)),    v the grey levels of an image from 0 to 1
 
 784 -> 128 -> 784 for MNIST, as in OT-Flow (Onken et al. 2021, arXiv 2006.00104), trained before the flow and apart
-from it, with a smooth hidden layer each way. The jitter u is uniform on [0, JITTER), as that of pixels on [0, 1): codes
-then have a density, even where images leave some of their numbers unused, and decoding bears the errors of a flow. A
-penalty |encoder(v)|^2 / 2 fixes their scale, which an encoder would otherwise raise until jitter means nothing.
+from it, with a smooth hidden layer each way. While training, normal noise is added to the codes, so that decoding
+bears the errors of a flow; a penalty |code|^2 / 2 fixes their scale, which would otherwise outgrow the noise.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ from isingflow.datasets.spaces import Standardised
 from isingflow.errors import InvalidInput, TrainingDiverged
 from isingflow.moments import moments
 
-JITTER = 2.0
-"""Width of the noise of codes. Wider noise leaves fewer details in them, and makes their density simpler."""
+NOISE = 0.6
+"""Deviation of the noise in training. With more of it codes hold fewer details, and are simpler to model."""
+JITTER = 0.5
+"""Width of the uniform noise of codes as data: they have a density, even where images leave numbers unused."""
 
 
 class Autoencoder(nn.Module):
@@ -56,17 +57,17 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*_layers(code, hidden, dimension, generator))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes without jitter, shape (n, code), of grey levels from 0 to 1, shape (n, dimension)."""
+        """Codes, shape (n, code), of grey levels from 0 to 1, shape (n, dimension)."""
         return self.encoder(images)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Grey levels from 0 to 1, shape (n, dimension), of codes with jitter, shape (n, code)."""
+        """Grey levels from 0 to 1, shape (n, dimension), of codes, shape (n, code)."""
         return self.decoder(codes).sigmoid()
 
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Mean over images of the cross-entropy of their grey levels, in nats, and the penalty; shape ()."""
         codes = self.encode(images)
-        logits = self.decoder(codes + JITTER * torch.rand(codes.shape, generator=generator))
+        logits = self.decoder(codes + NOISE * torch.randn(codes.shape, generator=generator))
         misfit = functional.binary_cross_entropy_with_logits(logits, images, reduction="sum")
         return (misfit + codes.square().sum() / 2) / len(images)
 
@@ -107,7 +108,7 @@ def fit(
     Args:
         autoencoder: trained in place, by Adam with a one-cycle rate.
         data: images.
-        seed: of the batches and of the jitter.
+        seed: of the batches and of the noise.
         iterations, batch, rate: of the training.
         report_progress: called after every iteration with its number and its loss.
 
@@ -137,7 +138,7 @@ def fit(
 
 
 def code_dataset(autoencoder: Autoencoder, data: Dataset) -> Dataset:
-    """The codes of a data set's images, as a data set for a flow: with jitter, and columns standardised.
+    """The codes of a data set's images, as a data set for a flow: with jitter about zero, and columns standardised.
 
     Args:
         autoencoder: trained.
@@ -153,7 +154,8 @@ def code_dataset(autoencoder: Autoencoder, data: Dataset) -> Dataset:
         >>> codes.name, codes.dimension, len(codes.train) == len(digits.train)
         ('codes of digits', 12, True)
     """
-    parts = [_codes(autoencoder, data, split) for split in (data.train, data.validation, data.test)]
+    # The space adds noise on [0, JITTER).
+    parts = [_codes(autoencoder, data, split) - JITTER / 2 for split in (data.train, data.validation, data.test)]
     found = moments([torch.from_numpy(parts[0])])
     deviation = (found.covariance.diagonal() + JITTER**2 / 12).sqrt()
     space = Standardised(found.mean + JITTER / 2, deviation, torch.full_like(deviation, JITTER))
