@@ -6,15 +6,18 @@ For MNIST they are figures 3(a) and 3(b) of Zhang, E and Wang (2018). Functions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from isingflow.data_model import fitted_part
 from isingflow.flows import Flow, GradientFlow
@@ -109,16 +112,36 @@ def likelihood_figure(
 @matplotlib.rc_context(STYLE)
 def tiles_figure(images: np.ndarray, columns: int) -> Figure:
     """Images, shape (n, height, width), in rows of so many columns."""
-    count, height, width = images.shape
-    rows = -(-count // columns)
-    sheet = np.zeros((rows * height, columns * width))
-    for index, image in enumerate(images):
-        top, left = divmod(index, columns)
-        sheet[top * height : (top + 1) * height, left * width : (left + 1) * width] = image
-    figure = Figure(figsize=(WIDTH, WIDTH * rows * height / (columns * width)))
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.imshow(sheet, cmap="gray", interpolation="nearest", vmin=0)
-    ax.set_axis_off()
+    sheet = _sheet(images, columns)
+    figure = Figure(figsize=(WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1]))
+    _show(figure.add_axes((0, 0, 1, 1)), sheet)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def synthesis_figure(samples: np.ndarray, interpolations: np.ndarray) -> Figure:
+    """OT-Flow's figure of images by way of codes: samples, and below them ways from one image to another.
+
+    Args:
+        samples: images, shape (n, height, width); in rows as long as the ways.
+        interpolations: shape (ways, images of a way, height, width). The first and the last image of each are
+            originals, boxed in red.
+
+    Example:
+        >>> random = np.random.default_rng(0)
+        >>> figure = synthesis_figure(random.random((10, 8, 8)), random.random((3, 5, 8, 8)))
+    """
+    ways, columns, height, width = interpolations.shape
+    above, below = _sheet(samples, columns), _sheet(interpolations.reshape(-1, height, width), columns)
+    figure = Figure(figsize=(WIDTH, WIDTH * (len(above) + len(below)) / (columns * width) + 0.6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(len(above), len(below)))
+    _show(top, above)
+    top.set_title("samples")
+    _show(bottom, below)
+    bottom.set_title("from one image to another (originals boxed)")
+    for way, column in product(range(ways), (0, columns - 1)):
+        corner = column * width - 0.5, way * height - 0.5
+        bottom.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=EXACT, linewidth=2, clip_on=False))
     return figure
 
 
@@ -178,6 +201,43 @@ def gaussianised(flow: Flow, x: torch.Tensor, times: int = TIMES) -> list[torch.
         else:
             found.append(transform.inverse(found[-1])[0])
     return found
+
+
+@torch.no_grad()
+def interpolated(flow: Flow, start: torch.Tensor, end: torch.Tensor, count: int) -> torch.Tensor:
+    """Points on the way from one to another: images of the arc cos(a) z + sin(a) z' between their preimages.
+
+    Where z and z' are independent noise, so is every point of the arc; points of the chord between them are too close
+    to the origin for noise in many dimensions.
+
+    Args:
+        flow: trained.
+        start, end: shape (n, d).
+        count: points of each way, its ends included; at least 2.
+
+    Returns:
+        Shape (n, count, d); the ends are those given, to the flow's inverse error.
+    """
+    first, last = flow.inverse(start)[0], flow.inverse(end)[0]
+    angle = torch.linspace(0, math.pi / 2, count, device=start.device)[:, None]
+    arc = angle.cos() * first[:, None] + angle.sin() * last[:, None]
+    return flow(arc.flatten(0, 1))[0].view(arc.shape)
+
+
+def _sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """One image of images, shape (n, height, width), in rows of so many columns."""
+    count, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * height, columns * width))
+    for index, image in enumerate(images):
+        top, left = divmod(index, columns)
+        sheet[top * height : (top + 1) * height, left * width : (left + 1) * width] = image
+    return sheet
+
+
+def _show(ax: Axes, sheet: np.ndarray) -> None:
+    ax.imshow(sheet, cmap="gray", interpolation="nearest", vmin=0)
+    ax.set_axis_off()
 
 
 def _images(data: Dataset, x: torch.Tensor) -> np.ndarray:

@@ -30,7 +30,7 @@ def trajectories_figure(paths: Mapping[str, np.ndarray]) -> Figure:
         >>> curved = np.stack([np.cos(t), np.sin(t)], axis=2)
         >>> figure = trajectories_figure({"curved": curved, "straight": curved[:1] * (1 + t[..., None])})
     """
-    figure = Figure(figsize=(WIDTH, 0.55 * WIDTH), layout="constrained")
+    figure = Figure(figsize=(WIDTH, WIDTH / len(paths) + 0.35), layout="constrained")
     panels = figure.subplots(1, len(paths), squeeze=False, sharex=True, sharey=True)[0]
     for ax, (title, positions) in zip(panels, paths.items(), strict=True):
         positions = np.asarray(positions, dtype=float)
