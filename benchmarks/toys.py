@@ -9,7 +9,7 @@ process: the one that has used less processor time takes the next iteration. The
 final likelihood is when OT-Flow's, on the same test data, is first as good. Choosing integration steps counts as
 training, measuring the likelihood does not.
 
-The figure shows the same potential trained without penalties and as the preset says: curved paths beside straight ones.
+The figure shows the paths of the same potential trained without penalties and as the preset says.
 """
 
 from __future__ import annotations
@@ -249,8 +249,8 @@ def summary(run: dict) -> str:
     )
 
 
-def curved_beside_straight(straight: OTFlow, data: Dataset, seed: int) -> tuple[bytes, dict]:
-    """The figure, as PNG, and the quality of the curved paths."""
+def without_penalties(straight: OTFlow, data: Dataset, seed: int) -> tuple[bytes, dict]:
+    """The figure, as PNG, and the quality of the paths of the same flow trained without penalties."""
     curved = OTFlow(data, seed, **asdict(straight.config.training) | {"transport_cost": 0.0, "hjb": 0.0})
     while not curved.done:
         curved.step()
@@ -295,7 +295,7 @@ def main() -> None:
     }
     if arguments.figure:
         seed = arguments.seeds[0]
-        figure, document["without_penalties"] = curved_beside_straight(
+        figure, document["without_penalties"] = without_penalties(
             first, datasets.load(arguments.toys[0], seed=seed), seed
         )
         arguments.figure.parent.mkdir(parents=True, exist_ok=True)
