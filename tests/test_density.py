@@ -136,7 +136,7 @@ def test_training_approaches_the_entropy(tmp_path, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "returns"), [("monge-ampere", math.inf), ("ot", 1e-4)])
-def test_quick_presets_find_the_eight_gaussians_along_straight_paths(tmp_path, kind, returns):
+def test_quick_presets_find_the_eight_gaussians(tmp_path, kind, returns):
     """Of the few tenths of a nat that the best Gaussian misses, under a fifth is left.
 
     Eight steps invert OT-Flow; of the Monge-Ampere flow, whose penalty is weaker, that is not asked.
@@ -149,7 +149,6 @@ def test_quick_presets_find_the_eight_gaussians_along_straight_paths(tmp_path, k
     assert entropy - 3 * result.test.stderr < result.test.value
     assert result.test.value - entropy < 0.2 * (result.start.value - entropy)
     assert result.certified and result.integration_steps <= 8
-    assert result.straightness.value < 1.1
     flow = isingflow.load(run.path)
     flow.transforms[0].steps = 8
     assert inverse_error(flow, flow.noise(500, torch.Generator().manual_seed(0))).value < returns
