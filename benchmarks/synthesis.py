@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -105,8 +104,10 @@ def main() -> None:
         arguments.figure.parent.mkdir(parents=True, exist_ok=True)
         arguments.figure.write_bytes(png(synthesis_figure(samples, np.concatenate([first, ways, last], axis=1))))
     if arguments.output:
+        options = {name: value for name, value in vars(arguments).items() if name not in ("data", "figure", "output")}
         result = {
-            "command": f"python benchmarks/synthesis.py {' '.join(sys.argv[1:])}",
+            "command": "python benchmarks/synthesis.py",
+            "options": options,
             **describe(),
             "autoencoder_cpu_seconds": autoencoder_seconds,
             "flow_cpu_seconds": flow_seconds,
