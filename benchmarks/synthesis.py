@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/synthesis.py --data FOLDER --figure docs/figures/synthesis.png
 
 An autoencoder 784 -> 128 -> 784 is trained first, then an OT-Flow on its codes. Ways are arcs in the noise of that flow
-between the codes of two test images, decoded; the images themselves stand at both ends.
+between the codes of two test images, decoded; the images themselves stand at both ends. A training as short as the
+default gains almost nothing on the Gaussian that the flow starts as: see the two likelihoods that are printed.
 """
 
 from __future__ import annotations
