@@ -1,6 +1,6 @@
 """OT-Flow against a standard continuous normalizing flow on two-dimensional toys: time to train and time to sample.
 
-    OMP_NUM_THREADS=1 python benchmarks/toys.py --output docs/benchmarks/toys.json --figure docs/figures/transport.png
+    OMP_NUM_THREADS=1 python benchmarks/toys.py --output docs/benchmarks/toys.json
 
 The standard one is zuko's CNF as it comes: two layers of 64 units, exact trace by automatic differentiation, adaptive
 Dormand-Prince, adjoint gradients; Adam at a constant rate. OT-Flow is trained as its quick preset on toys says. Both
@@ -8,8 +8,6 @@ start from the same Gaussian fitted to the data, see as many fresh samples in a 
 process: the one that has used less processor time takes the next iteration. The CNF has a fixed budget. The time to its
 final likelihood is when OT-Flow's, on the same test data, is first as good. Choosing integration steps counts as
 training, measuring the likelihood does not.
-
-The figure shows the paths of the same potential trained without penalties and as the preset says.
 """
 
 from __future__ import annotations
@@ -33,17 +31,14 @@ from isingflow import datasets
 from isingflow.config import DensityConfig
 from isingflow.datasets import Dataset
 from isingflow.flows import Flow, GaussianWhitening, gradient_flows
-from isingflow.flows.diagnostics import inverse_error, steps_needed, straightness, trajectories, transport_cost
+from isingflow.flows.diagnostics import inverse_error, steps_needed, straightness, transport_cost
 from isingflow.parallel import workers
-from isingflow.plots import png
 from isingflow.problems import problem_of
-from isingflow.training import TRAINING_TOLERANCE, controlled_steps, learning_rate
-from isingflow.transport_plots import trajectories_figure
+from isingflow.schedules import TRAINING_TOLERANCE, controlled_steps, learning_rate
 
 CPU = torch.device("cpu")
 TESTED, SAMPLED, PATHS = 2000, 10_000, 500
 STEPS, ERRORS = 8, (0.05, 0.01)
-SHOWN = 200
 RATE = 1e-2
 """The CNF's: the better of 1e-3 and 1e-2 within 15 seconds on the moons, on a seed that is not measured."""
 
@@ -249,19 +244,6 @@ def summary(run: dict) -> str:
     )
 
 
-def without_penalties(straight: OTFlow, data: Dataset, seed: int) -> tuple[bytes, dict]:
-    """The figure, as PNG, and the quality of the paths of the same flow trained without penalties."""
-    curved = OTFlow(data, seed, **asdict(straight.config.training) | {"transport_cost": 0.0, "hjb": 0.0})
-    while not curved.done:
-        curved.step()
-    latent = straight.flow.noise(SHOWN, torch.Generator().manual_seed(seed))
-    titles = {"without penalties": curved.flow, "with penalties": straight.flow}
-    paths = {title: trajectories(flow, latent)[0].numpy() for title, flow in titles.items()}
-    x = next(data.test.batches(TESTED, torch.Generator().manual_seed(seed)))
-    quality = path_quality(curved.flow, x, seed)
-    return png(trajectories_figure(paths)), {"negative_log_likelihood": loss(curved, x), **quality}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toys", nargs="+", default=["moons"])
@@ -271,7 +253,6 @@ def main() -> None:
     parser.add_argument("--checks", type=int, default=30, help="points of each curve")
     parser.add_argument("--repeats", type=int, default=3, help="timings of sampling")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--figure", type=Path, help="write the figure of paths, of the first toy and seed, as PNG")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -293,13 +274,6 @@ def main() -> None:
         "median": {name: medians([run for run in runs if run["toy"] == name]) for name in arguments.toys},
         "runs": runs,
     }
-    if arguments.figure:
-        seed = arguments.seeds[0]
-        figure, document["without_penalties"] = without_penalties(
-            first, datasets.load(arguments.toys[0], seed=seed), seed
-        )
-        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
-        arguments.figure.write_bytes(figure)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -1,0 +1,65 @@
+"""Paths of a curved flow beside those of a straight one, on one toy density: a figure of the OT-Flow poster.
+
+    python benchmarks/paths.py --toy pinwheel --output docs/benchmarks/paths.json --figure docs/figures/transport.png
+
+Both are trained as their quick presets say, the Monge-Ampere flow without its transport cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from machine import describe
+
+from isingflow import datasets
+from isingflow.config import DensityConfig
+from isingflow.flows.diagnostics import trajectories
+from isingflow.likelihood import evaluate_density
+from isingflow.loading import load
+from isingflow.plots import png
+from isingflow.runs import RunFolder
+from isingflow.training import train
+from isingflow.transport_plots import trajectories_figure
+
+CPU = torch.device("cpu")
+SHOWN = 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", default="pinwheel")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--figure", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    data = datasets.load(arguments.toy, seed=arguments.seed)
+    paths, reports = {}, {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for title, kind, changes in (
+            ("Monge-Ampère flow, no penalty", "monge-ampere", {"transport_cost": 0.0}),
+            ("OT-Flow", "ot", {}),
+        ):
+            config = DensityConfig.from_preset("quick", data, flow=kind, seed=arguments.seed)
+            config = replace(config, training=replace(config.training, **changes))
+            run = RunFolder.create(Path(scratch) / kind, config)
+            train(run, device=CPU, data=data)
+            flow = load(run.path)
+            latent = flow.noise(SHOWN, torch.Generator().manual_seed(arguments.seed))
+            paths[title] = trajectories(flow, latent)[0].numpy()
+            reports[kind] = evaluate_density(run, data, device=CPU).as_dict()
+            print(title, reports[kind]["straightness"], reports[kind]["negative_log_likelihood"], flush=True)
+    arguments.figure.parent.mkdir(parents=True, exist_ok=True)
+    arguments.figure.write_bytes(png(trajectories_figure(paths)))
+    command = f"python benchmarks/paths.py {' '.join(sys.argv[1:])}"
+    arguments.output.write_text(json.dumps({"command": command, **describe(), **reports}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
