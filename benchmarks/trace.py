@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +24,11 @@ import torch
 from machine import describe
 from torch import Tensor
 
+from isingflow.plots import png
 from isingflow.potentials import ResidualPotential
 from isingflow.potentials.residual import antiderivative
 from isingflow.potentials.resnet import OPENING_START
+from isingflow.transport_plots import trace_figure
 
 BATCH, WIDTH, TIME = 512, 64, 0.3
 PROBES = {43: (1, 10, 20, 30, 43), 63: (1, 10, 20, 30, 40, 50, 63), 784: (1, 10, 50, 100, 200, 400, 784)}
@@ -124,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=51, help="timings per number (default 51)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--figure", type=Path, help="draw them as PNG")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -135,11 +139,14 @@ def main() -> None:
         for row in results[-1]["hutchinson"]:
             print(f"  {row['probes']:4} probes {row['ms']['processor']:9.2f} ms, error {row['error']:.3f}", flush=True)
     if arguments.output:
-        command = f"OMP_NUM_THREADS=1 python benchmarks/trace.py --output {arguments.output}"
+        command = f"OMP_NUM_THREADS=1 python benchmarks/trace.py {' '.join(sys.argv[1:])}"
         settings = {"width": WIDTH, "layers": 2, "batch": BATCH, "dtype": "float32", "repeats": arguments.repeats}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         result = {"command": command, **describe(), **settings, "results": results}
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.figure:
+        arguments.figure.parent.mkdir(parents=True, exist_ok=True)
+        arguments.figure.write_bytes(png(trace_figure(results)))
 
 
 if __name__ == "__main__":
