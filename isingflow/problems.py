@@ -39,9 +39,11 @@ class Problem(ABC):
 
     Attributes:
         flow: to be trained.
+        source: where the generators of batches live.
     """
 
     flow: Flow
+    source: torch.device
 
     @abstractmethod
     def batch(self, n: int, generator: torch.Generator) -> Tensor:
@@ -52,7 +54,7 @@ class Problem(ABC):
         if any(isinstance(module, ActNorm) for module in self.flow.modules()):
             self.flow.train()
             with torch.no_grad():
-                self.objective(self.batch(n, torch.Generator(self.flow.device).manual_seed(seed)))
+                self.objective(self.batch(n, torch.Generator(self.source).manual_seed(seed)))
 
     @abstractmethod
     def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +87,7 @@ class Magnet(Problem):
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.training = config.training
+        self.source = device
         self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
         self.exact, _ = exact_free_energy(self.target)
         jitter, recompute = config.training.jitter, config.training.recompute
@@ -125,6 +128,7 @@ class Density(Problem):
 
     def __init__(self, config: DensityConfig, device: torch.device, data: Dataset) -> None:
         self.training = config.training
+        self.source = torch.device("cpu")
         self.data = data
         self.flow = build_density_flow(config, data).to(device)
         self.validation = next(data.validation.batches(CHECKED, torch.Generator().manual_seed(config.seed))).to(device)

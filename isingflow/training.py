@@ -157,7 +157,7 @@ class Trainer:
         self.problem = problem_of(config, device, data)
         self.flow = self.problem.flow
         self.integrators = gradient_flows(self.flow)
-        self.noise = torch.Generator(device).manual_seed(config.seed + 1)
+        self.noise = torch.Generator(self.problem.source).manual_seed(config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
         self.optimizer = torch.optim.Adam(
             self.flow.parameters(),
