@@ -593,3 +593,12 @@ def test_command_saves_when_it_is_told_to_stop(run):
     result = invoke(*hmc(run, "physical", chains.samples + 3, "--warm-up", 10, "--resume", chains=2))
     assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(Chains.read("chains.npz").field[:, : chains.samples], chains.field)
+
+
+@pytest.mark.parametrize(("reverse", "warned"), [(0.01, True), (0.3, False)])
+def test_chains_of_a_flow_that_misses_a_part_come_with_a_warning(run, reverse, warned):
+    """As the last evaluation of the run has it: the chains themselves cannot know."""
+    RunFolder.open(run).save_report({"effective_sample_size": 0.4, "reverse_effective_sample_size": reverse})
+    result = invoke(*hmc(run, "latent", 4, "--json", "--warm-up", 4))
+    assert result.exit_code == 0, result.output
+    assert ("the flow misses part of the target" in result.stderr) == warned

@@ -26,7 +26,7 @@ from isingflow.cli.options import (
     check_new_file,
     device_from,
 )
-from isingflow.cli.output import print_result, show_notes
+from isingflow.cli.output import print_result, show_notes, warn
 from isingflow.cli.progress import Clock, ShowProgress, progress_display
 from isingflow.cli.signals import StopRequest
 
@@ -102,6 +102,8 @@ def command(
     earlier = Chains.read(output) if resume else None
     check_disk(output, samples=samples, chains=chains, sites=lattice.sites)
     certified = check_certified(folder) if space == "latent" else True
+    if space == "latent":
+        _warn_of_missing_modes(folder)
     flow, target, _ = load_run(folder, where)
     stop, progress = StopRequest(), Progress()
     with workers(where) as pool, stop.listening(), progress_display(quiet or as_json) as progress.show:
@@ -162,6 +164,19 @@ class Progress:
         if self._first is None:
             self._first = done - 1
         self.show(done, total, f"trajectories  {self._clock.left(done - self._first, total - self._first)}")
+
+
+def _warn_of_missing_modes(run: RunFolder) -> None:
+    """Chains in latent space rarely enter what the flow misses, and do not show it."""
+    from isingflow.evaluation import DISAGREEMENT
+
+    report = run.report() or {}
+    forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))
+    if forward is not None and reverse is not None and forward > DISAGREEMENT * reverse:
+        warn(
+            f"{run.path}: the flow misses part of the target (see isingflow evaluate); chains in its latent space may "
+            "miss it too, and their errors are then too small"
+        )
 
 
 class Report:
