@@ -262,7 +262,9 @@ def test_extra_chances_move_more_chains_to_the_same_density():
         sampler = latent(wrong_gaussian(target), target, chances=chances)
         chains = run_chains(sampler, samples=250, chains=64, warm_up=30, seed=2)
         found[chances] = chains.acceptance.mean(), Mixing.of(measured(chains).magnetisation_squared).mean
-        assert sampler.evaluations >= 64 * 250 and (chances > 1 or sampler.evaluations == 64 * 250)
+        swept = 2 * 64 * 250
+        assert sampler.evaluations >= 64 * 250 + swept
+        assert chances > 1 or sampler.evaluations == 64 * 250 + swept
     (once, first), (often, second) = found.values()
     assert often > once + 0.2
     exact = moments(target.lattice, 0.3).magnetisation_squared
@@ -602,3 +604,13 @@ def test_chains_of_a_flow_that_misses_a_part_come_with_a_warning(run, reverse, w
     result = invoke(*hmc(run, "latent", 4, "--json", "--warm-up", 4))
     assert result.exit_code == 0, result.output
     assert ("the flow misses part of the target" in result.stderr) == warned
+
+
+def test_a_sweep_is_a_step_of_block_gibbs_seen_from_latent_space():
+    target = magnet(0.4)
+    sampler = latent(wrong_gaussian(target), target)
+    state = sampler.start(torch.randn(50, *target.shape, generator=torch.Generator().manual_seed(0)))
+    swept = sampler.sweep(state, torch.Generator().manual_seed(1))
+    expected, _ = BlockGibbs(target).step(BlockGibbs(target).start(state.field), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(swept.field, expected.field, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(swept.energy, sampler.start(swept.position).energy)

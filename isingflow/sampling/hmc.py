@@ -19,6 +19,10 @@ number: "extra chances" (Campos and Sanz-Serna 2015). With H_k after k turns,
 
 which keeps detailed balance, for the path back meets the same points in reverse order.
 
+Where the flow misses part of the target, exp(-U) has narrow peaks in latent space: turns rarely find them, and chains
+that are there can hardly leave. So a sweep of block Gibbs sampling follows every trajectory: s from p(s | x), x from
+p(x | s), z = f^-1(x). It knows nothing of the flow and leads in and out.
+
 In physical space f is a linear map B, which is the same as a mass matrix (B B^T)^-1. Its spectrum is measured in the
 warm-up: the geometric mean of Var(x) and 1 / Var(grad E), mode by mode, which brings the two closest to those of a
 Gaussian (Seyboldt, Carlson and Carpenter 2024). Step sizes are found by dual averaging (Hoffman and Gelman 2014).
@@ -273,6 +277,36 @@ class HamiltonianMonteCarlo(Sampler):
         return field.detach(), energy.detach(), force
 
 
+class LatentHamiltonianMonteCarlo(HamiltonianMonteCarlo):
+    """Hamiltonian Monte Carlo in the latent space of a flow, every trajectory followed by a Gibbs sweep; see `latent`.
+
+    A sweep costs two evaluations: the flow backwards, and U at the new z.
+
+    Args:
+        flow: f.
+        target: E.
+    """
+
+    def __init__(self, flow: Flow, target: HubbardStratonovich, **options) -> None:
+        super().__init__(flow, target, **options)
+        self.flow = flow
+
+    def step(self, state: PhasePoint, generator: torch.Generator) -> tuple[PhasePoint, Tensor]:
+        """A trajectory and a sweep of every chain: the new state, and which chains the trajectory moved."""
+        state, moved = super().step(state, generator)
+        return self.sweep(state, generator), moved
+
+    def sweep(self, state: PhasePoint, generator: torch.Generator) -> PhasePoint:
+        """New spins given the field, a new field given these, and its z."""
+        spins = self.target.sample_spins(state.field, generator)
+        field = self.target.sample_field(spins.to(state.field.dtype), generator)
+        batches = field.split(max(1, BATCH_SITES // self.target.sites))
+        with torch.no_grad():
+            shares = [z for batch in batches for z, _ in self.pool.map(self.flow.inverse, batch)]
+        self.evaluations += 2 * len(field)
+        return self.start(torch.cat(shares))
+
+
 class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo):
     """Hamiltonian Monte Carlo in physical space, with a spectral mass matrix; made by `physical`.
 
@@ -330,7 +364,7 @@ class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo):
         return (totals / torch.bincount(orbits))[orbits].view(power.shape).to(power)
 
 
-def latent(flow: Flow, target: HubbardStratonovich, **options) -> HamiltonianMonteCarlo:
+def latent(flow: Flow, target: HubbardStratonovich, **options) -> LatentHamiltonianMonteCarlo:
     """Hamiltonian Monte Carlo in the latent space of a flow, in evaluation mode and with frozen parameters.
 
     Free turns with two extra chances to begin with. Where the flow integrates an equation, its log-determinant carries
@@ -342,7 +376,7 @@ def latent(flow: Flow, target: HubbardStratonovich, **options) -> HamiltonianMon
         options: of `HamiltonianMonteCarlo`, other than its own choices of guided, length and chances.
     """
     defaults = {"guided": False, "length": TURN, "chances": CHANCES, "dtype": flow.noise(1).dtype}
-    return HamiltonianMonteCarlo(flow, target, **defaults | options)
+    return LatentHamiltonianMonteCarlo(flow, target, **defaults | options)
 
 
 def physical(target: HubbardStratonovich, **options) -> PhysicalHamiltonianMonteCarlo:
