@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from isingflow.config import AnyRunConfig, DensityConfig
-from isingflow.data_model import build_density_flow, log_determinant
+from isingflow.data_model import INVERSE_TOLERANCE, build_density_flow, log_determinant
 from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, ConvexFlow, Flow, GradientFlow, SpectralScaling, Transform
 from isingflow.hubbard_stratonovich import HubbardStratonovich
@@ -129,7 +129,8 @@ def _convex_maps(
                 generator=generator,
             )
         require(potential.symmetry, target.symmetry)
-        maps += [ActNorm(target.shape, common=True), ConvexFlow(potential, logdet=log_determinant(config))]
+        convex = ConvexFlow(potential, logdet=log_determinant(config), tolerance=INVERSE_TOLERANCE)
+        maps += [ActNorm(target.shape, common=True), convex]
     return maps
 
 
