@@ -2,8 +2,10 @@
 
     python benchmarks/observables.py --seeds 0 1 2 --output docs/benchmarks/observables.json
 
-Wolff's cluster algorithm, the reweighted flow (quick preset, trained here with each seed) and Hamiltonian Monte Carlo
-in the flow's latent space. Deviations are in standard errors; relative errors in per cent.
+Wolff's cluster algorithm, the reweighted flow (trained here with each seed) and Hamiltonian Monte Carlo in the flow's
+latent space, with half as many samples. In the ordered phase the flow is trained for both bounds, at length; elsewhere
+the quick preset does. In the disordered phase more samples are needed: the Binder cumulant is a small difference there.
+Deviations are in standard errors; relative errors in per cent.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +32,24 @@ from isingflow.runs import RunFolder
 from isingflow.sampling import latent, run_chains, simulate
 from isingflow.training import train
 
-BETAS = (0.3, CRITICAL_BETA, 0.6)
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a flow is trained at a temperature, and how many samples are drawn."""
+
+    beta: float
+    preset: str
+    bounds: str
+    samples: int
+
+
+SETTINGS = (
+    Setting(0.3, "quick", "upper", 6 * 65536),
+    Setting(CRITICAL_BETA, "quick", "upper", 65536),
+    Setting(0.6, "accurate", "both", 65536),
+)
 
 
 def exact_answers(lattice: Lattice, beta: float) -> dict[str, float]:
@@ -64,33 +83,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sizes", type=int, nargs="+", default=[4, 8])
-    parser.add_argument("--samples", type=int, default=65536)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
     results = []
     for size in arguments.sizes:
-        for beta in BETAS:
-            lattice = square(size)
+        for setting in SETTINGS:
+            lattice, beta, samples = square(size), setting.beta, setting.samples
             exact = exact_answers(lattice, beta)
             for seed in arguments.seeds:
-                found = {"wolff": _wolff(lattice, beta, arguments.samples, seed)}
+                found = {"wolff": _wolff(lattice, beta, samples, seed)}
                 with tempfile.TemporaryDirectory() as scratch, workers(CPU) as pool:
-                    run = RunFolder.create(
-                        Path(scratch) / "run", RunConfig.from_preset("quick", lattice, beta, seed=seed)
-                    )
+                    config = RunConfig.from_preset(setting.preset, lattice, beta, bounds=setting.bounds, seed=seed)
+                    run = RunFolder.create(Path(scratch) / "run", config)
                     train(run, device=CPU)
-                    drawn = draw_samples(run, samples=arguments.samples, device=CPU, seed=seed)
+                    drawn = draw_samples(run, samples=samples, device=CPU, seed=seed)
                     found["reweighted flow"] = measure(
                         lattice, beta, field=drawn.field, spins=drawn.spins, log_weight=drawn.log_weight
                     )
                     flow, target, _ = load_run(run, CPU)
                     sampler = latent(flow, target, pool=pool)
-                    chains = run_chains(sampler, samples=arguments.samples // 128, chains=64, warm_up=100, seed=seed)
+                    chains = run_chains(sampler, samples=samples // 128, chains=64, warm_up=100, seed=seed)
                     found["latent HMC"] = measure(lattice, beta, field=chains.field, spins=chains.spins)
                 for sampler, observables in found.items():
                     rows = compare(observables, exact)
-                    results.append({"size": size, "beta": beta, "seed": seed, "sampler": sampler, "observables": rows})
+                    about = {"size": size, **asdict(setting), "seed": seed, "sampler": sampler}
+                    results.append(about | {"observables": rows})
                     worst = max(rows.values(), key=lambda row: abs(row["deviation"]))["deviation"]
                     largest = max(row["relative_percent"] for row in rows.values())
                     print(
@@ -105,6 +123,7 @@ def main() -> None:
         "comparisons": len(deviations),
         "worst_deviation": max(map(abs, deviations)),
         "rms_deviation": float(np.sqrt(np.mean(np.square(deviations)))),
+        "largest_relative_percent": max(row["relative_percent"] for r in results for row in r["observables"].values()),
         "median_relative_percent": {
             sampler: statistics.median(
                 max(row["relative_percent"] for row in r["observables"].values())

@@ -102,6 +102,7 @@ class RunConfig(_Comparable):
         beta: float,
         *,
         flow: str = FlowConfig.kind,
+        bounds: str = "upper",
         seed: int = 0,
         iterations: int | None = None,
     ) -> Self:
@@ -111,6 +112,7 @@ class RunConfig(_Comparable):
             preset: its name.
             lattice, beta: the magnet.
             flow: kind of flow, "monge-ampere", "ot" or "convex".
+            bounds: what training narrows, "upper" or "both", see `TrainingConfig`.
             seed: of the run.
             iterations: of training, if not the preset's own.
 
@@ -119,7 +121,7 @@ class RunConfig(_Comparable):
         """
         found = find_preset(MAGNET_PRESETS, flow, preset)
         architecture = for_dimension(for_lattice(found.flow, lattice), lattice.sites)
-        training = shortened(found.training_on(lattice), iterations)
+        training = shortened(found.training_on(lattice), iterations).narrowing(bounds)
         return cls(lattice, beta, preset, seed, architecture, training)
 
     @classmethod

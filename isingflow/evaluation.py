@@ -108,7 +108,8 @@ class Evaluation:
         if self.effective_sample_size > DISAGREEMENT * self.reverse_effective_sample_size:
             found.append(
                 f"the effective sample size is {100 * self.effective_sample_size:.2g} % seen from the flow but "
-                f"{100 * self.reverse_effective_sample_size:.2g} % from the target: the flow misses part of it"
+                f"{100 * self.reverse_effective_sample_size:.2g} % from the target: the flow misses part of it; "
+                "training for both bounds (isingflow train --bounds both) sees that part"
             )
         return found
 

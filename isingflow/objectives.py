@@ -1,6 +1,9 @@
-"""What training minimises: one of the first two, and penalties.
+"""What training minimises: one of the first three, and penalties.
 
-- reverse KL: E_z[ln p(x) + E(x)] with x = flow(z), the variational free energy: -ln Z plus KL(p | target);
+- reverse KL: E_z[ln p(x) + E(x)] with x = flow(z), the variational free energy: -ln Z plus KL(p | target), an upper
+  bound. It hardly feels what the flow leaves out: where p is small there are no samples;
+- both bounds: that minus E_x[ln p(x) + E(x)] over the target, the lower bound: KL(p | target) + KL(target | p), the
+  symmetric divergence of Jeffreys (1946). What the flow leaves out costs most;
 - negative log-likelihood: E_x[-ln p(x)] over data, the entropy of the data plus KL(data | p);
 - transport cost: E_z[int |dx/dt|^2 / 2 dt], which keeps trajectories short and straight (OT-Flow's first penalty);
 - Hamilton-Jacobi-Bellman residual: E_z[int |d phi/dt + |grad phi|^2 / 2| dt], zero along straight paths at constant
@@ -43,6 +46,27 @@ def reverse_kl(
     if config.force_matching:
         loss = loss + config.force_matching * force_mismatch(flow, target, field.detach()).mean()
     return loss, excess.detach()
+
+
+def both_bounds(
+    flow: Flow, target: HubbardStratonovich, latent: Tensor, reference: Tensor, config: TrainingConfig
+) -> tuple[Tensor, Tensor]:
+    """The distance of the bounds on a batch of noise and one of samples of the target, and what they are means of.
+
+    Args:
+        flow: in training mode.
+        target: gives E(x).
+        latent: z, shape (n, *shape).
+        reference: x, samples of the target, shape (n, *shape).
+        config: weights of the penalties.
+
+    Returns:
+        The loss, a scalar with its graph, and ln p(x) + E(x) of the flow's samples and of the target's, float64, shape
+        (n, 2), detached.
+    """
+    loss, upper = reverse_kl(flow, target, latent, config)
+    lower = flow.log_prob(reference) + target.energy(reference.double())
+    return loss - lower.mean(), torch.stack([upper, lower.detach()], 1)
 
 
 def negative_log_likelihood(flow: Flow, samples: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ Record = Mapping[str, Any]
 
 FLOW = "#1f5fa8"
 EXACT = "#c0392b"
+LOWER = "#2a8a6a"
 ERROR = "#d98a00"
 NEUTRAL = "#555555"
 UP, DOWN, GRID = 1.0, 0.0, 0.6
@@ -92,7 +93,7 @@ def training_figure(
     exact_free_energy: float | None = None,
     snapshots: Mapping[int, np.ndarray] | None = None,
 ) -> Figure:
-    """Loss per site against iterations, the exact line, and configurations from start, middle and end of the training.
+    """Bounds per site against iterations, the exact line, and configurations from start, middle and end of a training.
 
     Args:
         metrics: records of `metrics.jsonl`.
@@ -100,20 +101,23 @@ def training_figure(
         exact_free_energy: -ln Z of the continuous representation, total, in nats.
         snapshots: spins by iteration, shape (n, lx, ly); three of them are shown, 25 configurations each.
     """
-    iterations, loss = _column(metrics, "iteration"), _column(metrics, "loss") / sites
-    smooth, window = running_mean(loss)
+    iterations, bound = _column(metrics, "iteration"), _column(metrics, "variational_free_energy") / sites
+    lower = _column(metrics, "lower_bound") / sites
+    smooth, window = running_mean(bound)
     figure, ax = _figure()
-    ax.plot(iterations, loss, color=FLOW, alpha=0.3, linewidth=0.8, label="loss of one batch")
+    ax.plot(iterations, bound, color=FLOW, alpha=0.3, linewidth=0.8, label="bound of one batch")
     ax.plot(iterations, smooth, color=FLOW, label=f"running mean of {window}")
+    if np.isfinite(lower).any():
+        ax.plot(iterations, running_mean(lower)[0], color=LOWER, label="lower bound, running mean")
     if exact_free_energy is not None:
         exact = exact_free_energy / sites
         ax.axhline(exact, color=EXACT, linestyle="--", linewidth=1.4, label=f"exact, {exact:.5f}".replace("-", "−"))
     last = max(iterations.max(initial=1), 2)
-    ax.set(xlabel="iteration", ylabel="loss (nats per site)", xlim=(-0.015 * last, 1.015 * last))
+    ax.set(xlabel="iteration", ylabel="free energy (nats per site)", xlim=(-0.015 * last, 1.015 * last))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     chosen = _stages(sorted(i for i in snapshots or {} if i <= last))
-    values = np.append(loss[np.isfinite(loss)], [] if exact_free_energy is None else exact)
+    values = np.append(bound[np.isfinite(bound)], [] if exact_free_energy is None else exact)
     low, high = _range(values)
     top = low + (high - low) / (INSETS_FROM if chosen else 0.95)
     ax.set_ylim(low - 0.06 * (top - low), top)

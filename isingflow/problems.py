@@ -1,9 +1,10 @@
 """What a flow can be trained on: a magnet, whose density is known up to its norm, or data, which are samples.
 
     magnet    minimise E_z[ln p(x) + E(x)], x = flow(z):    the variational free energy, at least -ln Z
+              or its distance from the lower bound:         needs samples of the target, from Monte Carlo
     data      minimise -E_x[ln p(x)], x from the data:      the negative log-likelihood, at least their entropy
 
-Both are means of one value per sample, in nats. The training loop knows no more of a problem than what is here.
+All are means of values per sample, in nats. The training loop knows no more of a problem than what is here.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from torch import Tensor
 from isingflow import objectives
 from isingflow.config import AnyRunConfig, DensityConfig, RunConfig
 from isingflow.data_model import build_density_flow
-from isingflow.errors import NoExactSolution
+from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.estimators import effective_sample_size, integration_error, likelihood_error
 from isingflow.exact import thermodynamics
 from isingflow.flows import ActNorm, Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.model import build_flow
 from isingflow.parallel import Workers
+from isingflow.sampling.monte_carlo import simulate
+from isingflow.settings import BOUNDS
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -32,6 +35,13 @@ if TYPE_CHECKING:
 SNAPSHOT_SAMPLES = 25
 CHECKED = 256
 """Validation data that a training looks at now and then."""
+REFERENCE_CHAINS = 64
+REFERENCE_SAMPLES = 256
+"""Monte Carlo states per chain that a training draws from, on lattices for which they have room."""
+REFERENCE_SPINS = 2**26
+"""Room for their spins, of a byte each."""
+REFERENCE_STREAM = 2**40
+"""Added to a run's seed: evaluations are to be made with other Monte Carlo states than trainings."""
 
 
 class Problem(ABC):
@@ -58,7 +68,7 @@ class Problem(ABC):
 
     @abstractmethod
     def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, a scalar with its graph, and the value of every sample, float64, shape (n,), detached."""
+        """The loss, a scalar with its graph, and the values of every sample, float64, shape (n, ...), detached."""
 
     @abstractmethod
     def readings(self, values: Tensor) -> dict[str, float | None]:
@@ -83,6 +93,10 @@ class Magnet(Problem):
     Attributes:
         target: E(x).
         exact: -ln Z, if it is known.
+        reference: spins of the target, int8, shape (n, *shape); None where training narrows the upper bound alone.
+
+    Raises:
+        InvalidInput: unknown bounds.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -94,27 +108,37 @@ class Magnet(Problem):
         self.flow = build_flow(self.target, config.flow, seed=config.seed, jitter=jitter, recompute=recompute).to(
             device
         )
+        if config.training.bounds not in BOUNDS:
+            raise InvalidInput(f"bounds {config.training.bounds!r}: expected one of {', '.join(BOUNDS)}")
+        self.reference = None if config.training.bounds == "upper" else _reference(config).to(device)
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor:
-        """Standard normal z."""
-        return self.flow.noise(n, generator)
+        """Standard normal z, shape (n, 1, *shape); with fields of the target beside them (n, 2, *shape)."""
+        latent = self.flow.noise(n, generator)
+        if self.reference is None:
+            return latent[:, None]
+        chosen = torch.randint(len(self.reference), (n,), generator=generator, device=self.source)
+        field = self.target.sample_field(self.reference[chosen].to(latent.dtype), generator)
+        return torch.stack([latent, field], 1)
 
     def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Variational free energy and penalties; ln p + E of every sample."""
-        return objectives.reverse_kl(self.flow, self.target, batch, self.training)
+        """Upper bound, or the distance of both, and penalties; ln p + E of every sample, shape (n,) or (n, 2)."""
+        if self.reference is None:
+            return objectives.reverse_kl(self.flow, self.target, batch[:, 0], self.training)
+        return objectives.both_bounds(self.flow, self.target, batch[:, 0], batch[:, 1], self.training)
 
     def readings(self, values: Tensor) -> dict[str, float | None]:
-        """The bound, its gap, and the effective sample size of the batch."""
-        bound = float(values.mean())
-        return {
-            "variational_free_energy": bound,
-            "gap_nats": None if self.exact is None else bound - self.exact,
-            "effective_sample_size": effective_sample_size(-values),
+        """The bounds, the gap of the upper one, and the effective sample size of the batch."""
+        excess = values.view(len(values), -1)
+        bounds = dict(zip(("variational_free_energy", "lower_bound"), excess.mean(0).tolist(), strict=False))
+        return bounds | {
+            "gap_nats": None if self.exact is None else bounds["variational_free_energy"] - self.exact,
+            "effective_sample_size": effective_sample_size(-excess[:, 0]),
         }
 
     def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
         """Change of ln p + E at half the step."""
-        return integration_error(self.flow, self.target.energy, self.batch(n, generator), pool).value
+        return integration_error(self.flow, self.target.energy, self.flow.noise(n, generator), pool).value
 
     def snapshot(self) -> np.ndarray:
         """Spins, int8."""
@@ -160,6 +184,14 @@ class Density(Problem):
         """Samples, float32."""
         generator = torch.Generator(self.flow.device).manual_seed(0)
         return self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)[0].cpu().numpy()
+
+
+def _reference(config: RunConfig) -> Tensor:
+    """Spins of the target by Monte Carlo, int8, shape (n, *shape)."""
+    samples = min(REFERENCE_SAMPLES, REFERENCE_SPINS // (REFERENCE_CHAINS * config.lattice.sites))
+    seed = config.seed + REFERENCE_STREAM
+    chains = simulate(config.lattice, config.beta, samples=max(samples, 1), chains=REFERENCE_CHAINS, seed=seed)
+    return torch.from_numpy(chains.spins).flatten(0, 1)
 
 
 def problem_of(config: AnyRunConfig, device: torch.device, data: Dataset | None = None) -> Problem:

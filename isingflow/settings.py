@@ -92,6 +92,9 @@ class ConvexFlowConfig:
     whitened: bool = True
 
 
+BOUNDS = ("upper", "both")
+"""What training on a magnet can narrow, see `TrainingConfig.bounds`."""
+
 AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig
 
 FLOWS: dict[str, type[AnyFlowConfig]] = {cls.kind: cls for cls in (FlowConfig, OTFlowConfig, ConvexFlowConfig)}
@@ -114,6 +117,8 @@ class TrainingConfig:
         transport_cost: weight of the penalty int |dx/dt|^2 / 2 dt.
         hjb: weight of the penalty int |d phi/dt + |grad phi|^2 / 2| dt; needs a potential with a derivative by time.
         force_matching: weight of the penalty |grad ln p + grad E|^2 / N; magnets only.
+        bounds: magnets only: what is minimised, "upper": the variational bound on -ln Z, or "both": its distance from
+            the lower bound, over Monte Carlo samples of the target. See `objectives`.
         tolerance: largest certified integration error, in nats, of the final flow.
         check_every: iterations between measurements of the integration error.
         evaluation_samples: samples of the report at the end.
@@ -133,6 +138,7 @@ class TrainingConfig:
     transport_cost: float = 0.0
     hjb: float = 0.0
     force_matching: float = 0.0
+    bounds: str = "upper"
     tolerance: float = 0.01
     check_every: int = 25
     evaluation_samples: int = 16384
@@ -145,3 +151,7 @@ class TrainingConfig:
         if coarse is not None:
             coarse = coarse.scaled(max(round(coarse.iterations * iterations / self.iterations), 1))
         return replace(self, iterations=iterations, coarse=coarse)
+
+    def narrowing(self, bounds: str) -> TrainingConfig:
+        """The same training with other `bounds`, on smaller lattices too."""
+        return replace(self, bounds=bounds, coarse=self.coarse and self.coarse.narrowing(bounds))

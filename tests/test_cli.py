@@ -105,6 +105,7 @@ class TestBadInput:
             (["--time-limit", "inf"], "--time-limit inf: expected a positive number"),
             (["--steps", "0"], "--steps 0: expected an integer from 1"),
             (["--steps", "2.5"], "--steps 2.5: expected an integer from 1"),
+            (["--bounds", "lower"], "--bounds lower: expected upper or both"),
             (["--seed", "-1"], "--seed -1: expected an integer from 0"),
             (["--resume"], "--resume: which run?"),
             (["--resume", "--output", "nothing"], "no run folder at nothing"),
@@ -311,6 +312,12 @@ class TestTrain:
         assert (found["run"], found["outcome"], found["size"], found["beta"]) == ("runs/001", "finished", [4, 4], 0.3)
         assert found["gap_nats"]["value"] > -3 * found["gap_nats"]["stderr"]
 
+    def test_both_bounds(self, empty_folder):
+        result = invoke(*TINY, "--bounds", "both", "--output", "run")
+        assert result.exit_code == 0 and "from below" in result.stderr
+        result = invoke("train", "--resume", "--output", "run", "--bounds", "both", "--steps", 5)
+        assert result.exit_code == 0 and "finished already" in result.stdout
+
     def test_quiet(self):
         result = invoke(*TINY, "--quiet", "--output", "run")
         assert result.exit_code == 0 and result.stderr == ""
@@ -339,6 +346,7 @@ class TestTrain:
             (["--preset", "accurate"], "flow.oriented: 4 here, 3 there"),
             (["--steps", "6"], "training.iterations: 6 here, 5 there"),
             (["--seed", "1"], "seed: 1 here, 0 there"),
+            (["--bounds", "both"], "training.bounds: both here, upper there"),
             (["--jx", "-1"], "lattice.jx: -1.0 here, 1.0 there"),
             (["--boundary", "open"], "lattice.boundary: open here, periodic there"),
         ],

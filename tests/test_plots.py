@@ -23,7 +23,6 @@ def metrics(count, exact=EXACT, measured=2):
         record = {
             "iteration": iteration,
             "seconds": 3 + 0.1 * iteration,
-            "loss": bound,
             "variational_free_energy": bound,
             "gap_nats": None if exact is None else bound - exact,
             "effective_sample_size": 0.3,
@@ -55,7 +54,7 @@ def test_any_number_of_records(count, exact):
 
 def test_nulls_and_repeated_times_are_drawn_around():
     records = metrics(30)
-    records[3] |= {"loss": None, "gap_nats": None}
+    records[3] |= {"variational_free_energy": None, "gap_nats": None}
     records[9]["seconds"] = records[8]["seconds"]
     assert is_png(plots.png(plots.training_figure(records, SITES, EXACT)))
     assert is_png(plots.png(plots.gap_figure(records)))
@@ -68,12 +67,14 @@ def test_gaps_below_zero_are_drawn():
     assert is_png(plots.png(plots.gap_figure(records)))
 
 
-def test_the_training_figure_shows_the_loss_per_site():
-    records = metrics(100)
+def test_the_training_figure_shows_the_bounds_per_site():
+    records = [record | {"lower_bound": 2 * EXACT - record["variational_free_energy"]} for record in metrics(100)]
     figure = plots.training_figure(records, SITES, EXACT, {i: spins(25) for i in (0, 5, 25, 100)})
     ax = figure.axes[0]
     lines = {line.get_label(): line for line in ax.lines}
-    np.testing.assert_allclose(lines["loss of one batch"].get_ydata() * SITES, [r["loss"] for r in records])
+    bounds = [record["variational_free_energy"] for record in records]
+    np.testing.assert_allclose(lines["bound of one batch"].get_ydata() * SITES, bounds)
+    assert np.all(lines["lower bound, running mean"].get_ydata() * SITES < EXACT + 0.2)
     assert lines["exact, −2.33604"].get_ydata()[0] * SITES == pytest.approx(EXACT)
     titles = [inset.get_title() for inset in ax.child_axes]
     assert titles == ["iteration 0", "iteration 25", "iteration 100"]
@@ -83,7 +84,7 @@ def test_insets_do_not_cover_the_curve():
     figure = plots.training_figure(metrics(100), SITES, EXACT, {i: spins(25) for i in (0, 50, 100)})
     plots.png(figure)
     ax = figure.axes[0]
-    highest = ax.transData.transform([(0, max(r["loss"] for r in metrics(100)) / SITES)])[0, 1]
+    highest = ax.transData.transform([(0, max(r["variational_free_energy"] for r in metrics(100)) / SITES)])[0, 1]
     assert all(inset.get_window_extent().y0 > highest for inset in ax.child_axes)
 
 

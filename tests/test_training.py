@@ -12,7 +12,7 @@ import torch
 import isingflow
 from isingflow import estimators, evaluation, objectives
 from isingflow.config import FlowConfig, RunConfig, TrainingConfig
-from isingflow.errors import CheckpointError, SymmetryMismatch, TrainingDiverged
+from isingflow.errors import CheckpointError, InvalidInput, SymmetryMismatch, TrainingDiverged
 from isingflow.exact import thermodynamics
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, square, triangular
@@ -20,6 +20,7 @@ from isingflow.model import build_flow, gradient_flow
 from isingflow.objectives import force_mismatch, reverse_kl
 from isingflow.runs import RunFolder
 from isingflow.schedules import controlled_steps, learning_rate
+from isingflow.settings import BOUNDS, ConvexFlowConfig, OTFlowConfig
 from isingflow.training import Outcome, train
 
 CPU = torch.device("cpu")
@@ -30,6 +31,16 @@ SMALL_TRAINING = TrainingConfig(iterations=12, batch=8, check_every=5, evaluatio
 def small_config(lattice=None, beta=CRITICAL_BETA, seed=0, flow=None, **settings):
     lattice = square(4) if lattice is None else lattice
     return RunConfig(lattice, beta, "quick", seed, flow or SMALL_FLOW, replace(SMALL_TRAINING, **settings))
+
+
+def distorted_flow(target, seed=1):
+    """A flow in float64 that is no Gaussian."""
+    flow = build_flow(target, replace(SMALL_FLOW, steps=8), seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return flow
 
 
 def parameters(run):
@@ -50,9 +61,10 @@ def test_training_lowers_the_bound_towards_the_exact_answer(tmp_path):
     assert result.lower_bound.value < exact + 3 * result.lower_bound.stderr
 
 
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path):
-    whole = RunFolder.create(tmp_path / "whole", small_config())
-    parts = RunFolder.create(tmp_path / "parts", small_config())
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, bounds):
+    whole = RunFolder.create(tmp_path / "whole", small_config(bounds=bounds))
+    parts = RunFolder.create(tmp_path / "parts", small_config(bounds=bounds))
     train(whole, device=CPU)
     asked = 0
 
@@ -198,11 +210,8 @@ def test_force_mismatch_is_zero_at_the_target_and_has_the_right_gradient(monkeyp
     """No mismatch if the flow is its own target; elsewhere the surrogate's slope is the true one, to O(PROBE^2)."""
     monkeypatch.setattr(objectives, "PROBE", 1e-3)
     target = HubbardStratonovich(square(3), 0.2)
-    flow = build_flow(target, replace(SMALL_FLOW, steps=8), seed=1).double()
+    flow = distorted_flow(target)
     generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     field = flow.sample(4, generator=generator)[0]
 
     class FlowAsTarget:
@@ -223,6 +232,86 @@ def test_force_mismatch_is_zero_at_the_target_and_has_the_right_gradient(monkeyp
         with torch.no_grad():
             parameter -= sign * 1e-5 * direction
     assert float((slope * direction).sum()) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+
+
+def test_the_distance_of_the_bounds_is_zero_where_the_flow_is_the_target():
+    flow = distorted_flow(HubbardStratonovich(square(3), 0.6))
+    reference = flow.sample(5, generator=torch.Generator().manual_seed(3))[0]
+
+    class FlowAsTarget:
+        energy = staticmethod(lambda x: 7.0 - flow.log_prob(x))
+
+    loss, values = objectives.both_bounds(flow, FlowAsTarget(), flow.noise(5), reference, SMALL_TRAINING)
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-4)
+    torch.testing.assert_close(values, torch.full((5, 2), 7.0, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def test_the_distance_of_the_bounds_is_that_of_the_estimators_and_its_slope_the_true_one():
+    target = HubbardStratonovich(square(3), 0.6)
+    flow = distorted_flow(target)
+    generator = torch.Generator().manual_seed(2)
+    latent = flow.noise(6, generator)
+    reference = target.sample_field(torch.ones(6, 3, 3, dtype=torch.float64), generator)
+    parameter = gradient_flow(flow).potential.amplitude
+    loss, _ = objectives.both_bounds(flow, target, latent, reference, SMALL_TRAINING)
+    slope = torch.autograd.grad(loss, parameter)[0]
+
+    @torch.no_grad()
+    def distance():
+        forward = estimators.log_weights(target.energy, *estimators.pushed(flow, latent))
+        reverse = estimators.log_weights(target.energy, reference, flow.log_prob(reference))
+        return estimators.variational_free_energy(forward).value - estimators.lower_bound(reverse).value
+
+    assert float(loss.detach()) == pytest.approx(distance(), abs=1e-9)
+    direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            parameter += sign * 1e-5 * direction
+        values.append(distance())
+        with torch.no_grad():
+            parameter -= sign * 1e-5 * direction
+    assert float((slope * direction).sum()) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
+
+
+def test_training_for_both_bounds_finds_what_training_for_one_leaves_out(tmp_path):
+    """In the ordered phase the way between the two magnetisations, a percent of the probability, hardly moves the upper
+    bound; the lower one feels it."""
+    found = {}
+    for bounds in BOUNDS:
+        settings = {"iterations": 150, "batch": 32, "learning_rate": 2e-2, "bounds": bounds}
+        run = RunFolder.create(tmp_path / bounds, small_config(beta=0.6, **settings))
+        train(run, device=CPU)
+        found[bounds] = evaluation.evaluate(run, samples=4096, reference_samples=4096, device=CPU)
+    upper, both = found["upper"], found["both"]
+    assert both.lower_bound.value > upper.lower_bound.value + 5 * (upper.lower_bound - both.lower_bound).stderr
+    assert both.reverse_effective_sample_size > 10 * upper.reverse_effective_sample_size
+    for result in (upper, both):
+        assert result.lower_bound.value < result.exact + 3 * result.lower_bound.stderr
+        assert result.variational.value > result.exact - 3 * result.variational.stderr
+    line = run.metrics()[-1]
+    assert line["loss"] == pytest.approx(line["variational_free_energy"] - line["lower_bound"])
+
+
+@pytest.mark.parametrize(
+    ("lattice", "flow"),
+    [
+        (edwards_anderson(3, seed=1), FlowConfig(potential="dense", hidden=8, steps=4)),
+        (square(3), OTFlowConfig(width=4, steps=2)),
+        (square(3), ConvexFlowConfig(blocks=1, width=4)),
+    ],
+    ids=["glass", "ot", "convex"],
+)
+def test_any_flow_trains_for_both_bounds(tmp_path, lattice, flow):
+    run = RunFolder.create(tmp_path / "run", small_config(lattice, 0.6, flow=flow, bounds="both", iterations=3))
+    train(run, device=CPU)
+    assert all(line["lower_bound"] < line["variational_free_energy"] + 10 for line in run.metrics())
+
+
+def test_other_bounds_are_refused(tmp_path):
+    run = RunFolder.create(tmp_path / "run", small_config(bounds="lower"))
+    with pytest.raises(InvalidInput, match="'lower': expected one of upper, both"):
+        train(run, device=CPU)
 
 
 def test_force_matching_trains(tmp_path):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import DEVICE, JSON, QUIET, Size, device_from
+from isingflow.cli.options import DEVICE, JSON, QUIET, OneOf, Size, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
 from isingflow.errors import RunFolderError
+from isingflow.settings import BOUNDS
 
 if TYPE_CHECKING:
     from isingflow.config import RunConfig
@@ -25,6 +26,13 @@ MOST_SITES = 2**18
 @size_option(Size(sites=MOST_SITES))
 @MAGNET
 @TRAINING
+@click.option(
+    "--bounds",
+    type=OneOf(*BOUNDS),
+    metavar="upper|both",
+    help="What training narrows: the bound on the free energy from above (the default), or both, with Monte Carlo "
+    "samples: for flows that miss part of the magnet, as in the ordered phase.",
+)
 @DEVICE
 @QUIET
 @JSON
@@ -67,8 +75,10 @@ def _new_config(options: dict[str, Any]) -> RunConfig:
     from isingflow.config import RunConfig
 
     preset, flow, seed = options["preset"] or "quick", options["flow"] or "monge-ampere", options["seed"] or 0
-    lattice, beta = lattice_from(options["size"], options), beta_from(options)
-    return RunConfig.from_preset(preset, lattice, beta, flow=flow, seed=seed, iterations=options["steps"])
+    lattice, beta, bounds = lattice_from(options["size"], options), beta_from(options), options["bounds"] or "upper"
+    return RunConfig.from_preset(
+        preset, lattice, beta, flow=flow, bounds=bounds, seed=seed, iterations=options["steps"]
+    )
 
 
 def _check_possible(config: RunConfig) -> None:
@@ -88,10 +98,14 @@ def _check_unchanged(run: RunFolder, options: dict[str, Any]) -> None:
         beta = beta_from(options)
     seed = config.seed if options["seed"] is None else options["seed"]
     iterations = options["steps"] or config.training.iterations
-    wanted = replace(config, lattice=lattice, beta=beta, seed=seed, training=config.training.scaled(iterations))
+    bounds = options["bounds"] or config.training.bounds
+    training = config.training.scaled(iterations).narrowing(bounds)
+    wanted = replace(config, lattice=lattice, beta=beta, seed=seed, training=training)
     if options["preset"] is not None or options["flow"] is not None:
         preset, flow = options["preset"] or config.preset, options["flow"] or config.flow.kind
-        wanted = RunConfig.from_preset(preset, lattice, beta, flow=flow, seed=seed, iterations=iterations)
+        wanted = RunConfig.from_preset(
+            preset, lattice, beta, flow=flow, bounds=bounds, seed=seed, iterations=iterations
+        )
     differences = wanted.differences(config)
     if differences:
         raise RunFolderError(f"--resume: not the run in {run.path}: {'; '.join(differences)}")

@@ -37,6 +37,7 @@ TRAINING = together(
 
 READINGS = {
     "variational_free_energy": ("bound {:.2f}", 1),
+    "lower_bound": ("from below {:.2f}", 1),
     "gap_nats": ("gap {:.2f} nats", 1),
     "effective_sample_size": ("sample size {:.0f} %", 100),
     "negative_log_likelihood": ("-ln p {:.3f}", 1),
