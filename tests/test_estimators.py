@@ -26,11 +26,12 @@ from isingflow.estimators import (
     variational_free_energy,
 )
 from isingflow.flows import Flow, GradientFlow, SpectralScaling
-from isingflow.hubbard_stratonovich import EigenBasis, HubbardStratonovich
+from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import square
 from isingflow.model import build_flow, gradient_flow
 from isingflow.parallel import Workers
 from isingflow.potentials import Potential
+from isingflow.spectral import EigenBasis
 
 
 def generator(seed: int = 0) -> torch.Generator:

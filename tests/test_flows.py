@@ -25,7 +25,7 @@ from isingflow.flows import (
     SpectralScaling,
 )
 from isingflow.flows.integrators import TABLEAUX, step, step_with_error
-from isingflow.hubbard_stratonovich import EigenBasis, FourierBasis, HubbardStratonovich
+from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.model import build_flow, gradient_flow
 from isingflow.potentials import (
@@ -39,6 +39,7 @@ from isingflow.potentials import (
     SampledAverage,
     group_average,
 )
+from isingflow.spectral import EigenBasis, FourierBasis
 from isingflow.symmetry import Group, square_torus_group, trivial_group
 
 every_tableau = pytest.mark.parametrize("tableau", TABLEAUX.values(), ids=TABLEAUX)

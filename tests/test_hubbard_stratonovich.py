@@ -14,14 +14,10 @@ from scipy.optimize import minimize
 
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
-from isingflow.hubbard_stratonovich import (
-    EigenBasis,
-    FourierBasis,
-    HubbardStratonovich,
-    _gaussian_averages,
-    ln_cosh,
-)
+from isingflow.hubbard_stratonovich import HubbardStratonovich, ln_cosh
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, from_graph, square, triangular
+from isingflow.mean_field import gaussian_averages
+from isingflow.spectral import EigenBasis, FourierBasis
 
 PAIR = from_graph(networkx.path_graph(2))
 SMALL = {
@@ -281,19 +277,19 @@ def test_sampling_repeats_with_the_seed_and_has_the_dtype_of_its_input():
 
 
 @pytest.mark.parametrize("variance", [1e-6, 0.03, 1.0, 7.0, 300.0, 1e6, 1e12])
-def test_gaussian_averages_against_adaptive_quadrature(variance):
+def testgaussian_averages_against_adaptive_quadrature(variance):
     def average(function, width):
         scale = min(10 * math.sqrt(variance), width)
         density = 2 / math.sqrt(2 * math.pi * variance)
         integrand = lambda x: density * function(x) * math.exp(-(x**2) / (2 * variance))  # noqa: E731
         return integrate.quad(integrand, 0, scale, epsabs=0, epsrel=1e-13, limit=400)[0]
 
-    sech_squared, log_cosh, slope = _gaussian_averages(variance)
+    sech_squared, log_cosh, slope = gaussian_averages(variance)
     assert sech_squared == pytest.approx(average(lambda x: 1 / math.cosh(x) ** 2, 40), rel=1e-12)
     expected = average(lambda x: x + math.log1p(math.exp(-2 * x)) - math.log(2), math.inf)
     assert log_cosh == pytest.approx(expected, rel=1e-12, abs=1e-13)
     step = 1e-4 * variance
-    difference = (_gaussian_averages(variance + step)[0] - _gaussian_averages(variance - step)[0]) / (2 * step)
+    difference = (gaussian_averages(variance + step)[0] - gaussian_averages(variance - step)[0]) / (2 * step)
     assert slope == pytest.approx(difference, rel=1e-6)
 
 
@@ -336,7 +332,7 @@ def test_mean_field_solves_its_equations(of, beta):
     mean_field = target.mean_field()
     curvature = mean_field.curvature.expand(of.shape).flatten().numpy()
     covariance = np.linalg.inv(np.linalg.inv(dense_a(target)) - np.diag(curvature))
-    np.testing.assert_allclose(_gaussian_averages(np.diag(covariance))[0], curvature, rtol=1e-8)
+    np.testing.assert_allclose(gaussian_averages(np.diag(covariance))[0], curvature, rtol=1e-8)
 
     identity = torch.eye(of.sites, dtype=torch.float64).reshape(of.sites, *of.shape)
     root = target.unwhiten(mean_field.transform(identity)).flatten(1).numpy()
@@ -355,7 +351,7 @@ def test_no_gaussian_does_better():
         factor[lower] = parameters
         covariance = factor @ factor.T
         entropy = np.log(np.abs(np.diag(factor))).sum() + of.sites / 2 * (1 + math.log(2 * math.pi))
-        return np.trace(inverse @ covariance) / 2 - _gaussian_averages(np.diag(covariance))[1].sum() - entropy
+        return np.trace(inverse @ covariance) / 2 - gaussian_averages(np.diag(covariance))[1].sum() - entropy
 
     found = minimize(bound, np.eye(of.sites)[lower], method="BFGS", options={"gtol": 1e-7})
     assert target.mean_field().free_energy == pytest.approx(found.fun, abs=1e-6)

@@ -12,7 +12,7 @@ from torch import Tensor
 from isingflow.config import TrainingConfig
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import Flow, GradientFlow, SpectralScaling, diagnostics
-from isingflow.hubbard_stratonovich import FourierBasis, HubbardStratonovich
+from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import CRITICAL_BETA, square
 from isingflow.objectives import negative_log_likelihood, reverse_kl
 from isingflow.potentials import (
@@ -26,6 +26,7 @@ from isingflow.potentials import residual as network
 from isingflow.potentials.base import chebyshev, chebyshev_slopes
 from isingflow.potentials.residual import EvenOpening, PlainOpening, antiderivative, gram_root
 from isingflow.potentials.resnet import REACH
+from isingflow.spectral import FourierBasis
 from isingflow.symmetry import square_torus_group, triangular_torus_group, trivial_group
 
 

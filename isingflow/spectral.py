@@ -1,0 +1,87 @@
+"""Orthonormal bases of fields in which the matrices of a lattice are diagonal.
+
+Plane waves where there is translation invariance, and a product with a matrix is two FFTs; else any basis, as a matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SpectralBasis(nn.Module):
+    """An orthonormal basis of fields, in which a symmetric matrix is its eigenvalues.
+
+    Attributes:
+        shape: shape of the fields.
+        values_shape: shape of eigenvalues, one entry per basis vector.
+    """
+
+    shape: tuple[int, ...]
+    values_shape: tuple[int, ...]
+
+    def apply(self, field: Tensor, values: Tensor) -> Tensor:
+        """Multiply by the symmetric matrix with these eigenvalues.
+
+        Args:
+            field: x, shape (..., *shape), of any float dtype.
+            values: eigenvalues, shape (..., *values_shape), cast to the field's dtype and device.
+
+        Returns:
+            B x, shape (..., *shape).
+        """
+        raise NotImplementedError
+
+    def power(self, field: Tensor) -> Tensor:
+        """Squared coefficients of fields in this basis, shape (..., *values_shape); they add up to |x|^2."""
+        raise NotImplementedError
+
+    def trace(self, values: Tensor) -> Tensor:
+        """Trace of the matrix with these eigenvalues: shape (...,)."""
+        return values.flatten(-len(self.values_shape)).sum(-1)
+
+    def logdet(self, values: Tensor) -> Tensor:
+        """Logarithm of the absolute determinant of the matrix with these eigenvalues: shape (...,)."""
+        return self.trace(values.abs().log())
+
+
+class FourierBasis(SpectralBasis):
+    """Plane waves on an lx x ly torus: the basis of every translation-invariant matrix.
+
+    Values have shape (..., lx, ly), are indexed by momentum in fft2 order and must be even, value[k] = value[-k].
+
+    Example:
+        >>> FourierBasis((4, 4)).apply(torch.ones(4, 4), torch.full((4, 4), 2.0))[0]
+        tensor([2., 2., 2., 2.])
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape = self.values_shape = tuple(shape)
+
+    def apply(self, field: Tensor, values: Tensor) -> Tensor:
+        half = values[..., : self.shape[1] // 2 + 1].to(field)
+        return torch.fft.irfft2(torch.fft.rfft2(field) * half, s=self.shape)
+
+    def power(self, field: Tensor) -> Tensor:
+        return torch.fft.fft2(field, norm="ortho").abs().square()
+
+
+class EigenBasis(SpectralBasis):
+    """Any orthonormal basis, given as the columns of an (N, N) matrix; values have shape (..., N)."""
+
+    def __init__(self, shape: tuple[int, ...], vectors: Tensor) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.values_shape = (math.prod(shape),)
+        self.register_buffer("vectors", vectors, persistent=False)
+
+    def apply(self, field: Tensor, values: Tensor) -> Tensor:
+        vectors = self.vectors.to(field)
+        coefficients = field.flatten(-len(self.shape)) @ vectors * values.to(field)
+        return (coefficients @ vectors.T).unflatten(-1, self.shape)
+
+    def power(self, field: Tensor) -> Tensor:
+        return (field.flatten(-len(self.shape)) @ self.vectors.to(field)).square()
