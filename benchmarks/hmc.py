@@ -1,12 +1,13 @@
-"""Hamiltonian Monte Carlo in the latent space of a trained run, against physical space at its best.
+"""Hamiltonian Monte Carlo in the latent space of trained runs, against physical space at its best.
 
-    OMP_NUM_THREADS=1 python benchmarks/hmc.py RUN --output docs/benchmarks/hmc-16.json
+    OMP_NUM_THREADS=1 python benchmarks/hmc.py RUN0 RUN1 RUN2 --output docs/benchmarks/hmc-16.json
 
-Chains, all at once: acceptance, autocorrelation time of m^2 and of the energy in trajectories, R-hat, and effective
-samples per evaluation of the energy. In latent space an evaluation is that of the flow and its log-determinant, counted
-as a gradient also where none is taken; in physical space it is a gradient. So that counts favour no one, effective
-samples per second of processor time are given as well. Physical space has its mass matrix adapted, trajectories of
-several lengths, and as many samples as make its chains at least 50 autocorrelation times long.
+The seed of the chains is the position of the run: 0, 1, 2. Chains, all at once: acceptance, autocorrelation time of m^2
+and of the energy in trajectories, R-hat, and effective samples per evaluation of the energy. In latent space an
+evaluation is that of the flow and its log-determinant, in either direction, counted as a gradient also where none is
+taken; in physical space it is a gradient. So that counts favour no one, effective samples per second of processor time
+are given as well. Physical space has its mass matrix adapted, trajectories of several lengths, and as many samples as
+make its chains at least 50 autocorrelation times long.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -73,21 +75,12 @@ def show(name: str, found: dict) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a trained run; nothing is written into it")
-    parser.add_argument("--chains", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=300, help="trajectories in latent space (default 300)")
-    parser.add_argument("--lengths", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
-    parser.add_argument("--guided", type=int, default=0, help="trajectories guided by the flow's gradient (default 0)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-
-    flow, target, _ = load_run(RunFolder.open(arguments.run), CPU)
-    common = {"chains": arguments.chains, "seed": arguments.seed}
+def compare(path: Path, seed: int, arguments: argparse.Namespace) -> dict:
+    """Latent and physical space on the magnet of a run."""
+    flow, target, _ = load_run(RunFolder.open(path), CPU)
+    common = {"chains": arguments.chains, "seed": seed}
     with torch.no_grad():
-        noise = flow.noise(1024, torch.Generator().manual_seed(arguments.seed))
+        noise = flow.noise(1024, torch.Generator().manual_seed(seed))
         quality = effective_sample_size(log_weights(target.energy, *pushed(flow, noise)))
     print(f"{target.lattice}, beta {target.beta:.6f}; effective sample size of the flow {100 * quality:.0f} %")
 
@@ -109,25 +102,45 @@ def main() -> None:
             tau = lengths[length]["tau_magnetisation_squared"]
         show(f"physical, length {length:g}", lengths[length])
     results["physical"] = [{"length": length, **found} for length, found in lengths.items()]
-
-    def best(name: str) -> float:
-        return max(found[name] for found in lengths.values())
-
     ratios = {
-        name.removeprefix("effective_samples_"): results["latent"][name] / best(name)
-        for name in ("effective_samples_per_evaluation", "effective_samples_per_second")
+        f"per_{cost}": results["latent"][f"effective_samples_per_{cost}"]
+        / max(found[f"effective_samples_per_{cost}"] for found in lengths.values())
+        for cost in ("evaluation", "second")
     }
     print(f"latent against the best in physical space: {json.dumps(ratios)}")
-    command = f"OMP_NUM_THREADS=1 python benchmarks/hmc.py {' '.join(sys.argv[1:])}"
-    document = {
-        "command": command,
-        **describe(),
+    return {
         "lattice": str(target.lattice),
         "beta": target.beta,
         "effective_sample_size": quality,
         **common,
         "ratio": ratios,
         **results,
+    }
+
+
+def medians(runs: list[dict]) -> dict:
+    """What the targets name, over all runs."""
+    named = ("acceptance", "tau_magnetisation_squared", "r_hat", "effective_samples_per_evaluation")
+    found = {name: statistics.median(run["latent"][name] for run in runs) for name in named}
+    return found | {f"ratio_{name}": statistics.median(run["ratio"][name] for run in runs) for name in runs[0]["ratio"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of trained runs; nothing is written into them")
+    parser.add_argument("--chains", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=300, help="trajectories in latent space (default 300)")
+    parser.add_argument("--lengths", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
+    parser.add_argument("--guided", type=int, default=0, help="trajectories guided by the flow's gradient (default 0)")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    runs = [compare(path, seed, arguments) for seed, path in enumerate(arguments.runs)]
+    document = {
+        "command": f"OMP_NUM_THREADS=1 python benchmarks/hmc.py {' '.join(sys.argv[1:])}",
+        **describe(),
+        "median": medians(runs),
+        "runs": runs,
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(document, indent=1) + "\n")

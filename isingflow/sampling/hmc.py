@@ -280,7 +280,8 @@ class HamiltonianMonteCarlo(Sampler):
 class LatentHamiltonianMonteCarlo(HamiltonianMonteCarlo):
     """Hamiltonian Monte Carlo in the latent space of a flow, every trajectory followed by a Gibbs sweep; see `latent`.
 
-    A sweep costs two evaluations: the flow backwards, and U at the new z.
+    A sweep costs one evaluation, the flow backwards, which gives U too; where trajectories are guided, another for the
+    force.
 
     Args:
         flow: f.
@@ -301,10 +302,19 @@ class LatentHamiltonianMonteCarlo(HamiltonianMonteCarlo):
         spins = self.target.sample_spins(state.field, generator)
         field = self.target.sample_field(spins.to(state.field.dtype), generator)
         batches = field.split(max(1, BATCH_SITES // self.target.sites))
-        with torch.no_grad():
-            shares = [z for batch in batches for z, _ in self.pool.map(self.flow.inverse, batch)]
-        self.evaluations += 2 * len(field)
-        return self.start(torch.cat(shares))
+        shares = [share for batch in batches for share in self.pool.map(self._pull, batch)]
+        position, energy = map(torch.cat, zip(*shares, strict=True))
+        self.evaluations += len(field)
+        if self.guided:
+            self.evaluations += len(field)
+            return self.start(position)
+        return PhasePoint(position, field, energy, torch.zeros_like(position))
+
+    @torch.no_grad()
+    def _pull(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """z and U at x."""
+        position, logdet = self.flow.inverse(field)
+        return position, self.target.energy(field.double()) + logdet
 
 
 class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo):
