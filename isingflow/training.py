@@ -25,6 +25,7 @@ from isingflow.devices import keep_freed_memory
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.loading import restore
+from isingflow.model import new_flow
 from isingflow.parallel import Workers, workers
 from isingflow.potentials import LatticePotential, Potential
 from isingflow.problems import problem_of
@@ -333,7 +334,7 @@ class Trainer:
 
     def _start_from(self, coarse: RunFolder) -> None:
         """Begin with what was learnt on the lattice of half the lengths, and save that: it is not needed again."""
-        small = problem_of(coarse.config, torch.device("cpu")).flow
+        small = new_flow(coarse.config)
         tensors, state = coarse.load_checkpoint()
         restore(small, tensors, state)
         (before,), (now,) = gradient_flows(small), self.integrators
