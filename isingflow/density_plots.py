@@ -35,13 +35,14 @@ SHOWN_IMAGES, STRIPS, TIMES = 100, 10, 8
 SCATTERED = 2000
 
 
-def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset) -> list[Path]:
+def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset, *, certified: bool = True) -> list[Path]:
     """Write the figures of a run on data into its folder.
 
     Args:
         run: with a checkpoint.
         samples: of the flow, points of model space, shape (n, d).
         data: what it was trained on.
+        certified: whether the flow is; if not, the figures say so.
 
     Returns:
         The paths of the PNG files written.
@@ -64,7 +65,7 @@ def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset) -> list[Path]:
         figures["samples.png"] = samples_figure(test.numpy(), generated.numpy())
         if data.dimension == 2:
             figures["paths.png"] = paths_figure([points.numpy() for points in gaussianised(flow, test[:400])])
-    return [run.save_figure(name, png(figure)) for name, figure in figures.items()]
+    return [run.save_figure(name, png(figure, certified=certified)) for name, figure in figures.items()]
 
 
 @matplotlib.rc_context(STYLE)

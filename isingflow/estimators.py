@@ -34,6 +34,8 @@ Values = Tensor | np.ndarray
 
 HEAVY_TAIL = 0.7
 """Pareto k-hat of the weights above which weighted means should not be trusted (Vehtari et al. 2024)."""
+LITTLE_OVERLAP = 10.0
+"""Samples in the overlap below which the acceptance-ratio estimate and its error should not be trusted."""
 
 
 def mean(values: Values) -> Estimate:
@@ -89,11 +91,15 @@ def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> E
 def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
     """-ln Z by Bennett's acceptance ratio (1976): of all combinations of both sample sets, the one of least variance.
 
-    The root of the equation above; its error is that of the two sums, over their slope.
+    The root of the equation above; its error is that of the two sums, over their slope. Both come from the few samples
+    where the sets overlap: see `overlap`. Sets that do not overlap at all give an infinite error.
 
     Args:
         forward: log-weights of samples of the flow, shape (n,).
         reverse: log-weights of samples of the target, shape (n,) or (chains, samples).
+
+    Raises:
+        InvalidInput: fewer than 2 samples, NaN, or no finite log-weight in one of the sets.
 
     Example:
         >>> x = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -111,13 +117,40 @@ def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
         rest -= np.sum(np.where(pulled < 0, -1, 1) * expit(-np.abs(pulled)))
         return float(np.count_nonzero(pushed > 0) - np.count_nonzero(pulled < 0) + rest)
 
-    both = np.concatenate([forward, reverse.ravel()])
-    both = both[np.isfinite(both)]
+    finite = [values[np.isfinite(values)] for values in (forward, reverse)]
+    for name, values in zip(("flow", "target"), finite, strict=True):
+        if values.size == 0:
+            raise InvalidInput(f"none of the log-weights of samples of the {name} is finite")
+    both = np.concatenate(finite)
     value = brentq(imbalance, -both.max() - abs(shift) - 40, -both.min() + abs(shift) + 40, xtol=1e-12)
-    pushed, pulled = expit(forward + value + shift), expit(-reverse - value - shift)
+    pushed, pulled = _acceptances(forward, reverse, value)
     slope = (pushed * (1 - pushed)).sum() + (pulled * (1 - pulled)).sum()
     noise = math.hypot(forward.size * mean(pushed).stderr, reverse.size * mean(pulled).stderr)
-    return Estimate(float(value), noise / slope)
+    return Estimate(float(value), noise / slope if slope > 0 else math.inf)
+
+
+def overlap(forward: Values, reverse: Values, free_energy: float) -> float:
+    """How many samples the acceptance-ratio estimate rests on: (sum a)^2 / sum a^2, of the poorer of the two sets.
+
+    a are the acceptances s(w + c) of the flow's samples and s(-w - c) of the target's. Below about 10 the estimate may
+    be off by far more than its error says.
+
+    Args:
+        forward, reverse: as in `acceptance_ratio_free_energy`.
+        free_energy: its value.
+
+    Example:
+        >>> overlap(torch.zeros(100), torch.zeros(50), 0.0)
+        50.0
+    """
+    acceptances = _acceptances(_checked(forward), _checked(reverse), free_energy)
+    return min(float(a.sum() ** 2 / np.square(a).sum()) if a.any() else 0.0 for a in acceptances)
+
+
+def _acceptances(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -> tuple[np.ndarray, np.ndarray]:
+    """The terms of both sums at a free energy."""
+    shift = math.log(reverse.size / forward.size)
+    return expit(forward + free_energy + shift), expit(-reverse - free_energy - shift)
 
 
 def internal_energy(energies: Values, log_weights: Values | None = None) -> Estimate:

@@ -28,6 +28,8 @@ from isingflow.runs import RunFolder
 from isingflow.sampling.monte_carlo import simulate
 
 BATCH = 256
+MOST_SPINS = 2**24
+"""Spins drawn at once."""
 ERROR_SAMPLES = 512
 REFERENCE_CHAINS = 64
 DISAGREEMENT = 3.0
@@ -72,6 +74,7 @@ class Evaluation:
     mean_field: float
     variational: Estimate
     acceptance_ratio: Estimate
+    overlap: float
     reweighted: Estimate
     lower_bound: Estimate
     internal_energy: Estimate
@@ -105,6 +108,11 @@ class Evaluation:
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {estimators.HEAVY_TAIL}): do not trust "
                 "the reweighted estimate and its error"
             )
+        if self.overlap < estimators.LITTLE_OVERLAP:
+            found.append(
+                f"samples of flow and target hardly overlap ({self.overlap:.2g} of them do): do not trust the "
+                "acceptance-ratio estimate and its error; the bounds hold"
+            )
         if self.effective_sample_size > DISAGREEMENT * self.reverse_effective_sample_size:
             found.append(
                 f"the effective sample size is {100 * self.effective_sample_size:.2g} % seen from the flow but "
@@ -130,6 +138,7 @@ class Evaluation:
             "exact_free_energy": self.exact,
             "gap_nats": None if self.gap is None else self.gap.as_dict(),
             "acceptance_ratio_free_energy": self.acceptance_ratio.as_dict(),
+            "overlap": self.overlap,
             "reweighted_free_energy": self.reweighted.as_dict(),
             "lower_bound": self.lower_bound.as_dict(),
             "reference_samples": self.reference_samples,
@@ -163,7 +172,7 @@ class Evaluation:
         verdict = "certified" if self.certified else f"NOT CERTIFIED: above its tolerance of {self.tolerance:g}"
         summary = [
             "" if self.gap is None else f"gap {self.gap} nats",
-            f"effective sample size {100 * self.effective_sample_size:.2g} %",
+            f"effective sample size {100 * self.effective_sample_size:.2g} % (Pareto k {self.pareto_k:.2f})",
             f"integration error {self.integration_error:.2g} nats ({verdict})",
         ]
         notes = [f"  warning: {warning}" for warning in self.warnings]
@@ -247,6 +256,7 @@ def evaluate(
         mean_field=target.mean_field().free_energy,
         variational=estimators.variational_free_energy(weights),
         acceptance_ratio=acceptance_ratio,
+        overlap=estimators.overlap(weights, reverse, acceptance_ratio.value),
         reweighted=estimators.reweighted_free_energy(weights),
         lower_bound=estimators.lower_bound(reverse),
         internal_energy=estimators.internal_energy(energies, weights),
@@ -274,8 +284,9 @@ def _draw(
         field, log_prob = estimators.pushed(flow, latent)
         return field, log_prob, estimators.log_weights(target.energy, field, log_prob)
 
-    for start in range(0, samples, BATCH):
-        latent = flow.noise(min(BATCH, samples - start), generator)
+    batch = min(BATCH, max(1, MOST_SPINS // (draws * target.sites)))
+    for start in range(0, samples, batch):
+        latent = flow.noise(min(batch, samples - start), generator)
         field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
         spins = torch.stack([target.sample_spins(field, generator) for _ in range(draws)], 1)
         spins = spins.squeeze(1) if draws == 1 else spins

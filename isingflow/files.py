@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from isingflow.errors import FileError
 
@@ -95,6 +96,28 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
         raise FileError(f"{path}: not a readable .npz file ({reason or type(error).__name__})") from None
 
 
+Columns = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
+"""dtype and shape of a row, by name of the array."""
+
+
+def check_space(path: Path, rows: int, columns: Columns) -> None:
+    """Refuse arrays for which the disk is too small: they are written once, and once more when they are put together.
+
+    Raises:
+        FileError: it is, or it cannot be asked.
+    """
+    needed = 2 * rows * sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in columns.values())
+    try:
+        free = max(shutil.disk_usage(path.parent).free - SPARE_BYTES, 0)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from None
+    if needed > free:
+        raise FileError(
+            f"{path}: {rows} rows need {needed / 1e9:.3g} GB while they are written, {free / 1e9:.3g} GB are free; "
+            f"at most {rows * free // needed} rows fit"
+        )
+
+
 class ArrayWriter:
     """A .npz file of arrays that need not fit in memory: rows are appended to all of them, block by block.
 
@@ -121,9 +144,7 @@ class ArrayWriter:
         [[0, 0], [0, 0], [0, 0], [1, 1]]
     """
 
-    def __init__(
-        self, path: Path, rows: int, columns: Mapping[str, tuple[np.dtype, tuple[int, ...]]], **constants: np.ndarray
-    ) -> None:
+    def __init__(self, path: Path, rows: int, columns: Columns, **constants: np.ndarray) -> None:
         self.path = path
         self.rows = rows
         self.columns = columns
@@ -131,14 +152,8 @@ class ArrayWriter:
         self._written = 0
 
     def __enter__(self) -> Self:
-        size = self.rows * sum(dtype.itemsize * math.prod(shape) for dtype, shape in self.columns.values())
+        check_space(self.path, self.rows, self.columns)
         try:
-            free = shutil.disk_usage(self.path.parent).free - SPARE_BYTES
-            if 2 * size > free:
-                raise FileError(
-                    f"{self.path}: {self.rows} rows need {2 * size / 1e9:.3g} GB while they are written, "
-                    f"{max(free, 0) / 1e9:.3g} GB are free; at most {max(self.rows * free // (2 * size), 0)} rows fit"
-                )
             with ExitStack() as stack:
                 hidden = tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent)
                 self._folder = Path(stack.enter_context(hidden))
@@ -186,7 +201,7 @@ class ArrayWriter:
             os.fsync(file.fileno())
         os.replace(whole, self.path)
 
-    def _begin(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> BinaryIO:
+    def _begin(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> BinaryIO:
         file = self._open.enter_context(self._file(name).open("wb"))
         description = np.lib.format.dtype_to_descr(np.dtype(dtype))
         header = {"descr": description, "fortran_order": False, "shape": (self.rows, *shape)}

@@ -26,6 +26,7 @@ from scipy.sparse import coo_array
 from isingflow import statistics
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
+from isingflow.exact.moments import along_axes
 from isingflow.lattice import Lattice, check_beta
 from isingflow.statistics import Estimates
 
@@ -98,13 +99,14 @@ class Observables:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow observables --json`; null for what is not defined or infinite."""
-        correlations = self.correlation_function
+        correlations, factor = self.correlation_function, self.structure_factor
         return {
             **{name: None if estimate is None else estimate.as_dict() for name, estimate in self._scalars().items()},
             "correlation_function": None if correlations is None else [g.as_dict() for g in correlations],
+            "structure_factor": None if factor is None else factor.as_dict(),
         }
 
-    def table(self, exact: Mapping[str, float] | None = None) -> str:
+    def table(self, exact: Mapping[str, Any] | None = None) -> str:
         """One observable a line, for people, with exact answers beside those named in `exact`."""
         exact = exact or {}
         weights = 100 * self.effective_sample_size
@@ -113,7 +115,8 @@ class Observables:
             + ("" if self.effective_sample_size == 1 else f", effective sample size of their weights {weights:.2g} %")
         ]
         rows = [(name.replace("_", " "), estimate, exact.get(name)) for name, estimate in self._scalars().items()]
-        rows += [(f"G({r})", estimate, None) for r, estimate in enumerate(self.correlation_function or [])]
+        along = dict(enumerate(exact.get("correlation_function", [])))
+        rows += [(f"G({r})", estimate, along.get(r)) for r, estimate in enumerate(self.correlation_function or [])]
         rows += [(f"tau of {name}".replace("_", " "), tau, None) for name, tau in self.autocorrelation_times.items()]
         for name, estimate, answer in rows:
             known = "" if answer is None else f"    exact {answer:.8g}"
@@ -260,10 +263,11 @@ class _Means:
     @classmethod
     def of(cls, lattice: Lattice, spins: np.ndarray | None, field: np.ndarray | None) -> _Means:
         """The means given the fields if there are any, else given the spins; shapes are checked."""
-        leading = {}
+        given, leading = {}, {}
         for name, samples in (("spins", spins), ("field", field)):
             if samples is None:
                 continue
+            samples = np.asarray(samples)
             axes = samples.ndim - len(lattice.shape)
             if axes not in (1, 2) or samples.shape[axes:] != lattice.shape or samples.dtype.kind not in "iuf":
                 shape = ", ".join(map(str, lattice.shape))
@@ -271,16 +275,17 @@ class _Means:
                     f"{name}: {samples.dtype} of shape {samples.shape}: "
                     f"expected numbers, shape (n, {shape}) or (chains, samples, {shape})"
                 )
-            leading[name] = samples.shape[:axes]
+            given[name], leading[name] = samples, samples.shape[:axes]
         if not leading:
             raise InvalidInput("neither spins nor field: nothing to measure")
         if len(set(leading.values())) > 1:
-            raise InvalidInput(f"spins and field have different numbers of samples: {spins.shape} and {field.shape}")
-        samples = spins if field is None else field
-        axes = next(iter(leading.values()))
+            shapes = " and ".join(str(samples.shape) for samples in given.values())
+            raise InvalidInput(f"spins and field have different numbers of samples: {shapes}")
+        name, samples = given.popitem()
+        axes = leading[name]
         if math.prod(axes) == 0:
             raise InvalidInput("0 samples: an error bar needs at least 2")
-        return cls(samples.reshape(-1, *lattice.shape), axes, lattice.shape, field is not None)
+        return cls(samples.reshape(-1, *lattice.shape), axes, lattice.shape, name == "field")
 
     @property
     def count(self) -> int:
@@ -371,10 +376,7 @@ def _correlations(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
 
 def _along_axes(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
     """G(r), averaged over the axes of the largest length L, shape (..., L // 2 + 1)."""
-    correlations = _correlations(lattice, pairs)
-    along = (correlations[..., :, 0], correlations[..., 0, :])
-    longest = max(lattice.shape)
-    return np.mean([g for g in along if g.shape[-1] == longest], axis=0)[..., : longest // 2 + 1]
+    return along_axes(_correlations(lattice, pairs))
 
 
 def _structure_factor(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:

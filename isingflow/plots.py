@@ -61,12 +61,13 @@ class Samples(Protocol):
     log_weight: np.ndarray
 
 
-def plot_run(run: RunFolder, samples: Samples) -> list[Path]:
+def plot_run(run: RunFolder, samples: Samples, *, certified: bool = True) -> list[Path]:
     """Write the figures of a run into its folder.
 
     Args:
         run: with or without metrics; where no exact answer is known there is no gap to draw.
         samples: drawn from the run's flow.
+        certified: whether the flow is; if not, the figures say so.
 
     Returns:
         The paths of the PNG files written.
@@ -83,7 +84,7 @@ def plot_run(run: RunFolder, samples: Samples) -> list[Path]:
         figures["gap.png"] = gap_figure(metrics)
     figures["spins.png"] = tiles_figure(resample(samples.spins, samples.log_weight, 2 * TILES**2), columns=2 * TILES)
     figures["log_weights.png"] = log_weight_figure(samples.log_weight)
-    return [run.save_figure(name, png(figure)) for name, figure in figures.items()]
+    return [run.save_figure(name, png(figure, certified=certified)) for name, figure in figures.items()]
 
 
 @matplotlib.rc_context(STYLE)
@@ -291,8 +292,10 @@ def tile(spins: np.ndarray, columns: int) -> np.ndarray:
     return image
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+def png(figure: Figure, *, certified: bool = True) -> bytes:
+    """The figure as a PNG file; one that shows a flow which is not certified says so in a corner."""
+    if not certified:
+        figure.text(0.995, 0.99, "not certified", ha="right", va="top", color=EXACT, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=STYLE["savefig.dpi"])
     return buffer.getvalue()

@@ -12,6 +12,7 @@ from isingflow import density_plots, plots
 from isingflow.config import RunConfig
 from isingflow.evaluation import Evaluation, SampleSet, draw_samples, evaluate
 from isingflow.likelihood import DensityEvaluation, evaluate_density, stream_points
+from isingflow.loading import is_certified
 from isingflow.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -63,5 +64,5 @@ def draw_figures(run: RunFolder, samples: SampleSet | np.ndarray, data: Dataset 
         data: what a run on data was trained on.
     """
     if isinstance(run.config, RunConfig):
-        return plots.plot_run(run, samples)
-    return density_plots.plot_run(run, samples, data)
+        return plots.plot_run(run, samples, certified=is_certified(run))
+    return density_plots.plot_run(run, samples, data, certified=is_certified(run))

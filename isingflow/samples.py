@@ -25,14 +25,16 @@ from isingflow import statistics
 from isingflow.errors import FileError, InvalidInput
 from isingflow.estimate import Estimate
 from isingflow.estimators import HEAVY_TAIL
-from isingflow.files import ArrayWriter, read_arrays
+from isingflow.files import ArrayWriter, Columns, read_arrays
 from isingflow.lattice import Lattice, check_beta, square
 from isingflow.observables import Observables, measure
 
 if TYPE_CHECKING:
     from isingflow.sampling.monte_carlo import SpinChains
 
-Columns = dict[str, tuple[type, tuple[int, ...]]]
+
+LARGEST_BETA = 1e6
+"""Inverse temperature, in size, of what commands write."""
 
 
 def sample_writer(
@@ -50,7 +52,7 @@ def sample_writer(
     return ArrayWriter(
         path,
         count,
-        {name: (np.dtype(kind), shape) for name, (kind, shape) in columns.items()},
+        columns,
         beta=np.float64(beta),
         size=np.array(lattice.size),
         lattice=np.array(json.dumps(lattice.to_dict())),
@@ -104,8 +106,8 @@ class Samples:
             if not axes:
                 raise InvalidInput("it holds neither spins nor field")
             drawn = len(axes) == 2 and axes["spins"] == axes["field"] + 1
-            if drawn and samples["spins"].shape[: axes["field"]] != samples["field"].shape[: axes["field"]]:
-                raise InvalidInput("spins and field have different numbers of samples")
+            if drawn and _without(samples["spins"], axes["field"]) != samples["field"].shape:
+                raise InvalidInput("the shapes of spins and field do not fit each other")
             if "chain" in arrays:
                 samples = {name: _by_chain(array, arrays["chain"]) for name, array in samples.items()}
         except InvalidInput as error:
@@ -188,7 +190,14 @@ def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:
         raise InvalidInput("it does not say of which lattice")
     if lattice.size != tuple(size.tolist()):
         raise InvalidInput(f"its size is {size.tolist()}, that of its lattice {list(lattice.size)}")
+    if abs(beta) > LARGEST_BETA:
+        raise InvalidInput(f"beta {beta:g}: expected a number from {-LARGEST_BETA:g} to {LARGEST_BETA:g}")
     return lattice, check_beta(float(beta))
+
+
+def _without(array: np.ndarray, axis: int) -> tuple[int, ...]:
+    """The array's shape, this axis left out."""
+    return (*array.shape[:axis], *array.shape[axis + 1 :])
 
 
 def _by_chain(array: np.ndarray, chain: np.ndarray) -> np.ndarray:

@@ -52,6 +52,10 @@ class Estimates:
     def __getitem__(self, index: int | slice | tuple) -> Estimate | Estimates:
         return _estimate(self.value[index], self.stderr[index])
 
+    def as_dict(self) -> dict[str, list]:
+        """The JSON form, nested lists "value" and "stderr"; null for what is not finite."""
+        return {name: np.where(np.isfinite(array), array, None).tolist() for name, array in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Diagnostics:
@@ -260,7 +264,10 @@ def relative_weights(log_weights: np.ndarray | None, shape: tuple[int, ...]) -> 
     """
     if log_weights is None:
         return np.ones(shape)
-    log_weights = np.asarray(log_weights, dtype=float)
+    log_weights = np.asarray(log_weights)
+    if log_weights.dtype.kind not in "iuf":
+        raise InvalidInput(f"log-weights of {log_weights.dtype}: expected real numbers")
+    log_weights = log_weights.astype(float)
     if log_weights.shape != tuple(shape):
         raise InvalidInput(f"log-weights of shape {log_weights.shape}: expected {tuple(shape)}, one a sample")
     invalid = np.count_nonzero(np.isnan(log_weights) | (log_weights == np.inf))

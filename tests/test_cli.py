@@ -130,6 +130,7 @@ class TestBadInput:
         (empty_folder / "broken" / "config.json").write_text("{")
         assert failure(*command).startswith("Missing argument 'RUN'")
         assert failure(*command, "nothing") == "no run folder at nothing"
+        assert failure(*command, "n" * 300).endswith("File name too long")
         assert failure(*command, "folder") == "folder is not a run folder: it has no config.json"
         assert failure(*command, "broken").startswith("broken/config.json does not describe a run")
         assert not (empty_folder / "a.npz").exists()
@@ -140,6 +141,7 @@ class TestBadInput:
             ("spins.txt", "--output spins.txt: expected a file name that ends in .npz"),
             ("there.npz", "--output there.npz: exists already"),
             ("nowhere/spins.npz", "--output nowhere/spins.npz: there is no folder nowhere"),
+            ("a" * 250 + ".npz", "--output " + "a" * 250 + ".npz: File name too long"),
         ],
     )
     def test_sample(self, output, message, empty_folder):

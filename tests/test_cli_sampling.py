@@ -16,7 +16,7 @@ import pytest
 import torch
 from test_cli import document, failure, invoke
 
-from isingflow import exact, files
+from isingflow import evaluation, exact, files
 from isingflow.config import PRESETS
 from isingflow.evaluation import draw_samples
 from isingflow.hubbard_stratonovich import HubbardStratonovich
@@ -274,6 +274,14 @@ class TestSample:
             assert invoke("sample", trained, "--samples", 5, "--output", f"{quiet}.npz", quiet).stderr == ""
         assert "5/5  0:00 left" in invoke("sample", trained, "--samples", 5, "--output", "a.npz").stderr
 
+    def test_many_draws_are_streamed(self, trained, monkeypatch):
+        """However many draws, a block of samples holds no more spins than fit."""
+        monkeypatch.setattr(evaluation, "MOST_SPINS", 500)
+        blocks = list(
+            evaluation.stream_samples(RunFolder.open(trained), samples=9, device=torch.device("cpu"), draws=10)
+        )
+        assert [block.spins.shape for block in blocks] == [(3, 10, 4, 4)] * 3
+
     @pytest.mark.parametrize("draws", ["0", "-1", "x", "1e9"])
     def test_number_of_draws(self, draws):
         words = ["sample", "run", "--samples", 5, "--draws", draws, "--output", "a.npz"]
@@ -356,6 +364,10 @@ class TestMonteCarlo:
         )
         assert near(found["energy_per_site"], found["exact_energy_per_site"])
         averages = document("observables", "a.npz")
+        along = averages["exact"].pop("correlation_function")
+        assert len(along) == len(averages["correlation_function"]) and along[0] == pytest.approx(1)
+        for found, value in list(zip(averages["correlation_function"], along, strict=True))[1:]:
+            assert near(found, value)
         for name, value in averages["exact"].items():
             assert near(averages[name], value), name
         assert set(averages["autocorrelation_times"]) == {"energy_per_site", "magnetisation_squared"}
@@ -398,6 +410,7 @@ class TestMonteCarlo:
 
     def test_disk(self, monkeypatch, empty_folder):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=files.SPARE_BYTES + 10_000))
+        monkeypatch.setattr(exact, "thermodynamics", lambda *_: pytest.fail("the disk comes first"))
         assert "rows fit" in failure("monte-carlo", "--size", 4, "--samples", 1000, "--output", "a.npz")
         assert list(empty_folder.iterdir()) == []
 
@@ -437,6 +450,7 @@ KEYS = {
     "certified",
     *SCALARS,
     "correlation_function",
+    "structure_factor",
     "autocorrelation_times",
     "exact",
     "warnings",
@@ -453,7 +467,7 @@ class TestObservables:
         assert {key: found[key] for key in direct} == direct
         assert found["certified"] is None and found["samples"] == 50
         assert 0 < found["effective_sample_size"] < 1
-        assert found["exact"].keys() == {*SCALARS} - {"correlation_length"}
+        assert found["exact"].keys() == {*SCALARS, "correlation_function"} - {"correlation_length"}
         text = invoke("observables", "a.npz").stdout
         assert f"exact {exact.thermodynamics(square(4), 0.4).energy_per_site:.8g}" in text
 
@@ -522,13 +536,16 @@ class TestObservables:
             ({"spins": np.zeros((50, 2, 4, 4))}, "spins must be +1 or -1"),
             ({"spins": np.ones((50, 4, 4), bool)}, "spins: bool of shape"),
             ({"spins": np.ones((9, 4, 4))}, "spins and field have different numbers of samples"),
-            ({"spins": np.ones((9, 2, 4, 4))}, "not a file of samples: spins and field have different numbers"),
+            ({"spins": np.ones((9, 2, 4, 4))}, "not a file of samples: the shapes of spins and field"),
+            ({"spins": np.ones((50, 4, 4, 1))}, "not a file of samples: the shapes of spins and field"),
+            ({"log_weight": np.full(50, "0")}, "log-weights of <U1: expected real numbers"),
             ({"spins": np.ones((50, 5, 5))}, "spins: float64 of shape (50, 5, 5)"),
             ({"field": np.full((50, 4, 4), np.nan)}, "the field holds values that are not finite"),
             ({"field": np.float64(3)}, "field: float64 of shape ()"),
             ({"size": np.array([8, 8])}, "not a file of samples: its size is [8, 8], that of its lattice [4, 4]"),
             ({"size": np.array("4")}, "not a file of samples: beta must be a number, and size a list"),
             ({"beta": np.float64(np.nan)}, "not a file of samples: beta nan: expected a finite number"),
+            ({"beta": np.float64(-1e300)}, "not a file of samples: beta -1e+300: expected a number from -1e+06 to"),
             ({"beta": np.zeros(3)}, "not a file of samples: beta must be a number"),
             ({"lattice": np.array("{")}, "not a file of samples: its lattice is not JSON"),
             ({"lattice": np.array('{"kind": "cubic"}')}, "not a file of samples: not a lattice"),

@@ -12,6 +12,7 @@ from isingflow.config import FlowConfig
 from isingflow.errors import InvalidInput
 from isingflow.estimate import Estimate
 from isingflow.estimators import (
+    LITTLE_OVERLAP,
     acceptance_ratio_free_energy,
     effective_sample_size,
     entropy,
@@ -20,6 +21,7 @@ from isingflow.estimators import (
     log_weights,
     lower_bound,
     mean,
+    overlap,
     pushed,
     reverse_effective_sample_size,
     reweighted_free_energy,
@@ -111,6 +113,38 @@ def test_acceptance_ratio_solves_bennett_s_equation_with_unequal_numbers():
     c = free_energy + math.log(250 / 1000)
     upward, downward = (1 / (1 + torch.exp(-forward - c))).sum(), (1 / (1 + torch.exp(reverse + c))).sum()
     assert upward.item() == pytest.approx(downward.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("distance", "trusted"), [(2.0, True), (4.0, True), (7.5, False), (12.0, False)])
+def test_overlap_tells_when_the_acceptance_ratio_may_be_trusted(distance, trusted):
+    """Normal(0, 1) and Normal(d, 1), ln Z = 0: with an overlap of 10 samples errors are right, with less too small."""
+    x = torch.randn(100, 2, 2000, generator=generator(), dtype=torch.float64)
+    forward, reverse = distance * x[:, 0] - distance**2 / 2, distance * x[:, 1] + distance**2 / 2
+    estimates = [acceptance_ratio_free_energy(*weights) for weights in zip(forward, reverse, strict=True)]
+    overlaps = [overlap(*w, e.value) for *w, e in zip(forward, reverse, estimates, strict=True)]
+    deviations = np.array([e.value / e.stderr for e in estimates])
+    assert (np.median(overlaps) > LITTLE_OVERLAP) == trusted
+    assert (np.sqrt(np.mean(deviations**2)) < 1.25) == trusted
+
+
+def test_overlap_of_equal_densities_is_the_smaller_number_of_samples():
+    assert overlap(torch.zeros(1000), torch.zeros(10, 20), 0.0) == pytest.approx(200)
+
+
+def test_acceptance_ratio_without_overlap_has_no_finite_error():
+    near = gaussian_log_weights(1.3, 2, 1000)
+    estimate = acceptance_ratio_free_energy(near - 1e3, near + 1e3)
+    assert estimate.stderr == math.inf
+    assert overlap(near - 1e3, near + 1e3, estimate.value) < LITTLE_OVERLAP
+
+
+@pytest.mark.parametrize("infinite", [-math.inf, math.inf])
+def test_acceptance_ratio_refuses_sets_without_a_finite_weight(infinite):
+    finite, none = torch.zeros(10), torch.full((10,), infinite)
+    with pytest.raises(InvalidInput, match="of the flow"):
+        acceptance_ratio_free_energy(none, finite)
+    with pytest.raises(InvalidInput, match="of the target"):
+        acceptance_ratio_free_energy(finite, none)
 
 
 def test_chains_that_stand_still_are_worth_their_number():

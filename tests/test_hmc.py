@@ -21,7 +21,7 @@ from isingflow import cli, plots
 from isingflow.config import RunConfig
 from isingflow.errors import FileError, InvalidInput
 from isingflow.exact import moments, thermodynamics
-from isingflow.files import read_arrays
+from isingflow.files import ArrayWriter, read_arrays
 from isingflow.flows import Flow, GradientFlow, SpectralScaling
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import edwards_anderson, from_graph, square
@@ -31,6 +31,7 @@ from isingflow.parallel import Workers
 from isingflow.potentials import DensePotential, LatticePotential, group_average
 from isingflow.runs import RunFolder
 from isingflow.sampling import BlockGibbs, Chains, FlowMetropolis, latent, physical, run_chains
+from isingflow.sampling import chains as chains_module
 from isingflow.sampling.chains import Mixing, check_disk
 from isingflow.sampling.hmc import DualAveraging, kinetic
 from isingflow.symmetry import square_torus_group
@@ -407,7 +408,7 @@ def test_more_than_memory_or_disk_hold_is_refused(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**24 + 10**6))
     check_disk(tmp_path / "a.npz", samples=10, chains=64, sites=16)
-    with pytest.raises(FileError, match=r"1000 samples of 64 chains need 0.0102 GB .* at most 97 samples fit"):
+    with pytest.raises(FileError, match=r"1000 samples of 64 chains need 0.0154 GB .* at most 65 samples fit"):
         check_disk(tmp_path / "a.npz", samples=1000, chains=64, sites=16)
     monkeypatch.undo()
     with pytest.raises(FileError, match=r"cannot write .*: No such file or directory"):
@@ -433,6 +434,17 @@ def test_a_flow_that_gives_no_numbers_cannot_start():
         {"spins": np.zeros((3, 2, 4, 4), np.int8)},
         {"state_position": np.zeros((2, 4, 4))},
         {"steps": np.array([1, 2])},
+        {"steps": np.array(10**6)},
+        {"steps": np.array(0)},
+        {"identity": np.array('{"warm_up": 0, "every": 0}')},
+        {"identity": np.array("{}")},
+        {"acceptance": np.array(["a", "b", "c"])},
+        {"acceptance": np.array([[1.0], [1.0], [1.0]])},
+        {"acceptance": np.array([1.0, math.nan, 1.0])},
+        {"spins": np.zeros((3, 3, 4, 4), np.int8)},
+        {"field": np.full((3, 3, 4, 4), math.inf, np.float32)},
+        {"field": np.full((3, 3, 4, 4), "x")},
+        {"field": np.zeros((3, 3, 4, 4), np.complex64)},
     ],
     ids=lambda damage: next(iter(damage)),
 )
@@ -443,6 +455,60 @@ def test_damaged_files_are_refused(damage, tmp_path):
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(FileError, match=r"chains\.npz"):
         Chains.read(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"generator": np.zeros(8, np.uint8)},
+        {"generator": np.zeros(5056)},
+        {"setting_guided": None},
+        {"setting_guided": np.zeros(2)},
+        {"setting_adaptation": np.ones(2)},
+        {"setting_step_size": np.array(math.nan)},
+        {"state_energy": None},
+        {"state_foo": np.zeros(3)},
+        {"state_position": np.zeros((3, 2, 8))},
+        {"state_field": np.zeros((3, 4, 5), np.float32)},
+        {"beta": np.array(0.3)},
+    ],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_damaged_states_are_not_continued(damage, tmp_path):
+    path, options = tmp_path / "chains.npz", {"chains": 3, "warm_up": 2}
+    run_chains(physical(magnet(0.44)), samples=3, **options).save(path)
+    arrays = read_arrays(path, ()) | damage
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(InvalidInput, match="cannot be continued"):
+        run_chains(physical(magnet(0.44)), samples=6, earlier=Chains.read(path), **options)
+
+
+def test_chains_are_kept_while_they_run(tmp_path, monkeypatch):
+    """Killed at any step, they continue from the last save as if nothing had happened."""
+    monkeypatch.setattr(chains_module, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(chains_module, "SAVING", math.inf)
+    target, path = magnet(0.44), tmp_path / "chains.npz"
+    options = {"samples": 10, "chains": 3, "warm_up": 4, "every": 2}
+    for killed in (2, 9):
+
+        def kill(done, total, killed=killed):
+            if done == killed:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            earlier = Chains.read(path) if path.exists() else None
+            save = lambda chains: chains.save(path)  # noqa: E731
+            run_chains(physical(target), earlier=earlier, report_progress=kill, keep=save, **options)
+        assert Chains.read(path).steps == killed - 1
+    same(run_chains(physical(target), earlier=Chains.read(path), **options), run_chains(physical(target), **options))
+
+
+def test_certificates_of_continued_chains_are_those_of_all_their_parts():
+    """A flow may be evaluated between two parts: that is no other run."""
+    options = {"chains": 2, "seed": 1}
+    for before, now in ((True, False), (False, True)):
+        earlier = run_chains(BlockGibbs(magnet(0.44)), samples=2, certified=before, **options)
+        assert not run_chains(BlockGibbs(magnet(0.44)), samples=4, certified=now, earlier=earlier, **options).certified
 
 
 def test_a_failing_write_leaves_the_older_file(tmp_path, monkeypatch):
@@ -480,7 +546,7 @@ def test_figures_of_chains(shape):
 
 
 KEYS = {"acceptance", "step_size", "r_hat", "seconds", "energy_per_site", "magnetisation_squared", "space", "chains"}
-KEYS |= {"samples", "evaluations", "divergences", "certified", "output"}
+KEYS |= {"samples", "evaluations", "divergences", "diagnostics", "warnings", "certified", "output"}
 
 
 def invoke(*words):
@@ -524,6 +590,7 @@ def test_command(run, space):
     for name in ("energy_per_site", "magnetisation_squared"):
         assert found[name].keys() == {"value", "stderr", "tau", "ess"}
         assert found[name]["ess"] == pytest.approx(8 * 20 / (2 * found[name]["tau"]))
+        assert found["diagnostics"][name].keys() == {"r_hat", "ess_bulk", "ess_tail"}
     assert (found["space"], found["chains"], found["samples"]) == (space, 8, 20)
     arrays = read_arrays("chains.npz", ("field", "spins", "beta", "size", "lattice", "certified"))
     assert arrays["field"].shape == arrays["spins"].shape == (8, 20, 4, 4)
@@ -567,6 +634,46 @@ def test_command_refuses(run):
     with open("chains.npz", "r+b") as file:
         file.truncate(1000)
     assert "not a readable .npz file" in failure(*hmc(run, "physical", 9, "--resume", "--warm-up", 2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_last_save_loses_nothing(run, number, monkeypatch):
+    assemble = ArrayWriter._assemble
+
+    def interrupted(writer):
+        os.kill(os.getpid(), number)
+        assemble(writer)
+
+    monkeypatch.setattr(ArrayWriter, "_assemble", interrupted)
+    result = invoke(*hmc(run, "physical", 9, "--warm-up", 2))
+    assert result.exit_code == 0, result.output
+    assert Chains.read("chains.npz").samples == 9
+
+
+def test_a_figure_that_cannot_be_written_loses_nothing(run):
+    with open("run/figures", "w"):
+        pass
+    result = invoke(*hmc(run, "physical", 9, "--warm-up", 2, "--json"))
+    assert result.exit_code == 0 and json.loads(result.stdout)["samples"] == 9
+    assert "warning: no figure: cannot create" in result.stderr
+
+
+def test_command_says_what_is_intact_when_the_disk_fills(run, monkeypatch):
+    assert invoke(*hmc(run, "physical", 3, "--warm-up", 2)).exit_code == 0
+    monkeypatch.setattr(ArrayWriter, "_assemble", lambda self: (_ for _ in ()).throw(OSError(28, "No space left")))
+    message = failure(*hmc(run, "physical", 9, "--warm-up", 2, "--resume", "--quiet"))
+    assert "No space left; what was saved before is intact, --resume goes on from there" in message
+    assert Chains.read("chains.npz").samples == 3
+
+
+def test_command_warns_of_missing_modes(run):
+    report = {"effective_sample_size": 0.4, "reverse_effective_sample_size": 1e-4}
+    RunFolder.open(run).save_report(report)
+    result = invoke(*hmc(run, "latent", 9, "--warm-up", 2, "--json"))
+    assert "the flow misses part of the target" in json.loads(result.stdout)["warnings"][0]
+    RunFolder.open(run).save_report(report | {"effective_sample_size": "x"})
+    result = invoke(*hmc(run, "latent", 12, "--warm-up", 2, "--resume", "--json"))
+    assert result.exit_code == 0 and "misses" not in result.output
 
 
 def test_command_marks_what_is_not_certified(run):

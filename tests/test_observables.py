@@ -28,8 +28,9 @@ KEYS = [
     "susceptibility",
     "correlation_length",
     "correlation_function",
+    "structure_factor",
 ]
-SCALARS = KEYS[:-1]
+SCALARS = KEYS[:-2]
 
 LATTICES = {
     "square": square(3),
@@ -382,7 +383,23 @@ def test_json_has_the_contract_s_keys():
     for entry in [*(result[name] for name in SCALARS), *result["correlation_function"]]:
         assert sorted(entry) == ["stderr", "value"]
         assert all(math.isfinite(number) for number in entry.values())
+    assert np.shape(result["structure_factor"]["value"]) == np.shape(result["structure_factor"]["stderr"]) == (4, 6)
+    assert result["structure_factor"]["value"][0][0] == pytest.approx(result["susceptibility"]["value"])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+@pytest.mark.parametrize("convert", [torch.from_numpy, np.ndarray.tolist], ids=["tensors", "lists"])
+def test_tensors_and_lists_are_measured_too(convert):
+    spins, weights = rng().choice([-1, 1], size=(50, 4, 4)), rng().normal(size=50)
+    expected = measure(square(4), 0.3, spins=spins, log_weight=weights)
+    found = measure(square(4), 0.3, spins=convert(spins), log_weight=convert(weights))
+    assert found.as_dict() == expected.as_dict()
+
+
+@pytest.mark.parametrize("weights", [np.array(["1", "2", "3"]), np.ones(3, complex), np.array([True] * 3)], ids=str)
+def test_weights_must_be_real_numbers(weights):
+    with pytest.raises(InvalidInput, match="expected real numbers"):
+        measure(square(4), 0.3, spins=np.ones((3, 4, 4)), log_weight=weights)
 
 
 def test_json_of_what_is_not_defined():
@@ -391,6 +408,7 @@ def test_json_of_what_is_not_defined():
     result = measure(graph, 0.4, field=rng().normal(size=(3, 10)), log_weight=np.array([0, 1e4, 0])).as_dict()
     assert list(result) == KEYS
     assert result["magnetisation_abs"] is result["correlation_length"] is result["correlation_function"] is None
+    assert result["structure_factor"] is None
     assert result["energy_per_site"]["value"] is not None and result["energy_per_site"]["stderr"] is None
     json.dumps(result, allow_nan=False)
 

@@ -152,6 +152,14 @@ def test_the_figures_of_a_run(tmp_path, exact, count):
     assert all(path.parent == run.figures and is_png(path.read_bytes()) for path in written)
 
 
+def test_figures_say_that_a_flow_is_not_certified():
+    figure = plots.tiles_figure(spins(25))
+    plots.png(figure)
+    assert not figure.texts
+    plots.png(figure, certified=False)
+    assert [text.get_text() for text in figure.texts] == ["not certified"]
+
+
 def test_no_global_state():
     before = dict(matplotlib.rcParams)
     plots.gap_figure(metrics(5))

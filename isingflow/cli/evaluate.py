@@ -41,5 +41,5 @@ def command(
     evaluation = evaluate_run(
         folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data
     )
-    folder.save_report(evaluation.as_dict())
     print_result(evaluation.as_dict(), as_json, evaluation.table)
+    folder.save_report(evaluation.as_dict())

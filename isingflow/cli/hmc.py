@@ -85,12 +85,14 @@ def command(
 ) -> None:
     """Hamiltonian Monte Carlo: field and spins along chains in one .npz file, exact however poor the flow.
 
-    Autocorrelation times are in kept states, 1/2 where these are independent. Ctrl-C and SIGTERM save the chains, print
-    the command that resumes, and exit; --resume with more --samples makes chains longer.
+    Autocorrelation times are in kept states, 1/2 where these are independent. The chains so far are saved about once a
+    minute. Ctrl-C and SIGTERM save them too, print the command that resumes, and exit; --resume with more --samples
+    makes chains longer.
     """
     if not resume:
         check_new_file(output)
     show_notes(quiet or as_json)
+    from isingflow.errors import RunFolderError
     from isingflow.evaluation import load_run
     from isingflow.parallel import workers
     from isingflow.runs import open_magnet
@@ -101,9 +103,11 @@ def command(
     lattice = folder.config.lattice
     earlier = Chains.read(output) if resume else None
     check_disk(output, samples=samples, chains=chains, sites=lattice.sites)
-    certified = check_certified(folder) if space == "latent" else True
+    certified, missing = True, None
     if space == "latent":
-        _warn_of_missing_modes(folder)
+        certified, missing = check_certified(folder), missing_modes(folder)
+        if missing:
+            warn(f"{run}: {missing}")
     flow, target, _ = load_run(folder, where)
     stop, progress = StopRequest(), Progress()
     with workers(where) as pool, stop.listening(), progress_display(quiet or as_json) as progress.show:
@@ -115,19 +119,24 @@ def command(
             warm_up=WARM_UP[space] if warm_up is None else warm_up,
             every=every,
             seed=seed,
-            identity={"space": space, "certified": certified} | identity(folder),
+            identity={"space": space} | identity(folder),
+            certified=certified,
             earlier=earlier,
             report_progress=progress,
+            keep=lambda chains: _save(chains, output),
             should_stop=stop.requested,
         )
-    if earlier is None or found.steps > earlier.steps:
-        found.save(output)
+        if earlier is None or found.steps > earlier.steps:
+            _save(found, output)
     if found.samples < samples:
         print(f"interrupted and saved; to continue:\n  {resume_command(ctx.params)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))
-    report = Report(found, sampler, space)
-    report.draw(folder)
+    report = Report(found, sampler, space, [missing] if missing else [])
     print_result(report.document(output), as_json, report.table)
+    try:
+        report.draw(folder)
+    except RunFolderError as error:
+        warn(f"no figure: {error}")
 
 
 def identity(folder: RunFolder) -> dict[str, Any]:
@@ -137,6 +146,17 @@ def identity(folder: RunFolder) -> dict[str, Any]:
     for name in sorted(name for name in tensors if name.startswith("flow.")):
         checksum.update(name.encode() + tensors[name].numpy().tobytes())
     return {"run": folder.config.to_dict(), "flow": checksum.hexdigest()[:16]}
+
+
+def _save(chains: Chains, path: Path) -> None:
+    """Save chains, over what was saved of them before; where that fails, say what remains."""
+    from isingflow.errors import FileError
+
+    try:
+        chains.save(path)
+    except FileError as error:
+        before = "; what was saved before is intact, --resume goes on from there" if path.exists() else ""
+        raise FileError(f"{error}{before}") from None
 
 
 def resume_command(options: dict[str, Any]) -> str:
@@ -166,17 +186,19 @@ class Progress:
         self.show(done, total, f"trajectories  {self._clock.left(done - self._first, total - self._first)}")
 
 
-def _warn_of_missing_modes(run: RunFolder) -> None:
-    """Chains in latent space rarely enter what the flow misses, and do not show it."""
+def missing_modes(run: RunFolder) -> str | None:
+    """A warning where the flow misses part of the target: chains rarely enter that part, and do not show it."""
     from isingflow.evaluation import DISAGREEMENT
 
     report = run.report() or {}
     forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))
-    if forward is not None and reverse is not None and forward > DISAGREEMENT * reverse:
-        warn(
-            f"{run.path}: the flow misses part of the target (see isingflow evaluate); chains in its latent space may "
-            "miss it too, and their errors are then too small"
-        )
+    known = isinstance(forward, int | float) and isinstance(reverse, int | float)
+    if not known or forward <= DISAGREEMENT * reverse:
+        return None
+    return (
+        "the flow misses part of the target (see isingflow evaluate); chains in its latent space may miss it too, and "
+        "their errors are then too small"
+    )
 
 
 class Report:
@@ -186,9 +208,10 @@ class Report:
         chains: the chains.
         sampler: what made them.
         space: "latent" or "physical".
+        warnings: what is known of the flow.
     """
 
-    def __init__(self, chains: Chains, sampler: HamiltonianMonteCarlo, space: str) -> None:
+    def __init__(self, chains: Chains, sampler: HamiltonianMonteCarlo, space: str, warnings: list[str]) -> None:
         from isingflow.exact import averages
         from isingflow.observables import per_sample
         from isingflow.sampling.chains import Mixing
@@ -204,6 +227,11 @@ class Report:
         self.mixing = {name: Mixing.of(values) for name, values in self.series.items()}
         exact = averages(chains.lattice, chains.beta)
         self.exact = {name: exact[name] for name in self.series if name in exact}
+        self.warnings = list(warnings)
+        if self.r_hat > DISAGREEMENT:
+            self.warnings.append(f"R-hat above {DISAGREEMENT}: the chains are too short, or do not mix")
+        if not chains.certified:
+            self.warnings.append("not certified: the integration error of the flow is not known to be tolerable")
 
     @property
     def r_hat(self) -> float:
@@ -224,9 +252,11 @@ class Report:
             "divergences": self.sampler.divergences,
             "r_hat": self.r_hat if math.isfinite(self.r_hat) else None,
             **{name: mixing.as_dict() for name, mixing in self.mixing.items()},
+            "diagnostics": {name: mixing.diagnostics_dict() for name, mixing in self.mixing.items()},
             "exact": self.exact,
+            "warnings": self.warnings,
             "seconds": chains.seconds,
-            "certified": bool(chains.identity["certified"]),
+            "certified": chains.certified,
             "output": str(output),
         }
 
@@ -241,19 +271,15 @@ class Report:
             f"  {self.space} space, {motion}; step size {sampler.step_size:.3g}, "
             f"acceptance {100 * chains.acceptance.mean():.3g} %, {sampler.divergences} divergences, "
             f"{sampler.evaluations} evaluations in {chains.seconds:.0f} s",
-            f"  {'':<24}{'':>26}{'exact':>14}{'tau':>8}{'sample size':>13}{'R-hat':>8}",
+            f"  {'':<24}{'':>26}{'exact':>14}{'tau':>8}{'sample size':>13}{'bulk':>8}{'tail':>8}{'R-hat':>8}",
         ]
         for name, mixing in self.mixing.items():
             exact = f"{self.exact[name]:.7f}" if name in self.exact else ""
             lines.append(
                 f"  {name.replace('_', ' '):<24}{mixing.mean!s:>26}{exact:>14}{mixing.tau:>8.2f}"
-                f"{mixing.effective_samples:>13.0f}{mixing.r_hat:>8.3f}"
+                f"{mixing.effective_samples:>13.0f}{mixing.ess_bulk:>8.0f}{mixing.ess_tail:>8.0f}{mixing.r_hat:>8.3f}"
             )
-        if self.r_hat > DISAGREEMENT:
-            lines.append(f"  warning: R-hat above {DISAGREEMENT}: the chains are too short, or do not mix")
-        if not chains.identity["certified"]:
-            lines.append("  warning: not certified: the integration error of the flow is not known to be tolerable")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
 
     def draw(self, folder: RunFolder) -> None:
         """Traces and autocorrelations, into the figures of the run."""
@@ -265,4 +291,4 @@ class Report:
             {name.replace("_", " "): values for name, values in self.series.items()},
             {name.replace("_", " "): value for name, value in self.exact.items()},
         )
-        folder.save_figure(f"hmc-{self.space}.png", plots.png(figure))
+        folder.save_figure(f"hmc-{self.space}.png", plots.png(figure, certified=self.chains.certified))

@@ -63,11 +63,20 @@ def command(
 
     from isingflow.estimators import mean
     from isingflow.exact import thermodynamics
+    from isingflow.files import check_space
     from isingflow.lattice import heading
     from isingflow.samples import rows_in_time, sample_writer
     from isingflow.sampling import FieldDraws, stream
 
     each, clock = -(-samples // chains), Clock()
+    columns = {
+        "spins": (np.int8, lattice.shape),
+        "energy": (np.float64, ()),
+        "magnetisation": (np.float64, ()),
+        "log_weight": (np.float64, ()),
+        "chain": (np.int32, ()),
+    }
+    check_space(output, each * chains, columns)
     with progress_display(quiet or as_json) as show:
         blocks = stream(
             lattice,
@@ -84,13 +93,6 @@ def command(
         target = continuous_form(lattice, beta)
         free_energy = None if target is None or exact is None else target.free_energy(exact.log_z)
         fields = None if target is None else FieldDraws(target, free_energy, seed)
-        columns = {
-            "spins": (np.int8, lattice.shape),
-            "energy": (np.float64, ()),
-            "magnetisation": (np.float64, ()),
-            "log_weight": (np.float64, ()),
-            "chain": (np.int32, ()),
-        }
         columns |= {} if target is None else {"field": (np.float32, lattice.shape)}
         columns |= {} if free_energy is None else {"log_prob": (np.float64, ())}
         series = []

@@ -159,6 +159,12 @@ def check_new_file(path: Path) -> None:
     """Refuse an --output that is not the name of a new .npz file in a folder that can be written."""
     if path.suffix != ".npz":
         raise InvalidInput(f"--output {path}: expected a file name that ends in .npz")
+    try:
+        path.with_name(f".{path.name}.12345678").lstat()  # such a folder will be there while the file is written
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InvalidInput(f"--output {path}: {error.strerror}") from None
     if path.exists() or path.is_symlink():
         raise InvalidInput(f"--output {path}: exists already; choose another name")
     if not path.parent.is_dir():

@@ -61,6 +61,8 @@ class Commands(click.Group):
             code = _fail(str(error))
         except click.ClickException as error:
             code = _fail(error.format_message())
+        except OSError as error:
+            code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except (KeyboardInterrupt, click.Abort):
             print("isingflow: interrupted", file=sys.stderr)
             code = INTERRUPT_CODE

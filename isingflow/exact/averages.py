@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact.moments import moments
+from isingflow.exact.moments import along_axes, moments
 from isingflow.exact.thermodynamics import thermodynamics
 from isingflow.lattice import Lattice
 
@@ -13,15 +13,15 @@ MOST_MOMENT_SITES = 144
 """Of lattices whose exact magnetisation takes seconds at most."""
 
 
-def averages(lattice: Lattice, beta: float) -> dict[str, float]:
-    """Exact energy, heat capacity and magnetisation, as far as they are known and take no longer than seconds.
+def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
+    """Exact energy, heat capacity, magnetisation and G(r), as far as they are known and take no longer than seconds.
 
     Args:
         lattice: the spins and their bonds.
         beta: inverse temperature.
 
     Returns:
-        Values by name; empty where nothing is known.
+        Values by name, of `correlation_function` a list; empty where nothing is known.
 
     Example:
         >>> from isingflow.lattice import square
@@ -30,6 +30,7 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float]:
         (['energy_per_site', 'heat_capacity_per_site'], ['magnetisation_abs', 'magnetisation_squared'])
     """
     found: dict[str, float] = {}
+    along: dict[str, list[float]] = {}
     try:
         solution = thermodynamics(lattice, beta)
         found |= {name: getattr(solution, name) for name in ("energy_per_site", "heat_capacity_per_site")}
@@ -37,10 +38,12 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float]:
         pass
     if lattice.sites <= MOST_MOMENT_SITES:
         try:
-            magnetisation = moments(lattice, beta)
+            known = moments(lattice, beta)
         except NoExactSolution:
             return found
         names = ("magnetisation_abs", "magnetisation_squared", "magnetisation_fourth", "binder")
-        found |= {name: getattr(magnetisation, name) for name in names}
-        found["susceptibility"] = lattice.sites * magnetisation.magnetisation_squared
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+        found |= {name: getattr(known, name) for name in names}
+        found["susceptibility"] = lattice.sites * known.magnetisation_squared
+        if lattice.boundary == "periodic":
+            along["correlation_function"] = along_axes(known.correlation).tolist()
+    return {name: value for name, value in found.items() if math.isfinite(value)} | along

@@ -96,6 +96,24 @@ def moments(lattice: Lattice, beta: float) -> Moments:
     return Moments(first, second, fourth, binder, correlation, method)
 
 
+def along_axes(correlations: np.ndarray) -> np.ndarray:
+    """G(r) at r = 0 .. L // 2 along the axes of the largest length L, averaged over them.
+
+    Args:
+        correlations: by displacement, shape (..., lx, ly).
+
+    Returns:
+        Shape (..., L // 2 + 1).
+
+    Example:
+        >>> along_axes(np.array([[1.0, 0.5], [0.7, 0.4]])).tolist()
+        [1.0, 0.6]
+    """
+    along = (correlations[..., :, 0], correlations[..., 0, :])
+    longest = max(correlations.shape[-2:])
+    return np.mean([g for g in along if g.shape[-1] == longest], axis=0)[..., : longest // 2 + 1]
+
+
 def _translated(correlation: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """<s_i s_j> averaged over all pairs at one displacement, shape (lx, ly)."""
     x, y = np.indices(shape).reshape(2, -1)

@@ -1,4 +1,4 @@
-"""Markov chains of fields: what a sampler must provide, the loop that runs it, and what comes out.
+"""Markov chains of fields: the loop that runs a sampler, and what comes out.
 
 All chains of a run advance together, as one batch. The loop records the field of every kept state and spins drawn from
 it; it can be stopped at any step, saved and continued, with the same result as if it had not been.
@@ -12,9 +12,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,69 +28,14 @@ from isingflow.files import SPARE_BYTES, read_arrays
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.lattice import Lattice, check_beta
 from isingflow.samples import sample_writer
+from isingflow.sampling.sampler import Sampler, State
 
 STATE_BYTES = 5
 """Per site of a kept state: float32 field and int8 spin."""
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a set of chains is; samplers add what else they need to go on.
-
-    Attributes:
-        position: the sampler's own coordinates, shape (n, *shape).
-        field: x, shape (n, *shape).
-    """
-
-    position: Tensor
-    field: Tensor
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All attributes by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    def take(self, rows: Tensor) -> Self:
-        """The chains of these indices, or of a mask."""
-        return replace(self, **{name: tensor[rows] for name, tensor in self.tensors().items()})
-
-    def put(self, rows: Tensor, others: Self) -> Self:
-        """The chains with those of these indices replaced by `others`, in order."""
-        return replace(self, **{n: t.index_copy(0, rows, getattr(others, n)) for n, t in self.tensors().items()})
-
-
-class Sampler:
-    """A Markov chain that leaves the density exp(-E(x)) as it is, run on many copies at once.
-
-    Attributes:
-        target: E.
-        shape: shape of one position.
-        dtype: of positions.
-        kind: type of its states.
-    """
-
-    target: HubbardStratonovich
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    kind: type[State] = State
-
-    def start(self, position: Tensor) -> State:
-        """The state at given positions, shape (n, *shape)."""
-        raise NotImplementedError
-
-    def step(self, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
-        """The next state, and which of the chains moved, bool, shape (n,)."""
-        raise NotImplementedError
-
-    def adapt(self, state: State, moved: Tensor, done: int, total: int) -> State:
-        """Learn from a step, the `done`-th of `total` of a warm-up; the state to go on from."""
-        return state
-
-    def settings(self) -> dict[str, Tensor]:
-        """All that steps have changed in the sampler itself, for saving."""
-        return {}
-
-    def restore(self, settings: dict[str, Tensor]) -> None:
-        """Take up what `settings` gave."""
+KEEP_SECONDS = 60.0
+"""Between one save of unfinished chains and the next; longer where saving takes long, see `SAVING`."""
+SAVING = 0.05
+"""Largest part of the time that goes into saving them."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +47,15 @@ class Mixing:
         tau: integrated autocorrelation time in samples, 1/2 if they are independent; NaN below 4 samples a chain.
         effective_samples: independent samples that would give the same error.
         r_hat: whether the chains agree, 1 if so; NaN below 8 samples a chain.
+        ess_bulk, ess_tail: effective samples of the centre and of the tails, by arviz; NaN below 8 samples a chain.
     """
 
     mean: Estimate
     tau: float
     effective_samples: float
     r_hat: float
+    ess_bulk: float
+    ess_tail: float
 
     @classmethod
     def of(cls, values: np.ndarray) -> Mixing:
@@ -127,13 +75,17 @@ class Mixing:
         else:
             mean = statistics.jackknife(lambda means: means[..., 0], values[..., None])
         tau = statistics.autocorrelation_time(values).value if samples >= 4 else math.nan
-        r_hat = statistics.diagnostics(values).r_hat if samples >= 8 else math.nan
-        return cls(mean, tau, values.size / (2 * tau), r_hat)
+        unknown = statistics.Diagnostics(math.nan, math.nan, math.nan)
+        found = statistics.diagnostics(values) if samples >= 8 else unknown
+        return cls(mean, tau, values.size / (2 * tau), found.r_hat, found.ess_bulk, found.ess_tail)
 
     def as_dict(self) -> dict[str, float | None]:
         """The JSON form; null for what is not known or not finite."""
-        rest = {"tau": self.tau, "ess": self.effective_samples}
-        return self.mean.as_dict() | {name: x if math.isfinite(x) else None for name, x in rest.items()}
+        return self.mean.as_dict() | _finite({"tau": self.tau, "ess": self.effective_samples})
+
+    def diagnostics_dict(self) -> dict[str, float | None]:
+        """What arviz says, in the same form."""
+        return _finite({name: getattr(self, name) for name in ("r_hat", "ess_bulk", "ess_tail")})
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +99,7 @@ class Chains:
         lattice, beta: the magnet.
         seconds: time spent, warm-up included.
         identity: what the chains belong to and how they were made; chains continue only with the same.
+        certified: whether the integration error of the flow they go through, if any, is within tolerance.
         steps: taken so far, those of the warm-up included.
         state, generator, settings: of the sampler, at the end.
     """
@@ -158,6 +111,7 @@ class Chains:
     beta: float
     seconds: float
     identity: dict[str, Any]
+    certified: bool
     steps: int
     state: dict[str, Tensor]
     generator: Tensor
@@ -179,7 +133,7 @@ class Chains:
             "acceptance": self.acceptance,
             "seconds": np.float64(self.seconds),
             "identity": np.array(json.dumps(self.identity)),
-            "certified": np.bool_(self.identity.get("certified", True)),
+            "certified": np.bool_(self.certified),
             "steps": np.int64(self.steps),
             "generator": self.generator.numpy(),
             **_named("state", self.state),
@@ -196,8 +150,8 @@ class Chains:
         Raises:
             FileError: not a file of chains, or a damaged one.
         """
-        names = ("acceptance", "lattice", "beta", "seconds", "identity", "steps", "generator", "state_position")
-        arrays = read_arrays(path, ("field", "spins", *names))
+        names = ("acceptance", "lattice", "beta", "seconds", "identity", "certified", "steps", "generator")
+        arrays = read_arrays(path, ("field", "spins", "state_position", *names))
         try:
             chains = cls(
                 field=arrays["field"],
@@ -207,17 +161,32 @@ class Chains:
                 beta=check_beta(float(arrays["beta"])),
                 seconds=float(arrays["seconds"]),
                 identity=dict(json.loads(str(arrays["identity"]))),
+                certified=bool(arrays["certified"]),
                 steps=int(arrays["steps"]),
                 state=_tensors("state", arrays),
                 generator=torch.from_numpy(arrays["generator"]),
                 settings=_tensors("setting", arrays),
             )
-        except (TypeError, ValueError, RecursionError) as error:
+            chains._check()
+        except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise FileError(f"{path}: not a file of chains: {error}") from None
-        fits = chains.field.ndim == 2 + len(chains.lattice.shape) and chains.field.shape == chains.spins.shape
-        if not fits or any(len(tensor) != len(chains.field) for tensor in chains.state.values()):
-            raise FileError(f"{path}: not a file of chains: its arrays do not fit each other")
         return chains
+
+    def _check(self) -> None:
+        """Refuse arrays that do not fit each other, or hold what chains do not."""
+        field, spins, steps = self.field, self.spins, self.steps
+        fits = field.ndim == 2 + len(self.lattice.shape) and field.shape[2:] == self.lattice.shape
+        if not fits or spins.shape != field.shape or any(len(tensor) != len(field) for tensor in self.state.values()):
+            raise InvalidInput("its arrays do not fit each other")
+        if (field.dtype, spins.dtype) != (np.float32, np.int8):
+            raise InvalidInput(f"field of {field.dtype} and spins of {spins.dtype}: expected float32 and int8")
+        if not np.isfinite(field).all() or not np.all(np.abs(spins) == 1):
+            raise InvalidInput("field must be finite, and spins +1 or -1")
+        recorded = max(steps - self.identity["warm_up"], 0)
+        if self.acceptance.shape != (recorded,) or self.samples != recorded // self.identity["every"]:
+            raise InvalidInput(f"{self.samples} samples and {self.acceptance.shape} acceptances after {steps} steps")
+        if self.acceptance.dtype.kind != "f" or not np.isfinite(self.acceptance).all():
+            raise InvalidInput("acceptance must be finite")
 
 
 def run_chains(
@@ -229,8 +198,10 @@ def run_chains(
     every: int = 1,
     seed: int = 0,
     identity: dict[str, Any] | None = None,
+    certified: bool = True,
     earlier: Chains | None = None,
     report_progress: Callable[[int, int], None] | None = None,
+    keep: Callable[[Chains], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Chains:
     """Run a sampler from standard normal positions, or continue earlier chains, to a number of kept samples.
@@ -243,8 +214,10 @@ def run_chains(
         every: steps from one kept state to the next.
         seed: of positions and steps.
         identity: what the chains belong to, JSON-serialisable.
+        certified: whether the flow they go through, if any, is.
         earlier: chains to continue; nothing but their length may differ.
         report_progress: called with the number of steps done and that of all, after each.
+        keep: called with the chains so far about once a minute, to save them.
         should_stop: asked after each step; True ends the run early, also within the warm-up.
 
     Raises:
@@ -276,15 +249,31 @@ def run_chains(
         state = sampler.start(noise)
         moved_fractions, done, kept = [], 0, 0
     else:
-        _check_continues(earlier, identity, samples)
-        generator.set_state(earlier.generator)
-        sampler.restore({name: value.to(device) for name, value in earlier.settings.items()})
-        state = sampler.kind(**{name: value.to(device) for name, value in earlier.state.items()})
+        _check_continues(earlier, identity, samples, target)
+        state = _restored(sampler, earlier, generator)
+        certified = certified and earlier.certified
         moved_fractions, done, kept = earlier.acceptance.tolist(), earlier.steps, earlier.samples
         field[:, :kept], spins[:, :kept] = earlier.field, earlier.spins
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):
         raise InvalidInput("the chains cannot start: the flow gives fields or energies that are not finite")
-    total = warm_up + samples * every
+
+    def so_far() -> Chains:
+        return Chains(
+            field=field[:, :kept],
+            spins=spins[:, :kept],
+            acceptance=np.array(moved_fractions),
+            lattice=target.lattice,
+            beta=target.beta,
+            seconds=time.perf_counter() - started + (earlier.seconds if earlier else 0.0),
+            identity=identity,
+            certified=certified,
+            steps=done,
+            state=state.tensors(),
+            generator=generator.get_state(),
+            settings=sampler.settings(),
+        )
+
+    total, due = warm_up + samples * every, started + KEEP_SECONDS
     while done < total and not should_stop():
         state, moved = sampler.step(state, generator)
         done += 1
@@ -298,19 +287,11 @@ def run_chains(
                 kept += 1
         if report_progress is not None:
             report_progress(done, total)
-    return Chains(
-        field=field[:, :kept],
-        spins=spins[:, :kept],
-        acceptance=np.array(moved_fractions),
-        lattice=target.lattice,
-        beta=target.beta,
-        seconds=time.perf_counter() - started + (earlier.seconds if earlier else 0.0),
-        identity=identity,
-        steps=done,
-        state=state.tensors(),
-        generator=generator.get_state(),
-        settings=sampler.settings(),
-    )
+        if keep is not None and (began := time.perf_counter()) >= due:
+            keep(so_far())
+            now = time.perf_counter()
+            due = now + max(KEEP_SECONDS, (now - began) / SAVING)
+    return so_far()
 
 
 def check_disk(path: Path, *, samples: int, chains: int, sites: int) -> None:
@@ -325,8 +306,8 @@ def check_disk(path: Path, *, samples: int, chains: int, sites: int) -> None:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from None
     if not os.access(path.parent, os.W_OK):
         raise FileError(f"cannot write {path}: the folder {path.parent} cannot be written")
-    # The arrays are written once, and once more when they are put together.
-    needed = 2 * STATE_BYTES * chains * samples * sites
+    # The arrays are written once, and once more when they are put together; what was kept before stays until then.
+    needed = 3 * STATE_BYTES * chains * samples * sites
     if needed > free:
         raise FileError(
             f"{path}: {samples} samples of {chains} chains need {needed / 1e9:.3g} GB while they are written, "
@@ -334,12 +315,30 @@ def check_disk(path: Path, *, samples: int, chains: int, sites: int) -> None:
         )
 
 
-def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int) -> None:
+def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int, target: HubbardStratonovich) -> None:
     changed = differences(identity, earlier.identity)
+    if not changed and (earlier.lattice, earlier.beta) != (target.lattice, target.beta):
+        changed = [f"{earlier.lattice}, beta {earlier.beta:.12g} there"]
     if changed:
         raise InvalidInput(f"these chains belong to another run and cannot be continued: {'; '.join(changed)}")
     if earlier.samples > samples:
         raise InvalidInput(f"{samples} samples: the chains to continue have {earlier.samples} of them already")
+
+
+def _restored(sampler: Sampler, earlier: Chains, generator: torch.Generator) -> State:
+    """The state of earlier chains; sampler and generator take up what they had become."""
+    device = generator.device
+    try:
+        generator.set_state(earlier.generator)
+        if not all(bool(torch.isfinite(value).all()) for value in earlier.settings.values()):
+            raise ValueError("settings that are not finite")
+        sampler.restore({name: value.to(device) for name, value in earlier.settings.items()})
+        state = sampler.kind(**{name: value.to(device) for name, value in earlier.state.items()})
+        if state.position.shape[1:] != sampler.shape or state.field.shape[1:] != sampler.target.shape:
+            raise ValueError("positions or fields of another shape")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"these chains are damaged and cannot be continued: {error}") from None
+    return state
 
 
 def _check_memory(chains: int, samples: int, sites: int) -> None:
@@ -352,6 +351,10 @@ def _check_memory(chains: int, samples: int, sites: int) -> None:
             f"{samples} samples of {chains} chains on {sites} sites take {needed / 1e9:.3g} GB of memory, this machine "
             f"has {memory / 1e9:.3g} GB: at most {samples * memory // needed} samples fit; keep fewer, farther apart"
         )
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: x if math.isfinite(x) else None for name, x in values.items()}
 
 
 def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, SpectralScaling
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.parallel import Workers
-from isingflow.sampling.chains import Sampler, State
+from isingflow.sampling.sampler import Sampler, State
 
 Map = Callable[[Tensor], tuple[Tensor, Tensor]]
 """z -> x = f(z) and ln |det df/dz|, shape (n,)."""

@@ -17,7 +17,7 @@ from isingflow.estimators import log_weights, pushed
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.parallel import Workers
-from isingflow.sampling.chains import Sampler, State
+from isingflow.sampling.sampler import Sampler, State
 
 
 @dataclass(frozen=True)

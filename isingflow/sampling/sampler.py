@@ -1,0 +1,71 @@
+"""What moves Markov chains of fields: what a sampler must provide, and where its chains are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from isingflow.hubbard_stratonovich import HubbardStratonovich
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a set of chains is; samplers add what else they need to go on.
+
+    Attributes:
+        position: the sampler's own coordinates, shape (n, *shape).
+        field: x, shape (n, *shape).
+    """
+
+    position: Tensor
+    field: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All attributes by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def take(self, rows: Tensor) -> Self:
+        """The chains of these indices, or of a mask."""
+        return replace(self, **{name: tensor[rows] for name, tensor in self.tensors().items()})
+
+    def put(self, rows: Tensor, others: Self) -> Self:
+        """The chains with those of these indices replaced by `others`, in order."""
+        return replace(self, **{n: t.index_copy(0, rows, getattr(others, n)) for n, t in self.tensors().items()})
+
+
+class Sampler:
+    """A Markov chain that leaves the density exp(-E(x)) as it is, run on many copies at once.
+
+    Attributes:
+        target: E.
+        shape: shape of one position.
+        dtype: of positions.
+        kind: type of its states.
+    """
+
+    target: HubbardStratonovich
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    kind: type[State] = State
+
+    def start(self, position: Tensor) -> State:
+        """The state at given positions, shape (n, *shape)."""
+        raise NotImplementedError
+
+    def step(self, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
+        """The next state, and which of the chains moved, bool, shape (n,)."""
+        raise NotImplementedError
+
+    def adapt(self, state: State, moved: Tensor, done: int, total: int) -> State:
+        """Learn from a step, the `done`-th of `total` of a warm-up; the state to go on from."""
+        return state
+
+    def settings(self) -> dict[str, Tensor]:
+        """All that steps have changed in the sampler itself, for saving."""
+        return {}
+
+    def restore(self, settings: dict[str, Tensor]) -> None:
+        """Take up what `settings` gave."""
