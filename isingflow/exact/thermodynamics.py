@@ -117,5 +117,5 @@ def _solve_components(lattice: Lattice, beta: float) -> tuple[float, float, floa
 def _too_large(lattice: Lattice, spins: int) -> str:
     return (
         f"{lattice}: no exact method for {spins} connected spins; possible are graphs whose connected parts have at "
-        f"most {enumeration.SPIN_LIMIT} spins, and square lattices (uniform periodic: any size; else narrow)"
+        f"most {enumeration.SPIN_LIMIT} spins, and square lattices (uniform periodic: any size; others: about 256x256)"
     )
