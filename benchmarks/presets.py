@@ -71,9 +71,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     runs = []
+    named = [] if arguments.beta is None else [arguments.beta]
+    named += [] if arguments.bounds == "upper" else [arguments.bounds]
     with tempfile.TemporaryDirectory() as scratch:
         for seed in arguments.seeds:
-            folder = (arguments.keep or Path(scratch)) / f"{arguments.preset}-{arguments.size}-{seed}"
+            name = "-".join(map(str, [arguments.preset, arguments.size, *named, seed]))
+            folder = (arguments.keep or Path(scratch)) / name
             command = ["isingflow", "train", "--json", "--size", arguments.size, "--bounds", arguments.bounds]
             command += ["--critical"] if arguments.beta is None else ["--beta", arguments.beta]
             command += ["--preset", arguments.preset, "--seed", str(seed), "--output", str(folder)]

@@ -108,8 +108,9 @@ def training_figure(
     figure, ax = _figure()
     ax.plot(iterations, bound, color=FLOW, alpha=0.3, linewidth=0.8, label="bound of one batch")
     ax.plot(iterations, smooth, color=FLOW, label=f"running mean of {window}")
+    smooth_lower, _ = running_mean(lower)
     if np.isfinite(lower).any():
-        ax.plot(iterations, running_mean(lower)[0], color=LOWER, label="lower bound, running mean")
+        ax.plot(iterations, smooth_lower, color=LOWER, label="lower bound, running mean")
     if exact_free_energy is not None:
         exact = exact_free_energy / sites
         ax.axhline(exact, color=EXACT, linestyle="--", linewidth=1.4, label=f"exact, {exact:.5f}".replace("-", "−"))
@@ -118,7 +119,9 @@ def training_figure(
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
     chosen = _stages(sorted(i for i in snapshots or {} if i <= last))
-    values = np.append(bound[np.isfinite(bound)], [] if exact_free_energy is None else exact)
+    late = smooth_lower[-max(len(lower) // 4, 1) :]
+    values = np.concatenate([bound, late, [] if exact_free_energy is None else [exact]])
+    values = values[np.isfinite(values)]
     low, high = _range(values)
     top = low + (high - low) / (INSETS_FROM if chosen else 0.95)
     ax.set_ylim(low - 0.06 * (top - low), top)

@@ -137,8 +137,12 @@ class Magnet(Problem):
         }
 
     def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
-        """Change of ln p + E at half the step."""
-        return integration_error(self.flow, self.target.energy, self.flow.noise(n, generator), pool).value
+        """Change of ln p + E at half the step; the larger of both directions where both are trained."""
+        batch = self.batch(n, generator)
+        error = integration_error(self.flow, self.target.energy, batch[:, 0], pool).value
+        if self.reference is None:
+            return error
+        return max(error, likelihood_error(self.flow, batch[:, 1], pool).value)
 
     def snapshot(self) -> np.ndarray:
         """Spins, int8."""

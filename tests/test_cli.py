@@ -8,14 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
-from isingflow import cli
+from isingflow import cli, estimators
 from isingflow.errors import IsingflowError
+from isingflow.estimate import Estimate
+from isingflow.evaluation import evaluate
+from isingflow.runs import RunFolder
+from isingflow.training import Trainer
 
 
 def invoke(*words):
@@ -381,6 +387,24 @@ class TestTrain:
         assert "isingflow train --resume --output 'my run' --device cpu" in stderr
         assert (empty_folder / "my run" / "checkpoint.safetensors").exists()
 
+    def test_a_signal_at_the_very_end_is_heard(self, monkeypatch, empty_folder):
+        finish = Trainer.finish
+
+        def interrupted(trainer):
+            finish(trainer)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Trainer, "finish", interrupted)
+        words = ["train", "--size", 4, "--steps", 3, "--device", "cpu", "--output", "run"]
+        result = invoke(*words)
+        assert (result.exit_code, result.stdout) == (
+            128 + signal.SIGTERM,
+            "",
+        ) and "interrupted and saved" in result.stderr
+        monkeypatch.setattr(Trainer, "finish", finish)
+        resumed = document("train", "--resume", "--output", "run", "--device", "cpu")
+        assert resumed["outcome"] == "finished" and len(RunFolder.open("run").metrics()) == 3
+
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress(monkeypatch, capsys, terminal):
@@ -416,6 +440,21 @@ class TestStopRequest:
 
 
 class TestTrainedRun:
+    def test_a_certificate_is_for_both_directions(self, trained, monkeypatch):
+        """The bound from below goes through the inverse: its integration error counts as well."""
+        run, cpu = RunFolder.open(trained[0]), torch.device("cpu")
+        assert evaluate(run, samples=64, device=cpu).certified
+        monkeypatch.setattr(estimators, "likelihood_error", lambda *_: Estimate(0.5, 0.0))
+        found = evaluate(run, samples=64, device=cpu)
+        assert found.integration_error == 0.5 and not found.certified
+
+    @pytest.mark.parametrize(("bounds", "advice"), [("upper", "--bounds both"), ("both", "longer training")])
+    def test_advice_is_not_what_was_done_already(self, trained, bounds, advice):
+        found = evaluate(RunFolder.open(trained[0]), samples=64, device=torch.device("cpu"))
+        missing = replace(found, bounds=bounds, effective_sample_size=0.9, reverse_effective_sample_size=0.01)
+        (warning,) = [warning for warning in missing.warnings if "misses part" in warning]
+        assert advice in warning and ("--bounds" in warning) == (bounds == "upper")
+
     def test_evaluate(self, trained):
         path, _ = trained
         found = document("evaluate", path, "--samples", 200)

@@ -277,7 +277,7 @@ def test_sampling_repeats_with_the_seed_and_has_the_dtype_of_its_input():
 
 
 @pytest.mark.parametrize("variance", [1e-6, 0.03, 1.0, 7.0, 300.0, 1e6, 1e12])
-def testgaussian_averages_against_adaptive_quadrature(variance):
+def test_gaussian_averages_against_adaptive_quadrature(variance):
     def average(function, width):
         scale = min(10 * math.sqrt(variance), width)
         density = 2 / math.sqrt(2 * math.pi * variance)

@@ -24,8 +24,9 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
-    256 x 256, by Pfaffians where they are not narrow, and graphs whose connected parts are small. The offset and free energy of the continuous representation need the couplings'
-    spectrum: they are null beyond 2^20 sites (2048 without translation invariance).
+    256 x 256, by Pfaffians where they are not narrow, and graphs whose connected parts are small. The offset and free
+    energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
+    translation invariance).
     """
     from isingflow.exact import thermodynamics
 

@@ -102,7 +102,7 @@ def train_and_report(
     except InvalidInput:
         run.discard_unused()
         raise
-    if outcome is Outcome.INTERRUPTED:
+    if outcome is Outcome.INTERRUPTED or stop.requested():
         print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))
     evaluation = evaluate_run(run, device=device, data=data)

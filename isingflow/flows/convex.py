@@ -125,6 +125,17 @@ class _Implicit(torch.autograd.Function):
         return ctx.solve(by_step), None
 
 
+def is_stochastic(flow: Flow) -> bool:
+    """Whether log-determinants of a flow are estimates by random probes.
+
+    Example:
+        >>> is_stochastic(Flow((2,), []))
+        False
+    """
+    maps = (t.transform if isinstance(t, Inverted) else t for t in flow.transforms)
+    return any(isinstance(convex, ConvexFlow) and isinstance(convex.logdet, LanczosLogdet) for convex in maps)
+
+
 @dataclass(frozen=True)
 class LogdetError:
     """What stochastic log-determinants add to the error of a mean of ln p over samples, in nats.

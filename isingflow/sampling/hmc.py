@@ -43,7 +43,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, SpectralScaling
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.parallel import Workers
-from isingflow.sampling.sampler import Sampler, State
+from isingflow.sampling.sampler import Sampler, State, check_density
 
 Map = Callable[[Tensor], tuple[Tensor, Tensor]]
 """z -> x = f(z) and ln |det df/dz|, shape (n,)."""
@@ -384,7 +384,11 @@ def latent(flow: Flow, target: HubbardStratonovich, **options) -> LatentHamilton
         flow: f.
         target: E.
         options: of `HamiltonianMonteCarlo`, other than its own choices of guided, length and chances.
+
+    Raises:
+        InvalidInput: the flow's log-determinants are stochastic.
     """
+    check_density(flow)
     defaults = {"guided": False, "length": TURN, "chances": CHANCES, "dtype": flow.noise(1).dtype}
     return LatentHamiltonianMonteCarlo(flow, target, **defaults | options)
 

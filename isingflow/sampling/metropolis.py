@@ -17,7 +17,7 @@ from isingflow.estimators import log_weights, pushed
 from isingflow.flows import Flow
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 from isingflow.parallel import Workers
-from isingflow.sampling.sampler import Sampler, State
+from isingflow.sampling.sampler import Sampler, State, check_density
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class FlowMetropolis(Sampler):
         target: E.
         pool: threads to share the chains.
 
+    Raises:
+        InvalidInput: the flow's log-determinants are stochastic.
+
     Example:
         >>> from isingflow.lattice import square
         >>> from isingflow.sampling import run_chains
@@ -46,6 +49,7 @@ class FlowMetropolis(Sampler):
     kind = WeightedState
 
     def __init__(self, flow: Flow, target: HubbardStratonovich, *, pool: Workers | None = None) -> None:
+        check_density(flow)
         self.flow = flow
         self.target = target
         self.shape = flow.shape

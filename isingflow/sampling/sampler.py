@@ -8,6 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
+from isingflow.flows import Flow
+from isingflow.flows.convex import is_stochastic
 from isingflow.hubbard_stratonovich import HubbardStratonovich
 
 
@@ -69,3 +72,16 @@ class Sampler:
 
     def restore(self, settings: dict[str, Tensor]) -> None:
         """Take up what `settings` gave."""
+
+
+def check_density(flow: Flow) -> None:
+    """Refuse a flow whose density is known up to noise only: chains that are accepted by it follow something else.
+
+    Raises:
+        InvalidInput: the flow's log-determinants are stochastic.
+    """
+    if is_stochastic(flow):
+        raise InvalidInput(
+            "log-determinants of this flow are estimates by random probes, and its chains would not follow the Ising "
+            "model: use physical space, or a flow whose log-determinants are exact"
+        )
