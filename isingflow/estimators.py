@@ -140,7 +140,7 @@ def overlap(forward: Values, reverse: Values, free_energy: float) -> float:
         free_energy: its value.
 
     Example:
-        >>> overlap(torch.zeros(100), torch.zeros(50), 0.0)
+        >>> round(overlap(torch.zeros(100), torch.zeros(50), 0.0), 6)
         50.0
     """
     acceptances = _acceptances(_checked(forward), _checked(reverse), free_energy)
