@@ -9,6 +9,7 @@ All are means of values per sample, in nats. The training loop knows no more of 
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ from isingflow.settings import BOUNDS
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 SNAPSHOT_SAMPLES = 25
 CHECKED = 256
@@ -192,9 +195,10 @@ class Density(Problem):
 
 def _reference(config: RunConfig) -> Tensor:
     """Spins of the target by Monte Carlo, int8, shape (n, *shape)."""
-    samples = min(REFERENCE_SAMPLES, REFERENCE_SPINS // (REFERENCE_CHAINS * config.lattice.sites))
+    samples = max(min(REFERENCE_SAMPLES, REFERENCE_SPINS // (REFERENCE_CHAINS * config.lattice.sites)), 1)
     seed = config.seed + REFERENCE_STREAM
-    chains = simulate(config.lattice, config.beta, samples=max(samples, 1), chains=REFERENCE_CHAINS, seed=seed)
+    logger.info("Monte Carlo of the magnet, for the lower bound: %d states", samples * REFERENCE_CHAINS)
+    chains = simulate(config.lattice, config.beta, samples=samples, chains=REFERENCE_CHAINS, seed=seed)
     return torch.from_numpy(chains.spins).flatten(0, 1)
 
 
