@@ -21,20 +21,20 @@ import torch
 from machine import describe
 from observables import CPU, exact_answers
 
-from isingflow import estimators
-from isingflow.config import RunConfig
-from isingflow.estimate import Estimate
-from isingflow.evaluation import load_run
+from isingflow.evaluation.magnets import load_run
 from isingflow.exact import moments
-from isingflow.flows import Flow
-from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.flows import Flow, certificate
 from isingflow.lattice import CRITICAL_BETA, Lattice, square
+from isingflow.monte_carlo import simulate
 from isingflow.observables import measure
-from isingflow.parallel import Workers, workers
-from isingflow.problems import exact_free_energy
-from isingflow.runs import RunFolder
-from isingflow.sampling import latent, run_chains, simulate
-from isingflow.training import train
+from isingflow.runs.config import RunConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.runtime.parallel import Workers, workers
+from isingflow.sampling import latent, run_chains
+from isingflow.statistics import free_energy as estimators
+from isingflow.statistics.estimate import Estimate
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich, exact_free_energy
+from isingflow.training.loop import train
 
 
 def free_energies(forward: torch.Tensor, reverse: torch.Tensor) -> dict[str, Estimate]:
@@ -63,11 +63,11 @@ def repeat_of(
     """Every estimate from fresh samples of the flow, of Wolff's algorithm and of chains in latent space, by name."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        field, log_prob = estimators.pushed(flow, flow.noise(count, generator))
-        forward = estimators.log_weights(target.energy, field, log_prob)
+        field, log_prob = certificate.pushed(flow, flow.noise(count, generator))
+        forward = certificate.log_weights(target.energy, field, log_prob)
         spins = simulate(lattice, beta, samples=count // 32, chains=32, seed=seed).spins
         pulled = target.sample_field(torch.from_numpy(spins).float().flatten(0, 1), generator)
-        reverse = estimators.log_weights(target.energy, pulled, flow.log_prob(pulled)).view(32, -1)
+        reverse = certificate.log_weights(target.energy, pulled, flow.log_prob(pulled)).view(32, -1)
     energy = target.energy(field.double())
     found = free_energies(forward, reverse) | {
         "entropy": estimators.entropy(energy, forward),

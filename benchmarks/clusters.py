@@ -22,8 +22,8 @@ from machine import describe
 from numba import njit
 
 from isingflow.lattice import CRITICAL_BETA, Lattice, square
-from isingflow.sampling import clusters, simulate, stream
-from isingflow.sampling.monte_carlo import Couplings
+from isingflow.monte_carlo import clusters, simulate, stream
+from isingflow.monte_carlo.simulate import Couplings
 
 CHAINS = 4
 

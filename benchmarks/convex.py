@@ -21,11 +21,11 @@ import torch
 from machine import describe
 from torch import Tensor
 
-from isingflow.convex_plots import transport_figure
 from isingflow.flows import CholeskyLogdet, ConvexFlow, Flow, Inverted, LanczosLogdet
-from isingflow.plots import png
+from isingflow.lattice.symmetry import square_torus_group
+from isingflow.plots.convex import transport_figure
+from isingflow.plots.style import png
 from isingflow.potentials import ConvexPotential, LatticeConvexPotential
-from isingflow.symmetry import square_torus_group
 
 DIMENSIONS = [2, 4, 8, 16]
 GAIN = 0.25

@@ -23,13 +23,14 @@ from pathlib import Path
 import torch
 from machine import describe
 
-from isingflow.estimators import effective_sample_size, log_weights, pushed
-from isingflow.evaluation import load_run
+from isingflow.evaluation.magnets import load_run
 from isingflow.exact import thermodynamics
+from isingflow.flows.certificate import log_weights, pushed
 from isingflow.observables import per_sample
-from isingflow.runs import RunFolder
+from isingflow.runs.folder import RunFolder
 from isingflow.sampling import FlowMetropolis, HamiltonianMonteCarlo, Sampler, latent, physical, run_chains
-from isingflow.sampling.chains import Mixing
+from isingflow.statistics.free_energy import effective_sample_size
+from isingflow.statistics.mixing import Mixing
 
 CPU = torch.device("cpu")
 

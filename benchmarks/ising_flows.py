@@ -23,7 +23,7 @@ from machine import describe
 
 import isingflow
 from isingflow.flows.diagnostics import inverse_error
-from isingflow.presets import MAGNET_PRESETS
+from isingflow.runs.presets import MAGNET_PRESETS
 
 GAP = 1.0
 WINDOW = 10

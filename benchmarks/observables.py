@@ -23,15 +23,16 @@ import numpy as np
 import torch
 from machine import describe
 
-from isingflow.config import RunConfig
-from isingflow.evaluation import draw_samples, load_run
+from isingflow.evaluation.magnets import draw_samples, load_run
 from isingflow.exact import moments, thermodynamics
 from isingflow.lattice import CRITICAL_BETA, Lattice, square
+from isingflow.monte_carlo import simulate
 from isingflow.observables import Observables, measure
-from isingflow.parallel import workers
-from isingflow.runs import RunFolder
-from isingflow.sampling import latent, run_chains, simulate
-from isingflow.training import train
+from isingflow.runs.config import RunConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.runtime.parallel import workers
+from isingflow.sampling import latent, run_chains
+from isingflow.training.loop import train
 
 CPU = torch.device("cpu")
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 from machine import describe
 
-from isingflow.config import RunConfig
 from isingflow.lattice import CRITICAL_BETA, square
-from isingflow.parallel import workers
-from isingflow.runs import RunFolder
-from isingflow.training import Trainer
+from isingflow.runs.config import RunConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.runtime.parallel import workers
+from isingflow.training.loop import Trainer
 
 PRODUCTS = 7
 

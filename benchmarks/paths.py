@@ -19,14 +19,14 @@ import torch
 from machine import describe
 
 from isingflow import datasets
-from isingflow.config import DensityConfig
+from isingflow.evaluation.data import evaluate_density
 from isingflow.flows.diagnostics import trajectories
-from isingflow.likelihood import evaluate_density
-from isingflow.loading import load
-from isingflow.plots import png
-from isingflow.runs import RunFolder
-from isingflow.training import train
-from isingflow.transport_plots import trajectories_figure
+from isingflow.plots.style import png
+from isingflow.plots.transport import trajectories_figure
+from isingflow.runs.config import DensityConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.runs.loading import load
+from isingflow.training.loop import train
 
 CPU = torch.device("cpu")
 SHOWN = 200

@@ -22,13 +22,14 @@ from machine import describe
 from torch import Tensor
 
 from isingflow import datasets, load
-from isingflow.autoencoder import Autoencoder, code_dataset, fit, grey
-from isingflow.config import DensityConfig
-from isingflow.density_plots import interpolated, synthesis_figure
-from isingflow.likelihood import evaluate_density
-from isingflow.plots import png
-from isingflow.runs import RunFolder
-from isingflow.training import Progress, train
+from isingflow.datasets.autoencoder import Autoencoder, code_dataset, fit, grey
+from isingflow.evaluation.data import evaluate_density
+from isingflow.plots.data import interpolated, synthesis_figure
+from isingflow.plots.style import png
+from isingflow.runs.config import DensityConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.training.loop import train
+from isingflow.training.progress import Progress
 
 SAMPLES, WAYS, BETWEEN = 40, 4, 8
 EVERY = 200

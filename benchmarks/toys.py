@@ -28,13 +28,13 @@ from machine import describe
 from torch import Tensor
 
 from isingflow import datasets
-from isingflow.config import DensityConfig
 from isingflow.datasets import Dataset
 from isingflow.flows import Flow, GaussianWhitening, gradient_flows
 from isingflow.flows.diagnostics import inverse_error, steps_needed, straightness, transport_cost
-from isingflow.parallel import workers
-from isingflow.problems import problem_of
-from isingflow.schedules import TRAINING_TOLERANCE, controlled_steps, learning_rate
+from isingflow.runs.config import DensityConfig
+from isingflow.runtime.parallel import workers
+from isingflow.training.problems import problem_of
+from isingflow.training.schedules import TRAINING_TOLERANCE, controlled_steps, learning_rate
 
 CPU = torch.device("cpu")
 TESTED, SAMPLED, PATHS = 2000, 10_000, 500

@@ -24,11 +24,11 @@ import torch
 from machine import describe
 from torch import Tensor
 
-from isingflow.plots import png
+from isingflow.plots.style import png
+from isingflow.plots.transport import trace_figure
 from isingflow.potentials import ResidualPotential
-from isingflow.potentials.residual import antiderivative
+from isingflow.potentials.layers.residual import antiderivative
 from isingflow.potentials.resnet import OPENING_START
-from isingflow.transport_plots import trace_figure
 
 BATCH, WIDTH, TIME = 512, 64, 0.3
 PROBES = {43: (1, 10, 20, 30, 43), 63: (1, 10, 20, 30, 40, 50, 63), 784: (1, 10, 50, 100, 200, 400, 784)}

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from isingflow import lattice
-from isingflow.estimate import Estimate
+from isingflow.statistics.estimate import Estimate
 
 try:
     __version__ = version("isingflow")
@@ -24,8 +24,8 @@ __all__ = ["Estimate", "HubbardStratonovich", "exact", "lattice", "load"]
 
 # Names that need torch or numba are imported when first used: `isingflow --help` starts at once.
 _LAZY = {
-    "HubbardStratonovich": ("isingflow.hubbard_stratonovich", "HubbardStratonovich"),
-    "load": ("isingflow.loading", "load"),
+    "HubbardStratonovich": ("isingflow.targets.hubbard_stratonovich", "HubbardStratonovich"),
+    "load": ("isingflow.runs.loading", "load"),
 }
 
 

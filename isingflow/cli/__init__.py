@@ -13,7 +13,7 @@ from importlib import import_module
 
 import click
 
-from isingflow.cli.output import Commands
+from isingflow.cli.output import Commands, show_notes
 
 COMMANDS = (
     "exact",
@@ -33,6 +33,7 @@ COMMANDS = (
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Free energies of Ising magnets by normalizing flows: certified bounds beside the exact answer."""
+    show_notes(quiet=True)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -13,9 +13,9 @@ from isingflow.cli.training import TRAINING, check_resume, print_finished, resum
 from isingflow.errors import InvalidInput, RunFolderError
 
 if TYPE_CHECKING:
-    from isingflow.config import DensityConfig
     from isingflow.datasets import Dataset
-    from isingflow.runs import RunFolder
+    from isingflow.runs.config import DensityConfig
+    from isingflow.runs.folder import RunFolder
 
 
 @click.command("density")
@@ -53,7 +53,7 @@ def command(
     """
     check_resume(resume, output)
     show_notes(quiet or as_json)
-    from isingflow.runs import RunFolder, open_density
+    from isingflow.runs.folder import RunFolder, open_density
 
     if resume:
         run = open_density(output)
@@ -83,8 +83,8 @@ def _new_config(
     name: str, path: str | None, root: Path | None, options: dict[str, Any]
 ) -> tuple[DensityConfig, Dataset]:
     from isingflow import datasets
-    from isingflow.config import DensityConfig
-    from isingflow.datasets.start import check_start
+    from isingflow.architectures.start import check_start
+    from isingflow.runs.config import DensityConfig
 
     seed = options["seed"] or 0
     data = datasets.load(name, path=path, root=root, seed=seed)

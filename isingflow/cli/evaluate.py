@@ -35,7 +35,7 @@ def command(
     """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
-    from isingflow.reports import evaluate_run
+    from isingflow.evaluation.reports import evaluate_run
 
     data = data_of(folder.config, root)
     evaluation = evaluate_run(

@@ -6,22 +6,19 @@ with the strength of each in the edge attribute `coupling` (1 where there is non
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from xml.etree.ElementTree import ParseError
 
 import click
-import networkx
 
 from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
-from isingflow.cli.output import warn
 from isingflow.errors import InvalidInput, NoExactSolution
-from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, from_graph, square, triangular
+from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
+from isingflow.lattice.files import READERS, read_graph
 
 if TYPE_CHECKING:
-    from isingflow.hubbard_stratonovich import HubbardStratonovich
+    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 Answer = TypeVar("Answer")
 
@@ -73,7 +70,14 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
         if build is None or name not in ("size", *arguments):
             raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
     if build is None:
-        return read_graph(Path(kind))
+        if Path(kind).suffix not in READERS:
+            raise InvalidInput(
+                f"--lattice {kind}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
+            )
+        try:
+            return read_graph(Path(kind))
+        except InvalidInput as error:
+            raise InvalidInput(f"--lattice {error}") from None
     settings = {"size": (16, 16), "lattice_seed": 0}
     if base is not None and base.kind in KINDS:
         same = arguments if base.kind == kind else ["boundary"]
@@ -109,60 +113,6 @@ def continuous_form(lattice: Lattice, beta: float) -> HubbardStratonovich | None
     """The continuous representation; None where its spectrum would take too long."""
     if lattice.sites > CONTINUOUS_SITES[lattice.translation_invariant]:
         return None
-    from isingflow.hubbard_stratonovich import HubbardStratonovich
+    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
     return HubbardStratonovich(lattice, beta)
-
-
-def _read_node_link(path: Path) -> networkx.Graph:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return networkx.node_link_graph(data, edges="edges" if "edges" in data else "links")
-
-
-def _read_gml(path: Path) -> networkx.Graph:
-    return networkx.read_gml(path, label="id")
-
-
-READERS: dict[str, Callable[[Path], networkx.Graph]] = {
-    ".graphml": networkx.read_graphml,
-    ".gml": _read_gml,
-    ".json": _read_node_link,
-    ".edgelist": networkx.read_edgelist,
-}
-"""What reads a graph, by the file's suffix."""
-
-UNREADABLE = (
-    networkx.NetworkXException,
-    ParseError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
-"""What these raise for files of another kind."""
-
-
-def read_graph(path: Path) -> Lattice:
-    """The lattice of a graph in a file.
-
-    Raises:
-        InvalidInput: the file's name, the file or the graph is not as it must be.
-    """
-    if path.suffix not in READERS:
-        kinds, suffixes = ", ".join(KINDS), ", ".join(READERS)
-        raise InvalidInput(f"--lattice {path}: expected {kinds}, or a file that ends in one of {suffixes}")
-    try:
-        graph = READERS[path.suffix](path)
-    except OSError as error:
-        raise InvalidInput(f"--lattice {path}: cannot be read: {error.strerror or error}") from None
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InvalidInput(f"--lattice {path}: not a graph in {path.suffix[1:]} format: {reason}") from None
-    couplings = networkx.get_edge_attributes(graph, "coupling")
-    if not couplings and graph.number_of_edges() > 0:
-        warn(f"{path}: no edge has a coupling; all bonds have strength 1")
-    try:
-        return from_graph(graph)
-    except (InvalidInput, OverflowError) as error:
-        raise InvalidInput(f"--lattice {path}: {error}") from None

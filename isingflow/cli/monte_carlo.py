@@ -61,12 +61,13 @@ def command(
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
     import numpy as np
 
-    from isingflow.estimators import mean
     from isingflow.exact import thermodynamics
-    from isingflow.files import check_space
     from isingflow.lattice import heading
-    from isingflow.samples import rows_in_time, sample_writer
-    from isingflow.sampling import FieldDraws, stream
+    from isingflow.monte_carlo import stream
+    from isingflow.observables.files import rows_in_time, sample_writer
+    from isingflow.runtime.files import check_space
+    from isingflow.sampling import FieldDraws
+    from isingflow.statistics.free_energy import mean
 
     each, clock = -(-samples // chains), Clock()
     columns = {

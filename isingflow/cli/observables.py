@@ -22,7 +22,7 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
     """
     show_notes(quiet=as_json)
     from isingflow.exact import averages
-    from isingflow.samples import Samples
+    from isingflow.observables.samples import Samples
 
     samples = Samples.read(file)
     samples.require(size=size, beta=beta)

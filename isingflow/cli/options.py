@@ -20,9 +20,9 @@ from isingflow.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
-    from isingflow.config import AnyRunConfig
     from isingflow.datasets import Dataset
-    from isingflow.runs import RunFolder
+    from isingflow.runs.config import AnyRunConfig
+    from isingflow.runs.folder import RunFolder
 
 STRONGEST = 1e6
 """Largest beta and coupling: the ground state is reached long before, and rounding errors take over beyond."""
@@ -176,7 +176,7 @@ def check_new_file(path: Path) -> None:
 def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None:
     """The data set of a run, if it is one on data."""
     from isingflow import datasets
-    from isingflow.config import DensityConfig
+    from isingflow.runs.config import DensityConfig
 
     if not isinstance(config, DensityConfig):
         return None
@@ -185,21 +185,21 @@ def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None:
 
 def device_from(name: str) -> torch.device:
     """The device of this name, if this machine has it."""
-    from isingflow import devices
+    from isingflow.runtime import devices
 
     return devices.resolve(name)
 
 
 def open_run(path: Path, device: str) -> tuple[RunFolder, torch.device]:
     """The run folder at `path`, and the device to use it on."""
-    from isingflow.runs import RunFolder
+    from isingflow.runs.folder import RunFolder
 
     return RunFolder.open(path), device_from(device)
 
 
 def check_certified(run: RunFolder) -> bool:
     """Whether the flow of a run is certified; if not, a warning says so."""
-    from isingflow.loading import is_certified
+    from isingflow.runs.loading import is_certified
 
     certified = is_certified(run)
     if not certified:

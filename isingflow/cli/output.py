@@ -43,10 +43,11 @@ def show_notes(quiet: bool) -> None:
 
 
 class Notes(logging.Handler):
-    """Log messages as plain lines on what is standard error at the time."""
+    """Log messages as plain lines on what is standard error at the time; warnings say that they are."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        warning = "isingflow: warning: " if record.levelno >= logging.WARNING else ""
+        print(warning + self.format(record), file=sys.stderr)
 
 
 class Commands(click.Group):

@@ -23,7 +23,7 @@ def command(run: Path, samples: int, root: Path | None, seed: int, device: str, 
     """Draw the figures of a trained run into its folder."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
-    from isingflow.reports import draw_figures, draw_samples_of
+    from isingflow.evaluation.reports import draw_figures, draw_samples_of
 
     data = data_of(folder.config, root)
     figures = draw_figures(folder, draw_samples_of(folder, samples=samples, device=where, seed=seed), data)

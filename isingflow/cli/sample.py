@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
 
     from isingflow.datasets import Dataset
-    from isingflow.files import ArrayWriter
-    from isingflow.runs import RunFolder
+    from isingflow.runs.folder import RunFolder
+    from isingflow.runtime.files import ArrayWriter
 
 MOST_DRAWS = 10**4
 
@@ -74,7 +74,7 @@ def command(
     check_new_file(output)
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
-    from isingflow.config import RunConfig
+    from isingflow.runs.config import RunConfig
 
     certified = check_certified(folder)
     if isinstance(folder.config, RunConfig):
@@ -107,8 +107,8 @@ def _of_magnet(
 ) -> Stream:
     import numpy as np
 
-    from isingflow.evaluation import stream_samples
-    from isingflow.samples import sample_writer
+    from isingflow.evaluation.magnets import stream_samples
+    from isingflow.observables.files import sample_writer
 
     lattice, beta = run.config.lattice, run.config.beta
     columns = {
@@ -128,8 +128,8 @@ def _of_data(
     """Samples and ln p in the units of the data."""
     import numpy as np
 
-    from isingflow.files import ArrayWriter
-    from isingflow.likelihood import stream_points
+    from isingflow.evaluation.data import stream_points
+    from isingflow.runtime.files import ArrayWriter
 
     columns = {"samples": (np.dtype(np.float32), (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
     writer = ArrayWriter(output, samples, columns, certified=np.bool_(certified))

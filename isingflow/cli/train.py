@@ -13,11 +13,11 @@ from isingflow.cli.options import DEVICE, JSON, QUIET, OneOf, Size, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
 from isingflow.errors import RunFolderError
-from isingflow.settings import BOUNDS
+from isingflow.runs.settings import BOUNDS
 
 if TYPE_CHECKING:
-    from isingflow.config import RunConfig
-    from isingflow.runs import RunFolder
+    from isingflow.runs.config import RunConfig
+    from isingflow.runs.folder import RunFolder
 
 MOST_SITES = 2**18
 
@@ -54,7 +54,7 @@ def command(
     """
     check_resume(resume, output)
     show_notes(quiet or as_json)
-    from isingflow.runs import RunFolder, open_magnet
+    from isingflow.runs.folder import RunFolder, open_magnet
 
     if resume:
         run = open_magnet(output)
@@ -72,7 +72,7 @@ def command(
 
 
 def _new_config(options: dict[str, Any]) -> RunConfig:
-    from isingflow.config import RunConfig
+    from isingflow.runs.config import RunConfig
 
     preset, flow, seed = options["preset"] or "quick", options["flow"] or "monge-ampere", options["seed"] or 0
     lattice, beta, bounds = lattice_from(options["size"], options), beta_from(options), options["bounds"] or "upper"
@@ -83,14 +83,14 @@ def _new_config(options: dict[str, Any]) -> RunConfig:
 
 def _check_possible(config: RunConfig) -> None:
     """Build the flow once before anything is written: what is impossible is said now."""
-    from isingflow.model import new_flow
+    from isingflow.runs.loading import new_flow
 
     new_flow(config)
 
 
 def _check_unchanged(run: RunFolder, options: dict[str, Any]) -> None:
     """Options given to --resume must be the run's own."""
-    from isingflow.config import RunConfig
+    from isingflow.runs.config import RunConfig
 
     config = run.config
     lattice, beta = lattice_from(options["size"], options, config.lattice), config.beta

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from isingflow.datasets import Dataset
-    from isingflow.runs import RunFolder
-    from isingflow.training import Progress
+    from isingflow.runs.folder import RunFolder
+    from isingflow.training.progress import Progress
 
 TRAINING = together(
     click.option("--flow", metavar="KIND", help="monge-ampere (the default), ot (OT-Flow) or convex (CP-Flow)."),
@@ -84,8 +84,9 @@ def train_and_report(
         quiet: no progress.
         as_json: print one JSON document.
     """
-    from isingflow.reports import draw_figures, evaluate_run
-    from isingflow.training import Outcome, train
+    from isingflow.evaluation.reports import draw_figures, evaluate_run
+    from isingflow.training.loop import train
+    from isingflow.training.progress import Outcome
 
     logging.getLogger(__name__).info("run folder %s", run.path)
     stop = StopRequest()
@@ -132,7 +133,7 @@ def progress_text(progress: Progress) -> str:
 
 
 def _report_lines(report: dict[str, Any]) -> str:
-    from isingflow.estimate import Estimate
+    from isingflow.statistics.estimate import Estimate
 
     shown = {key: Estimate(**v) if isinstance(v, dict) else v for key, v in report.items() if v is not None}
     return "\n".join(f"  {key.replace('_', ' '):<36}{value}" for key, value in shown.items())

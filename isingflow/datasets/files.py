@@ -19,7 +19,7 @@ import numpy as np
 
 from isingflow.datasets.base import CHUNK, Table
 from isingflow.errors import DatasetError
-from isingflow.files import DAMAGED
+from isingflow.runtime.files import DAMAGED
 
 PREFERRED = ("data", "x", "X")
 """Names of the array to take where a file holds more than one."""

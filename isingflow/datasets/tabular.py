@@ -19,7 +19,7 @@ from isingflow.datasets.mnist import ENVIRONMENT
 from isingflow.datasets.spaces import Pixels, Space, Standardised
 from isingflow.datasets.uci import UCIS, Part, Parts, shuffled
 from isingflow.errors import DatasetError
-from isingflow.moments import moments
+from isingflow.statistics.moments import moments
 
 RESOLUTION = 1e-12
 """Deviation of a column, relative to its mean, that is no variation but rounding."""

@@ -29,6 +29,7 @@ import numpy as np
 from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.exact.log_jets import add, exponential, log_add, log_expm1, log_one_minus, log_one_plus, log_subtract
 
 SIZE_LIMIT = 10**6
 """Largest side for which accuracy and time are promised and tested."""
@@ -83,7 +84,7 @@ def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, f
         modes = _twisted_twice(n, m, k1, k2)
     else:
         antiperiodic, periodic = _sectors(n, m, k1, k2, -1 if twist_x or twist_y else 1)
-        modes = _log_add(antiperiodic, periodic)
+        modes = log_add(antiperiodic, periodic)
     sites = n * m
     bulk = bulk_jet(k1, k2)
     return sites * bulk[0] + (modes[0] - math.log(2.0)), sites * bulk[1] + modes[1], sites * bulk[2] + modes[2]
@@ -201,15 +202,15 @@ def _sectors(n, m, k1, k2, parity):
     waves = dispersion(k1, k2)
     cosh_a, log_t_a = _sector(n, m, 1, waves)
     cosh_p, log_t_p = _sector(n, m, 2, waves)
-    more, less = _log_one_plus(log_t_p), _log_one_minus(log_t_p)
+    more, less = log_one_plus(log_t_p), log_one_minus(log_t_p)
     ordered, disordered = _zero_mode(m, k1, k2, waves)
     if parity == 1:
-        zero = _log_add(_add(ordered, more), _add(disordered, less))
-        antiperiodic = _add(cosh_a, _log_one_plus(log_t_a))
+        zero = log_add(add(ordered, more), add(disordered, less))
+        antiperiodic = add(cosh_a, log_one_plus(log_t_a))
     else:
-        zero = _log_add(_add(ordered, less), _add(disordered, more))
-        antiperiodic = _add(cosh_a, _log_one_minus(log_t_a))
-    return antiperiodic, _add(cosh_p, zero)
+        zero = log_add(add(ordered, less), add(disordered, more))
+        antiperiodic = add(cosh_a, log_one_minus(log_t_a))
+    return antiperiodic, add(cosh_p, zero)
 
 
 @njit(cache=True)
@@ -243,15 +244,15 @@ def _twisted_twice(n, m, k1, k2):
     antiperiodic, periodic = _sectors(n, m, k1, k2, -1)
     disordered = 2 * k1 + math.log(math.tanh(k2)) <= 0
     if disordered or periodic[0] - antiperiodic[0] > 0.05:
-        return _log_subtract(periodic, antiperiodic)
+        return log_subtract(periodic, antiperiodic)
     # With a, b = T of A along either direction and d = T of P - T of A, the bracket over A+ is
     # exp(-a-b-d) (exp(d) - 1) - (1 - exp(-a)) (1 - exp(-b)).
     log_d = _winding(n, m, dispersion(k1, k2))
-    exponent = _add(_add(_exp(log_t), _exp(swapped_log_t)), _exp(log_d))
-    both = _log_expm1(log_d)
+    exponent = add(add(exponential(log_t), exponential(swapped_log_t)), exponential(log_d))
+    both = log_expm1(log_d)
     both = (both[0] - exponent[0], both[1] - exponent[1], both[2] - exponent[2])
-    single = _add(_log_one_minus(log_t), _log_one_minus(swapped_log_t))
-    return _add(cosh_a, _log_subtract(both, single))
+    single = add(log_one_minus(log_t), log_one_minus(swapped_log_t))
+    return add(cosh_a, log_subtract(both, single))
 
 
 @njit(cache=True)
@@ -306,7 +307,7 @@ def _winding(n, m, waves):
             x1_ref + winding * log_t[1] + mean,
             x2_ref + winding * log_t[2] + sum2 / sum0 - mean * mean,
         )
-        total = _log_add(term, total)
+        total = log_add(term, total)
         if term[0] < total[0] - 40:
             return total
         winding += 2 * n
@@ -322,7 +323,7 @@ def _chains(count, n, k):
     e = math.exp(-2 * k)
     ratio, slope, bend = _atanh_exp(-2 * k)
     log_t = (math.log(2 * n * ratio) - 2 * k, -2 * k * slope, 4 * k * k * bend)
-    ends = _log_one_minus(log_t) if twisted else _log_one_plus(log_t)
+    ends = log_one_minus(log_t) if twisted else log_one_plus(log_t)
     sites = count * n
     return (
         sites * (k + math.log1p(e)) + count * ends[0],
@@ -359,70 +360,3 @@ def _atanh_exp(x):
         ratio = np.log((1 + z) ** 2 / one_minus_z2) / (2 * z)
     slope = 1 / (one_minus_z2 * ratio)
     return ratio, slope, slope * ((1 + z2) / one_minus_z2 - slope)
-
-
-@njit(cache=True)
-def _add(f, g):
-    return f[0] + g[0], f[1] + g[1], f[2] + g[2]
-
-
-@njit(cache=True)
-def _log_add(f, g):
-    """ln(e^f + e^g)."""
-    if f[0] < g[0]:
-        f, g = g, f
-    z = math.exp(g[0] - f[0])
-    share, slope = z / (1 + z), g[1] - f[1]
-    return f[0] + math.log1p(z), f[1] + share * slope, f[2] + share * (g[2] - f[2] + slope * slope / (1 + z))
-
-
-@njit(cache=True)
-def _log_subtract(f, g):
-    """ln(e^f - e^g), f > g."""
-    rest = -math.expm1(g[0] - f[0])
-    gain = math.exp(g[0] - f[0]) / rest
-    slope = f[1] - g[1]
-    return (
-        f[0] + math.log(rest),
-        f[1] + gain * slope,
-        f[2] + gain * (f[2] - g[2] - (1 + gain) * slope * slope),
-    )
-
-
-@njit(cache=True)
-def _exp(f):
-    value = math.exp(f[0])
-    return value, value * f[1], value * (f[2] + f[1] ** 2)
-
-
-@njit(cache=True)
-def _log_one_plus(log_t):
-    """ln(1 + exp(-T)) from the jet of ln T."""
-    if log_t[0] > 6.5:
-        return 0.0, 0.0, 0.0
-    t = math.exp(log_t[0])
-    slope = -t / (math.exp(t) + 1)
-    return math.log1p(math.exp(-t)), slope * log_t[1], slope * (log_t[2] + (1 - t - slope) * log_t[1] ** 2)
-
-
-@njit(cache=True)
-def _log_one_minus(log_t):
-    """ln(1 - exp(-T)) from the jet of ln T, however small T."""
-    if log_t[0] > 6.5:
-        return 0.0, 0.0, 0.0
-    t = math.exp(log_t[0])
-    slope = t / math.expm1(t) if t > 0 else 1.0
-    return (
-        log_t[0] - t - math.log(slope) if t < 1 else math.log1p(-math.exp(-t)),
-        slope * log_t[1],
-        slope * (log_t[2] + (1 - slope - t) * log_t[1] ** 2),
-    )
-
-
-@njit(cache=True)
-def _log_expm1(log_t):
-    """ln(exp(T) - 1) from the jet of ln T, however small T."""
-    t = math.exp(log_t[0])
-    shrink = t / math.expm1(t) if t > 0 else 1.0
-    slope = shrink + t
-    return log_t[0] - math.log(shrink), slope * log_t[1], slope * (log_t[2] + (1 - shrink) * log_t[1] ** 2)

@@ -33,6 +33,16 @@ import numpy as np
 from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.exact.double_double import (
+    add_jets,
+    divide_jets,
+    fast_two_sum,
+    line,
+    multiply_jets,
+    negative,
+    two_product,
+    two_sum,
+)
 
 WORK_LIMIT = 4e9
 """Most matrix entries updated by one solution: tori of 160 x 160 and open lattices of 256 x 256 are possible."""
@@ -189,9 +199,9 @@ def _grow(penalties, signs, closed, noise):
         if x > 0:
             for y in range(width):
                 penalty = _get(penalties[:, :, 0, x - 1, y])
-                whole = _line(1.0, 1.0, penalty)
+                whole = line(1.0, 1.0, penalty)
                 exponent += _accumulate(product, whole)
-                _scale_leg(edge, y, _divide_jets(_line(signs[0, x - 1, y], -signs[0, x - 1, y], penalty), whole))
+                _scale_leg(edge, y, divide_jets(line(signs[0, x - 1, y], -signs[0, x - 1, y], penalty), whole))
         stop = width
         if closed:
             stop = 2 * width + 2 * x + 2
@@ -209,15 +219,15 @@ def _grow(penalties, signs, closed, noise):
 def _bond(edge, stop, a, b, penalty, sign, room, noise, shift):
     """Add a bond between neighbours, a before b around the edge of `stop` legs; returns the jet of f."""
     if penalty[0] == (1.0, 0.0):
-        return _line(1.0, 0.0, penalty)
+        return line(1.0, 0.0, penalty)
     u, v, scaled = room[0], room[1], room[2]
     _column(edge, a, u)
     _column(edge, b, v)
     u[0, 0, a], v[0, 0, b] = 1.0, -1.0  # as if bonded were copies of a and b beside them, between which M is 1
     correlation = _get(v[:, :, a])
-    broken = _multiply_jets(penalty, _line(1.0, -sign, correlation))
-    f = _line(0.0, 0.5, _add_jets(_line(1.0, sign, correlation), broken))
-    _scale(v, _divide_jets(_line(0.5 * sign, -0.5 * sign, penalty), f), scaled)
+    broken = multiply_jets(penalty, line(1.0, -sign, correlation))
+    f = line(0.0, 0.5, add_jets(line(1.0, sign, correlation), broken))
+    _scale(v, divide_jets(line(0.5 * sign, -0.5 * sign, penalty), f), scaled)
     _update(edge, stop, scaled, u, noise, shift)
     return f
 
@@ -227,7 +237,7 @@ def _scale_leg(edge, k, factor):
     for i in range(edge.shape[2]):
         if i != k:
             row, column = max(i, k), min(i, k)
-            _put(edge[:, :, row, column], _multiply_jets(factor, _get(edge[:, :, row, column])))
+            _put(edge[:, :, row, column], multiply_jets(factor, _get(edge[:, :, row, column])))
 
 
 @njit(cache=True)
@@ -235,7 +245,7 @@ def _copy_leg(edge, k, copy, sign, room):
     """A copy of leg k, numbered after all present ones; around the edge it lies before k if sign is 1, after if -1."""
     _column(edge, k, room)
     for j in range(copy):
-        _put(edge[:, :, copy, j], _negative(_get(room[:, :, j])))
+        _put(edge[:, :, copy, j], negative(_get(room[:, :, j])))
     edge[0, 0, copy, k] = sign
 
 
@@ -244,9 +254,9 @@ def _join(legs, first, second, penalties, signs):
     """Bonds between legs, first before second: their correlations weighted, and the matching without them added."""
     for i in range(len(first)):
         penalty = _get(penalties[:, :, i])
-        _scale_leg(legs, second[i], _line(0.5 * signs[i], -0.5 * signs[i], penalty))
+        _scale_leg(legs, second[i], line(0.5 * signs[i], -0.5 * signs[i], penalty))
         entry = legs[:, :, second[i], first[i]]
-        _put(entry, _add_jets(_get(entry), _line(-0.5, -0.5, penalty)))
+        _put(entry, add_jets(_get(entry), line(-0.5, -0.5, penalty)))
 
 
 @njit(cache=True)
@@ -267,12 +277,12 @@ def _pfaffian(matrix, noise):
                     a, b = j, i
         _swap(matrix, b, k + 1, product, room)
         _swap(matrix, a, k, product, room)
-        pivot = _negative(_get(matrix[:, :, k + 1, k]))
+        pivot = negative(_get(matrix[:, :, k + 1, k]))
         exponent += _accumulate(product, pivot)
         if k > 0:
             _column(matrix, k, u)
             _column(matrix, k + 1, v)
-            _scale(v, _divide_jets(((1.0, 0.0), (0.0, 0.0), (0.0, 0.0)), pivot), scaled)
+            _scale(v, divide_jets(((1.0, 0.0), (0.0, 0.0), (0.0, 0.0)), pivot), scaled)
             _update(matrix, k, scaled, u, noise, k)
     return product, exponent
 
@@ -288,10 +298,10 @@ def _swap(matrix, k, other, product, room):
     for i in range(matrix.shape[3]):
         if i != k and i != other:
             to_k, to_other = _get(v[:, :, i]), _get(u[:, :, i])
-            _put(matrix[:, :, max(i, k), min(i, k)], to_k if i > k else _negative(to_k))
-            _put(matrix[:, :, max(i, other), min(i, other)], to_other if i > other else _negative(to_other))
-    _put(matrix[:, :, other, k], _negative(_get(matrix[:, :, other, k])))
-    _put(product, _negative(_get(product)))
+            _put(matrix[:, :, max(i, k), min(i, k)], to_k if i > k else negative(to_k))
+            _put(matrix[:, :, max(i, other), min(i, other)], to_other if i > other else negative(to_other))
+    _put(matrix[:, :, other, k], negative(_get(matrix[:, :, other, k])))
+    _put(product, negative(_get(product)))
 
 
 @njit(cache=True)
@@ -309,7 +319,7 @@ def _column(matrix, k, out):
 @njit(cache=True)
 def _scale(vector, factor, out):
     for i in range(vector.shape[2]):
-        _put(out[:, :, i], _multiply_jets(factor, _get(vector[:, :, i])))
+        _put(out[:, :, i], multiply_jets(factor, _get(vector[:, :, i])))
 
 
 @njit(cache=True)
@@ -327,18 +337,18 @@ def _rank_two(high, low, stop, u, v, noise, shift):
         u_i, u_low, v_i, v_low = u[0, i], u[1, i], -v[0, i], -v[1, i]
         errors = noise[(shift + 379 * i) % (len(noise) // 2) :]
         for j in range(i):
-            gain, lost_gain = _two_product(u_i, v[0, j])
-            loss, lost_loss = _two_product(v_i, u[0, j])
-            change, lost = _two_sum(gain, loss)
+            gain, lost_gain = two_product(u_i, v[0, j])
+            loss, lost_loss = two_product(v_i, u[0, j])
+            change, lost = two_sum(gain, loss)
             lost += lost_gain + lost_loss + (u_i * v[1, j] + u_low * v[0, j]) + (v_i * u[1, j] + v_low * u[0, j])
-            total, lost_total = _two_sum(high[i, j], change)
-            high[i, j], low[i, j] = _fast_two_sum(total, lost_total + (low[i, j] + lost) + errors[j] * total)
+            total, lost_total = two_sum(high[i, j], change)
+            high[i, j], low[i, j] = fast_two_sum(total, lost_total + (low[i, j] + lost) + errors[j] * total)
 
 
 @njit(cache=True)
 def _accumulate(product, factor):
     """Multiply in place, take out a power of 2 and return its exponent."""
-    _put(product, _multiply_jets(_get(product), factor))
+    _put(product, multiply_jets(_get(product), factor))
     exponent = math.frexp(max(abs(product[0, 0]), abs(product[1, 0]), abs(product[2, 0])))[1]
     for order in range(3):
         for word in range(2):
@@ -358,99 +368,3 @@ def _get(pairs):
 def _put(pairs, jet):
     for order in range(3):
         pairs[order, 0], pairs[order, 1] = jet[order]
-
-
-@njit(cache=True)
-def _line(constant, slope, f):
-    """constant + slope f; the slope is 0 or a power of 2, up to its sign."""
-    return (
-        _add((constant, 0.0), (slope * f[0][0], slope * f[0][1])),
-        (slope * f[1][0], slope * f[1][1]),
-        (slope * f[2][0], slope * f[2][1]),
-    )
-
-
-@njit(cache=True)
-def _negative(f):
-    return _line(0.0, -1.0, f)
-
-
-@njit(cache=True)
-def _add_jets(f, g):
-    return _add(f[0], g[0]), _add(f[1], g[1]), _add(f[2], g[2])
-
-
-@njit(cache=True)
-def _multiply_jets(f, g):
-    cross = _multiply(f[1], g[1])
-    return (
-        _multiply(f[0], g[0]),
-        _add(_multiply(f[1], g[0]), _multiply(f[0], g[1])),
-        _add(_add(_multiply(f[2], g[0]), _multiply(f[0], g[2])), (2 * cross[0], 2 * cross[1])),
-    )
-
-
-@njit(cache=True)
-def _divide_jets(f, g):
-    """The quotient q, from the derivatives of q g = f."""
-    value = _divide(f[0], g[0])
-    first = _divide(_subtract(f[1], _multiply(value, g[1])), g[0])
-    cross = _multiply(first, g[1])
-    rest = _subtract(_subtract(f[2], (2 * cross[0], 2 * cross[1])), _multiply(value, g[2]))
-    return value, first, _divide(rest, g[0])
-
-
-@njit(cache=True)
-def _add(a, b):
-    total, lost = _two_sum(a[0], b[0])
-    low, lost_low = _two_sum(a[1], b[1])
-    total, lost = _fast_two_sum(total, lost + low)
-    return _fast_two_sum(total, lost + lost_low)
-
-
-@njit(cache=True)
-def _subtract(a, b):
-    return _add(a, (-b[0], -b[1]))
-
-
-@njit(cache=True)
-def _multiply(a, b):
-    product, lost = _two_product(a[0], b[0])
-    return _fast_two_sum(product, lost + (a[0] * b[1] + a[1] * b[0]))
-
-
-@njit(cache=True, error_model="numpy")
-def _divide(a, b):
-    """Long division, three digits of 53 bits; NaN if b is 0."""
-    first = a[0] / b[0]
-    rest = _subtract(a, _multiply((first, 0.0), b))
-    second = rest[0] / b[0]
-    rest = _subtract(rest, _multiply((second, 0.0), b))
-    return _add(_fast_two_sum(first, second), (rest[0] / b[0], 0.0))
-
-
-@njit(cache=True)
-def _two_sum(a, b):
-    """a + b and its rounding error."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-@njit(cache=True)
-def _fast_two_sum(a, b):
-    """The same, if |a| >= |b|."""
-    total = a + b
-    return total, b - (total - a)
-
-
-@njit(cache=True)
-def _two_product(a, b):
-    """a b and its rounding error (Veltkamp's halves: factors beyond 1e300 overflow)."""
-    product = a * b
-    part = 134217729.0 * a
-    a_high = part - (part - a)
-    part = 134217729.0 * b
-    b_high = part - (part - b)
-    a_low, b_low = a - a_high, b - b_high
-    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low

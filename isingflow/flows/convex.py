@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, NotConverged
-from isingflow.flows.base import Flow, Inverted, PathCost, Transform
-from isingflow.flows.lbfgs import Minimum, minimise
-from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet, LogDeterminant
+from isingflow.flows.base import PathCost, Transform
+from isingflow.flows.logdet import CholeskyLogdet, LogDeterminant
+from isingflow.flows.solvers.lbfgs import Minimum, minimise
 from isingflow.potentials.convex import ConvexFunction
 
 
@@ -123,60 +122,3 @@ class _Implicit(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_step: Tensor) -> tuple[Tensor, None]:
         return ctx.solve(by_step), None
-
-
-def is_stochastic(flow: Flow) -> bool:
-    """Whether log-determinants of a flow are estimates by random probes.
-
-    Example:
-        >>> is_stochastic(Flow((2,), []))
-        False
-    """
-    maps = (t.transform if isinstance(t, Inverted) else t for t in flow.transforms)
-    return any(isinstance(convex, ConvexFlow) and isinstance(convex.logdet, LanczosLogdet) for convex in maps)
-
-
-@dataclass(frozen=True)
-class LogdetError:
-    """What stochastic log-determinants add to the error of a mean of ln p over samples, in nats.
-
-    Attributes:
-        value: mean of ln det over the samples, of the stochastic maps together.
-        stderr: its standard error from the probes.
-        truncation: upper limit on the error of Lanczos' quadrature, which overestimates ln det of a Hessian: by so much
-            may ln p be too small, or too large for an inverted map.
-    """
-
-    value: float
-    stderr: float
-    truncation: float
-
-
-@torch.no_grad()
-def logdet_error(flow: Flow, latent: Tensor, *, batch: int = 256) -> LogdetError:
-    """The error of the mean log-determinant of a flow's convex maps; zero where they are exact.
-
-    Args:
-        flow: with any maps; those without Lanczos' log-determinants add nothing.
-        latent: noise z, shape (n, *shape).
-        batch: samples in flight at a time.
-
-    Example:
-        >>> print(logdet_error(Flow((2,), []), torch.zeros(3, 2)))
-        LogdetError(value=0.0, stderr=0.0, truncation=0.0)
-    """
-    total, variance, truncation = 0.0, 0.0, 0.0
-    for z in latent.split(batch):
-        for transform in flow.transforms:
-            x, _ = transform(z)
-            inverted = isinstance(transform, Inverted)
-            convex = transform.transform if inverted else transform
-            if isinstance(convex, ConvexFlow) and isinstance(convex.logdet, LanczosLogdet):
-                point = x if inverted else z
-                estimate = convex.logdet.estimate(convex.potential.expand(point), point)
-                total += float(estimate.value.sum()) * (-1 if inverted else 1)
-                variance += float(estimate.stderr.square().sum())
-                truncation += float(estimate.truncation.sum())
-            z = x
-    count = len(latent)
-    return LogdetError(total / count, math.sqrt(variance) / count, truncation / count)

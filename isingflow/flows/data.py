@@ -22,7 +22,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Transform
-from isingflow.moments import moments
+from isingflow.statistics.moments import moments
 
 RANK_TOLERANCE = 1e-12
 """Smallest variance of any direction, relative to the largest."""

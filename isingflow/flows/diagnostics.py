@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
-from isingflow.estimate import Estimate
 from isingflow.flows.base import Flow
 from isingflow.flows.gradient import GradientFlow, gradient_flows
+from isingflow.statistics.estimate import Estimate
 
 MOST_STEPS = 1024
 """Steps at which `steps_needed` gives up."""

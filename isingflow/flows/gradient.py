@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import PathCost, Transform
-from isingflow.flows.integrators import TABLEAUX, Derivative, State, step
+from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
 
 

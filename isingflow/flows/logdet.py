@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, NotConverged
-from isingflow.flows.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
+from isingflow.flows.solvers.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.potentials.convex import Expansion
 
 LARGEST_EXACT = 1024

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.symmetry import Element, Group
 from isingflow.potentials.base import Field, Potential
-from isingflow.symmetry import Element, Group
 
 MAX_EXACT_ORDER = 4096
 
@@ -153,7 +153,7 @@ def group_average(
 
     Example:
         >>> from isingflow.potentials import DensePotential
-        >>> from isingflow.symmetry import square_torus_group
+        >>> from isingflow.lattice.symmetry import square_torus_group
         >>> dense = DensePotential((4, 4), hidden=8, generator=torch.Generator().manual_seed(0))
         >>> str(group_average(dense, square_torus_group(4, 4)).symmetry)
         'translations x D4 x Z2'

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
-from isingflow.symmetry import Group
+from isingflow.lattice.symmetry import Group
 
 Field = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """(x, t) -> grad phi, of x's shape, and laplacian phi, shape (n,); x has shape (n, *shape)."""

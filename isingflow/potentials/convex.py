@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
-from isingflow.potentials.activations import CONVEX, ConvexActivation
-from isingflow.symmetry import Group, trivial_group
+from isingflow.lattice.symmetry import Group, trivial_group
+from isingflow.potentials.layers.activations import CONVEX, ConvexActivation
 
 INITIAL_SHARE = 0.2
 """Part of the Hessian's mean eigenvalue, 1, that the network has at the start; alpha has the rest."""

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials.convex import (
     ConvexFunction,
     ConvexNetwork,
     Expansion,
     NetworkExpansion,
 )
-from isingflow.potentials.convolutional import multiplicities
-from isingflow.potentials.kernels import _bond_group, _initial_kernels, _orientations, _with_inversion
-from isingflow.symmetry import Group
+from isingflow.potentials.kernels import bond_group, initial_kernels, orientations, with_inversion
+from isingflow.potentials.layers.convolutional import multiplicities
 
 INITIAL_SHARE = 0.05
 """Part of x.(hess F).x / |x|^2, 1, that the network has at the start; the quadratic part has the rest."""
@@ -55,7 +55,7 @@ class LatticeConvexPotential(ConvexFunction):
         SymmetryMismatch: the group lacks what this potential has by construction.
 
     Example:
-        >>> from isingflow.symmetry import square_torus_group
+        >>> from isingflow.lattice.symmetry import square_torus_group
         >>> group, generator = square_torus_group(4, 4), torch.Generator().manual_seed(0)
         >>> potential = LatticeConvexPotential(group, radial=2, oriented=1, width=3, generator=generator)
         >>> x = torch.ones(2, 4, 4)
@@ -79,19 +79,19 @@ class LatticeConvexPotential(ConvexFunction):
         super().__init__()
         if min(radial, oriented) < 0 or radial + oriented < 1:
             raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
-        needed = Group(symmetry.shape, True, _with_inversion(symmetry.shape), True)
+        needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
         if not symmetry.contains(needed):
             raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
         self.shape = symmetry.shape
         self.symmetry = symmetry
         self._register_index("radial_orbits", symmetry.displacement_orbits())
-        self._register_index("oriented_orbits", _orientations(symmetry, _bond_group(symmetry)))
+        self._register_index("oriented_orbits", orientations(symmetry, bond_group(symmetry)))
         self._register_index("momentum_orbits", symmetry.momentum_orbits())
         self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
 
         variances = torch.ones(self.shape) if variances is None else variances.detach().cpu().float()
-        self.radial = nn.Parameter(_initial_kernels(self.radial_orbits, radial, variances, generator))
-        self.oriented = nn.Parameter(_initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
+        self.radial = nn.Parameter(initial_kernels(self.radial_orbits, radial, variances, generator))
+        self.oriented = nn.Parameter(initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
         self.network = ConvexNetwork(
             radial + oriented,
             width=width,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, Potential, chebyshev
-from isingflow.potentials.hidden import ACTIVATIONS, Layer, hidden_layer
-from isingflow.symmetry import Group
+from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer, hidden_layer
 
 DENSE_ACTIVATIONS = ("lncosh", "softplus")
 

@@ -23,8 +23,8 @@ from torch.nn.functional import conv2d, fold, softplus
 from torch.nn.grad import conv2d_weight
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, Potential, chebyshev
-from isingflow.symmetry import Group
 
 CACHE = 2**18
 """Numbers in the features of a block of images on a CPU: one megabyte of float32."""

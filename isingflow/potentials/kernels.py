@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import SymmetryMismatch
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Potential
-from isingflow.potentials.convolutional import multiplicities
-from isingflow.symmetry import Group
+from isingflow.potentials.layers.convolutional import multiplicities
 
 
 class ConvolutionalPotential(Potential):
@@ -46,20 +46,20 @@ class ConvolutionalPotential(Potential):
         self, symmetry: Group, radial: int, oriented: int, variances: Tensor | None, generator: torch.Generator
     ) -> None:
         super().__init__()
-        needed = Group(symmetry.shape, True, _with_inversion(symmetry.shape), True)
+        needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
         if not symmetry.contains(needed):
             raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
         self.shape = symmetry.shape
         self.symmetry = symmetry
-        bond_group = _bond_group(symmetry)
+        bonds = bond_group(symmetry)
         self._register_index("radial_orbits", symmetry.displacement_orbits())
-        self._register_index("oriented_orbits", _orientations(symmetry, bond_group))
+        self._register_index("oriented_orbits", orientations(symmetry, bonds))
         self._register_index("momentum_orbits", symmetry.momentum_orbits()[:, : self.shape[1] // 2 + 1])
         self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
 
         variances = torch.ones(self.shape) if variances is None else variances.detach().cpu()
-        self.radial = nn.Parameter(_initial_kernels(self.radial_orbits, radial, variances, generator))
-        self.oriented = nn.Parameter(_initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
+        self.radial = nn.Parameter(initial_kernels(self.radial_orbits, radial, variances, generator))
+        self.oriented = nn.Parameter(initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
 
     @property
     def momentum_classes(self) -> int:
@@ -89,19 +89,19 @@ class ConvolutionalPotential(Potential):
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
 
 
-def _with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     sites = np.arange(math.prod(shape))
     inverted = np.ravel_multi_index([-i % n for i, n in zip(np.unravel_index(sites, shape), shape, strict=True)], shape)
     return sites, inverted
 
 
-def _bond_group(symmetry: Group) -> Group:
+def bond_group(symmetry: Group) -> Group:
     """Those point operations that keep the axis of the bond from (0, 0) to (0, 1)."""
     axis = {1, symmetry.shape[1] - 1}
     return Group(symmetry.shape, True, tuple(p for p in symmetry.point if int(p[1]) in axis), True)
 
 
-def _orientations(symmetry: Group, bond_group: Group) -> np.ndarray:
+def orientations(symmetry: Group, bond_group: Group) -> np.ndarray:
     """Orbits of displacements under the bond group, seen along every direction that a bond can be turned to.
 
     Shape (orientations, lx, ly): labels[g r] for one g of every coset of the bond group in the point group.
@@ -112,7 +112,7 @@ def _orientations(symmetry: Group, bond_group: Group) -> np.ndarray:
     return turned[np.sort(first)]
 
 
-def _initial_kernels(orbits: Tensor, count: int, variances: Tensor, generator: torch.Generator) -> Tensor:
+def initial_kernels(orbits: Tensor, count: int, variances: Tensor, generator: torch.Generator) -> Tensor:
     """Kernels that decay over 0.5 to 3.5 sites, their values blurred by half, scaled to features of variance one.
 
     Shape (count, number of orbits).

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, chebyshev
-from isingflow.potentials.convolutional import convolutional_layer
-from isingflow.potentials.hidden import ACTIVATIONS, Layer
 from isingflow.potentials.kernels import ConvolutionalPotential
-from isingflow.symmetry import Group
+from isingflow.potentials.layers.convolutional import convolutional_layer
+from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer
 
 ACTIVATION = "even-root"
 
@@ -47,7 +47,7 @@ class LatticePotential(ConvolutionalPotential):
         SymmetryMismatch: the group lacks what this potential has by construction.
 
     Example:
-        >>> from isingflow.symmetry import square_torus_group
+        >>> from isingflow.lattice.symmetry import square_torus_group
         >>> group = square_torus_group(4, 4)
         >>> potential = LatticePotential(group, radial=2, hidden=3, generator=torch.Generator().manual_seed(0))
         >>> gradient, laplacian = potential.bind()(torch.ones(2, 4, 4), 0.5)

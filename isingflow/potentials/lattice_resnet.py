@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, TimedField, chebyshev, chebyshev_slopes, untimed
-from isingflow.potentials.convolutional import convolutional_layer
 from isingflow.potentials.kernels import ConvolutionalPotential
-from isingflow.potentials.residual import EvenOpening, ResidualLayers, gram_root
+from isingflow.potentials.layers.convolutional import convolutional_layer
+from isingflow.potentials.layers.residual import EvenOpening, ResidualLayers, gram_root
 from isingflow.potentials.resnet import uniform
-from isingflow.symmetry import Group
 
 LAYERS = ResidualLayers(EvenOpening)
 
@@ -45,7 +45,7 @@ class LatticeResidualPotential(ConvolutionalPotential):
         SymmetryMismatch: the group lacks what this potential has by construction.
 
     Example:
-        >>> from isingflow.symmetry import square_torus_group
+        >>> from isingflow.lattice.symmetry import square_torus_group
         >>> group = square_torus_group(4, 4)
         >>> generator = torch.Generator().manual_seed(0)
         >>> potential = LatticeResidualPotential(group, radial=2, width=3, generator=generator)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.symmetry import trivial_group
 from isingflow.potentials.base import Field, Potential, TimedField, untimed
-from isingflow.potentials.residual import ResidualLayers, gram_root, residual_network
-from isingflow.symmetry import trivial_group
+from isingflow.potentials.layers.residual import ResidualLayers, gram_root, residual_network
 
 OPENING_START = 3.0
 """First entries of the opening layer, in units of OT-Flow's: features that start sharper than the data learn faster."""

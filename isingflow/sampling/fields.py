@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 BATCH_NUMBERS = 2**22
 """Numbers in a batch of fields that are drawn at once."""

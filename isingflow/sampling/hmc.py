@@ -41,9 +41,9 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, SpectralScaling
-from isingflow.hubbard_stratonovich import HubbardStratonovich
-from isingflow.parallel import Workers
+from isingflow.runtime.parallel import Workers
 from isingflow.sampling.sampler import Sampler, State, check_density
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 Map = Callable[[Tensor], tuple[Tensor, Tensor]]
 """z -> x = f(z) and ln |det df/dz|, shape (n,)."""

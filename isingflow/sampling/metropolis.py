@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isingflow.estimators import log_weights, pushed
 from isingflow.flows import Flow
-from isingflow.hubbard_stratonovich import HubbardStratonovich
-from isingflow.parallel import Workers
+from isingflow.flows.certificate import log_weights, pushed
+from isingflow.runtime.parallel import Workers
 from isingflow.sampling.sampler import Sampler, State, check_density
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
 @dataclass(frozen=True)

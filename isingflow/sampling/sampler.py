@@ -10,8 +10,8 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
-from isingflow.flows.convex import is_stochastic
-from isingflow.hubbard_stratonovich import HubbardStratonovich
+from isingflow.flows.certificate import is_stochastic
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
 @dataclass(frozen=True)

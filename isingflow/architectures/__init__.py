@@ -1,0 +1,1 @@
+"""A file per flow: its frozen settings and what they build."""

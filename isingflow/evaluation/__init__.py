@@ -1,0 +1,1 @@
+"""What a run is worth, as JSON and as a table."""

@@ -1,0 +1,337 @@
+"""What a flow trained on a magnet is worth: its samples, and its free energies beside the exact answer.
+
+The bound from above needs samples of the flow alone. The bound from below, and the estimate that combines both, need
+samples of the target: Monte Carlo of the spins, x drawn from p(x | s), and x pushed back through the flow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isingflow.architectures.build import build_flow
+from isingflow.flows import Flow
+from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
+from isingflow.lattice import heading
+from isingflow.monte_carlo.simulate import simulate
+from isingflow.runs.folder import RunFolder
+from isingflow.runs.loading import trained
+from isingflow.runtime.parallel import Workers, workers
+from isingflow.statistics.estimate import Estimate
+from isingflow.statistics.free_energy import (
+    HEAVY_TAIL,
+    LITTLE_OVERLAP,
+    acceptance_ratio_free_energy,
+    effective_sample_size,
+    entropy,
+    internal_energy,
+    lower_bound,
+    overlap,
+    reverse_effective_sample_size,
+    reweighted_free_energy,
+    variational_free_energy,
+)
+from isingflow.statistics.weights import pareto_k
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich, exact_free_energy
+
+BATCH = 256
+MOST_SPINS = 2**24
+"""Spins drawn at once."""
+ERROR_SAMPLES = 512
+REFERENCE_CHAINS = 64
+DISAGREEMENT = 3.0
+"""Ratio of effective sample sizes, forward to reverse, from which the flow is said to miss part of the target."""
+
+
+ADVICE = {
+    "upper": "training for both bounds (isingflow train --bounds both) sees that part",
+    "both": "a longer training or a wider flow may reach it",
+}
+"""To those whose flow misses part of the target, by what it was trained for."""
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Independent samples of a flow; averages over the target need the weights exp(log_weight).
+
+    Attributes:
+        spins: int8, shape (n, *size), drawn from p(s | x); (n, draws, *size) for several draws of every field.
+        field: float32, shape (n, *size).
+        log_prob: ln p(x), float64, shape (n,).
+        log_weight: -E(x) - ln p(x), float64, shape (n,).
+    """
+
+    spins: np.ndarray
+    field: np.ndarray
+    log_prob: np.ndarray
+    log_weight: np.ndarray
+
+    @classmethod
+    def join(cls, blocks: Iterable[SampleSet]) -> SampleSet:
+        """The samples of all blocks, in order."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*(vars(b).values() for b in blocks), strict=True)))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Free energies of a run, in nats for the whole lattice, -ln Z of the continuous representation."""
+
+    title: str
+    size: tuple[int, ...]
+    sites: int
+    beta: float
+    bounds: str
+    parameters: int
+    training_seconds: float
+    integration_steps: int
+    integration_error: float
+    tolerance: float
+    mean_field: float
+    variational: Estimate
+    acceptance_ratio: Estimate
+    overlap: float
+    reweighted: Estimate
+    lower_bound: Estimate
+    internal_energy: Estimate
+    entropy: Estimate
+    effective_sample_size: float
+    reverse_effective_sample_size: float
+    pareto_k: float
+    exact: float | None
+    method: str | None
+    samples: SampleSet
+    reference_samples: int
+
+    @property
+    def certified(self) -> bool:
+        """Whether the integration error is within the run's tolerance."""
+        return self.integration_error <= self.tolerance
+
+    @property
+    def gap(self) -> Estimate | None:
+        """The bound minus the exact answer; None where that is unknown."""
+        return None if self.exact is None else self.variational - self.exact
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the estimates should not be trusted, if so."""
+        found = []
+        if not self.certified:
+            found.append(f"not certified: the integration error is above its tolerance of {self.tolerance:g} nats")
+        if self.pareto_k > HEAVY_TAIL:
+            found.append(
+                f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "
+                "the reweighted estimate and its error"
+            )
+        if self.overlap < LITTLE_OVERLAP:
+            found.append(
+                f"samples of flow and target hardly overlap ({self.overlap:.2g} of them do): do not trust the "
+                "acceptance-ratio estimate and its error; the bounds hold"
+            )
+        if self.effective_sample_size > DISAGREEMENT * self.reverse_effective_sample_size:
+            found.append(
+                f"the effective sample size is {100 * self.effective_sample_size:.2g} % seen from the flow but "
+                f"{100 * self.reverse_effective_sample_size:.2g} % from the target: the flow misses part of it; "
+                + ADVICE[self.bounds]
+            )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, with the keys of `isingflow evaluate --json`."""
+        return {
+            "size": list(self.size),
+            "sites": self.sites,
+            "beta": self.beta,
+            "bounds": self.bounds,
+            "samples": len(self.samples.log_weight),
+            "parameters": self.parameters,
+            "training_seconds": self.training_seconds,
+            "certified": self.certified,
+            "integration_error_nats": self.integration_error if math.isfinite(self.integration_error) else None,
+            "integration_steps": self.integration_steps,
+            "mean_field_free_energy": self.mean_field,
+            "variational_free_energy": self.variational.as_dict(),
+            "exact_free_energy": self.exact,
+            "gap_nats": None if self.gap is None else self.gap.as_dict(),
+            "acceptance_ratio_free_energy": self.acceptance_ratio.as_dict(),
+            "overlap": self.overlap,
+            "reweighted_free_energy": self.reweighted.as_dict(),
+            "lower_bound": self.lower_bound.as_dict(),
+            "reference_samples": self.reference_samples,
+            "internal_energy": self.internal_energy.as_dict(),
+            "entropy": self.entropy.as_dict(),
+            "effective_sample_size": self.effective_sample_size,
+            "reverse_effective_sample_size": self.reverse_effective_sample_size,
+            "pareto_k": self.pareto_k if math.isfinite(self.pareto_k) else None,
+            "warnings": self.warnings,
+        }
+
+    def table(self) -> str:
+        """Bounds, estimates and the exact answer, one a line, for people."""
+        count = len(self.samples.log_weight)
+        both = f"({count} + {self.reference_samples})"
+        rows = [
+            ("mean-field Gaussian bound", "", f"{self.mean_field:.2f}", self.mean_field),
+            ("variational bound", f"({count} samples)", str(self.variational), self.variational.value),
+            ("reweighted estimate", f"({count})", str(self.reweighted), self.reweighted.value),
+            ("acceptance-ratio estimate", both, str(self.acceptance_ratio), self.acceptance_ratio.value),
+            ("lower bound", f"({self.reference_samples} Monte Carlo)", str(self.lower_bound), self.lower_bound.value),
+        ]
+        if self.exact is None:
+            rows.append(("exact", "(no method known)", "", math.nan))
+        else:
+            rows.append((f"exact ({self.method.title()})", "", f"{self.exact:.4f}", self.exact))
+        lines = [f"{self.title:<58}{'total (nats)':>22}{'per site':>13}"]
+        for name, note, total, value in rows:
+            per_site = "" if math.isnan(value) else f"{value / self.sites:.6f}"
+            lines.append(f"  {name:<28}{note:<28}{total:>22}{per_site:>13}")
+        verdict = "certified" if self.certified else f"NOT CERTIFIED: above its tolerance of {self.tolerance:g}"
+        summary = [
+            "" if self.gap is None else f"gap {self.gap} nats",
+            f"effective sample size {100 * self.effective_sample_size:.2g} % (Pareto k {self.pareto_k:.2f})",
+            f"integration error {self.integration_error:.2g} nats ({verdict})",
+        ]
+        notes = [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *notes])
+
+
+def load_run(run: RunFolder, device: torch.device) -> tuple[Flow, HubbardStratonovich, dict[str, Any]]:
+    """The flow of a magnet's run in evaluation mode, its target, and the state saved with it."""
+    target = HubbardStratonovich(run.config.lattice, run.config.beta)
+    flow, state = trained(run, build_flow(target, run.config.flow, seed=run.config.seed), device)
+    return flow, target.to(device), state
+
+
+def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1) -> SampleSet:
+    """Samples of a trained flow with their log-probabilities, log-weights and spins, all kept in memory."""
+    return SampleSet.join(stream_samples(run, samples=samples, device=device, seed=seed, draws=draws))
+
+
+def stream_samples(
+    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1
+) -> Iterator[SampleSet]:
+    """The samples of `draw_samples`, for the same arguments, in blocks.
+
+    Args:
+        run: a run folder with a checkpoint, which is read at once.
+        samples: number of fields.
+        device: where to sample.
+        seed: of fields and spins.
+        draws: of spins, for every field.
+    """
+    flow, target, _ = load_run(run, device)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def blocks() -> Iterator[SampleSet]:
+        with workers(device) as pool:
+            yield from _draw(flow, target, samples, generator, pool, draws)
+
+    return blocks()
+
+
+def evaluate(
+    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, reference_samples: int | None = None
+) -> Evaluation:
+    """Evaluate a trained flow on fresh samples of its own and of the target.
+
+    The integration error is the mean absolute change of ln p + E at half the step, over the first samples of the flow
+    and, backwards, of the target: the larger of the two. Statistical errors are one sigma.
+
+    Args:
+        run: a run folder with a checkpoint.
+        samples: at least 2.
+        device: where to evaluate.
+        seed: of the samples.
+        reference_samples: of the target, about; a quarter as many as of the flow if not given.
+
+    Raises:
+        InvalidInput: the flow gives weights that are not numbers.
+    """
+    flow, target, state = load_run(run, device)
+    generator = torch.Generator(device).manual_seed(seed)
+    exact, method = exact_free_energy(target)
+    with workers(device) as pool:
+        latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
+        error = integration_error(flow, target.energy, latent, pool).value
+        drawn = SampleSet.join(_draw(flow, target, samples, generator, pool))
+        count = reference_samples or max(samples // 4, 2)
+        reverse, first_fields = _reverse_log_weights(flow, target, count, seed, generator, pool)
+        error = max(error, likelihood_error(flow, first_fields, pool).value)
+    weights = drawn.log_weight
+    energies = -weights - drawn.log_prob
+    acceptance_ratio = acceptance_ratio_free_energy(weights, reverse)
+    best = acceptance_ratio.value if exact is None else exact
+    return Evaluation(
+        title=heading(target.lattice, target.beta),
+        size=run.config.lattice.size,
+        sites=target.sites,
+        beta=target.beta,
+        bounds=run.config.training.bounds,
+        parameters=flow.parameter_count,
+        training_seconds=float(state["seconds"]),
+        integration_steps=int(state["steps"]),
+        integration_error=error,
+        tolerance=run.config.training.tolerance,
+        mean_field=target.mean_field().free_energy,
+        variational=variational_free_energy(weights),
+        acceptance_ratio=acceptance_ratio,
+        overlap=overlap(weights, reverse, acceptance_ratio.value),
+        reweighted=reweighted_free_energy(weights),
+        lower_bound=lower_bound(reverse),
+        internal_energy=internal_energy(energies, weights),
+        entropy=entropy(energies, weights),
+        effective_sample_size=effective_sample_size(weights),
+        reverse_effective_sample_size=reverse_effective_sample_size(reverse, best),
+        pareto_k=pareto_k(drawn.log_weight),
+        exact=exact,
+        method=method,
+        samples=drawn,
+        reference_samples=reverse.numel(),
+    )
+
+
+@torch.no_grad()
+def _draw(
+    flow: Flow,
+    target: HubbardStratonovich,
+    samples: int,
+    generator: torch.Generator,
+    pool: Workers,
+    draws: int = 1,
+) -> Iterator[SampleSet]:
+    def push(latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        field, log_prob = pushed(flow, latent)
+        return field, log_prob, log_weights(target.energy, field, log_prob)
+
+    batch = min(BATCH, max(1, MOST_SPINS // (draws * target.sites)))
+    for start in range(0, samples, batch):
+        latent = flow.noise(min(batch, samples - start), generator)
+        field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
+        spins = torch.stack([target.sample_spins(field, generator) for _ in range(draws)], 1)
+        spins = spins.squeeze(1) if draws == 1 else spins
+        yield SampleSet(*(tensor.cpu().numpy() for tensor in (spins, field, log_prob, weights)))
+
+
+@torch.no_grad()
+def _reverse_log_weights(
+    flow: Flow, target: HubbardStratonovich, samples: int, seed: int, generator: torch.Generator, pool: Workers
+) -> tuple[Tensor, Tensor]:
+    """Log-weights of samples of the target by Monte Carlo, shape (chains, samples per chain), and the first fields."""
+    chains = min(REFERENCE_CHAINS, samples)
+    states = simulate(target.lattice, target.beta, samples=-(-samples // chains), chains=chains, seed=seed)
+
+    def pull(field: Tensor) -> Tensor:
+        return log_weights(target.energy, field, flow.log_prob(field))
+
+    parts, first = [], None
+    for spins in torch.from_numpy(states.spins).flatten(0, 1).split(BATCH):
+        field = target.sample_field(spins.to(generator.device, torch.float32), generator)
+        parts.extend(pool.map(pull, field))
+        first = field if first is None else first
+    return torch.cat(parts).view(chains, -1).cpu(), first

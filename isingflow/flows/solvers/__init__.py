@@ -1,0 +1,1 @@
+"""Numerical methods that flows are made with: Runge-Kutta, L-BFGS, Krylov."""

@@ -1,0 +1,436 @@
+"""Graphs of Ising spins: sites, bonds and coupling strengths, E(s) = -sum over bonds J_ij s_i s_j.
+
+A lattice knows its couplings K = beta J, their spectrum and the symmetry it really has: every translation and point
+operation is checked against the bonds, not deduced from the name. Site (x, y) of an lx x ly lattice has the index
+x * ly + y, so a field of shape (..., lx, ly) lists its sites in order. Bonds that join the same two sites add up: a
+periodic lattice of length 2 has J_ij = 2 between neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from numbers import Integral, Real
+from typing import Any
+
+import networkx
+import numpy as np
+
+from isingflow.errors import InvalidInput
+from isingflow.lattice import symmetry
+from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_shape, check_strengths, frozen
+
+CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
+"""Critical coupling of the isotropic square lattice, ln(1 + sqrt 2) / 2 = 0.44068679350977."""
+
+MAX_DENSE_SITES = 16384
+MIN_HALVED = 3
+"""Shortest length of a halved torus: at length 2 bonds double."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """A graph of spins with its coupling strengths; made by `square`, `triangular`, `from_graph`, `edwards_anderson`.
+
+    Attributes:
+        kind: "square", "triangular", "edwards-anderson" or "graph".
+        shape: (lx, ly), or (n,) for a graph.
+        boundary: "periodic" or "open"; None for a graph.
+        jx, jy: strengths along the axes, each a number or an (lx, ly) array (where all used entries agree: a number;
+            entries not used by an open boundary: 0); None for a graph.
+        seed: the seed of an Edwards-Anderson lattice, else None.
+        edges: (bonds, strengths) of a graph, else None.
+
+    Example:
+        >>> lattice = square(16)
+        >>> print(lattice, lattice.sites, len(lattice.bonds), lattice.symmetry)
+        periodic 16x16 256 512 translations x D4 x Z2
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    boundary: str | None = None
+    jx: float | np.ndarray | None = None
+    jy: float | np.ndarray | None = None
+    seed: int | None = None
+    edges: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The shape: (lx, ly), or (n,) for a graph."""
+        return self.shape
+
+    @property
+    def sites(self) -> int:
+        """Number of spins N."""
+        return math.prod(self.shape)
+
+    @property
+    def bonds(self) -> np.ndarray:
+        """Pairs of sites, int64, shape (n_bonds, 2); a pair that is bonded twice is listed twice."""
+        return self._edges[0]
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """Strength J of every bond, float64, shape (n_bonds,)."""
+        return self._edges[1]
+
+    @property
+    def description(self) -> str:
+        """The lattice in words, for headings: "periodic 16x16"."""
+        if self.kind == "graph":
+            return f"graph of {self.sites} sites and {len(self.bonds)} bonds"
+        size = "x".join(map(str, self.shape))
+        if self.kind == "edwards-anderson":
+            return f"{self.boundary} Edwards-Anderson {size}, seed {self.seed}"
+        if self.kind == "triangular":
+            return f"{self.boundary} triangular {size}"
+        jx, jy = (f"= {value:g}" if np.ndim(value) == 0 else "varies" for value in (self.jx, self.jy))
+        return f"{self.boundary} {size}" + ("" if jx == jy == "= 1" else f", jx {jx}, jy {jy}")
+
+    def __str__(self) -> str:
+        return self.description
+
+    def __repr__(self) -> str:
+        return f"<Lattice: {self.description}>"
+
+    def couplings(self, beta: float) -> np.ndarray:
+        """The coupling matrix K = beta J, with ln p(s) = s.K.s / 2 + constant.
+
+        Args:
+            beta: inverse temperature, finite, of either sign.
+
+        Returns:
+            K, float64, shape (N, N), symmetric with zero diagonal.
+
+        Raises:
+            InvalidInput: beta is not finite, or there are more than 16384 sites.
+
+        Example:
+            >>> square(2).couplings(0.5)[0]
+            array([0., 1., 1., 0.])
+        """
+        beta = check_beta(beta)
+        self._check_dense()
+        matrix = np.zeros((self.sites, self.sites))
+        first, second = self.bonds.T
+        np.add.at(matrix, (first, second), beta * self.strengths)
+        np.add.at(matrix, (second, first), beta * self.strengths)
+        return matrix
+
+    @cached_property
+    def translation_invariant(self) -> bool:
+        """Whether every translation of the torus leaves the couplings as they are."""
+        if self.boundary != "periodic":
+            return False
+        if np.ndim(self.jx) == np.ndim(self.jy) == 0:
+            return True
+        index = np.arange(self.sites).reshape(self.shape)
+        return all(self._unchanged_by(np.roll(index, -1, axis).ravel()) for axis in (0, 1))
+
+    @property
+    def coupling_kernel(self) -> np.ndarray:
+        """J between site 0 and every site, shape (lx, ly): J_ij = kernel[j - i] on a translation-invariant lattice.
+
+        Raises:
+            InvalidInput: the lattice is not translation invariant.
+        """
+        if not self.translation_invariant:
+            raise InvalidInput(f"a coupling kernel needs a translation-invariant lattice; this one is not: {self}")
+        kernel = np.zeros(self.sites)
+        for here, there in (self.bonds.T, self.bonds.T[::-1]):
+            np.add.at(kernel, there[here == 0], self.strengths[here == 0])
+        return kernel.reshape(self.shape)
+
+    def spectrum(self) -> np.ndarray:
+        """Eigenvalues of J (K has beta times these).
+
+        Returns:
+            Where translation invariant, shape (lx, ly) indexed by momentum in fft2 order; else shape (N,), ascending.
+
+        Raises:
+            InvalidInput: more than 16384 sites without translation invariance.
+
+        Example:
+            >>> square(4).spectrum().max(), square(4, boundary="open").spectrum().max().round(3)
+            (np.float64(4.0), np.float64(3.236))
+        """
+        return self._spectrum
+
+    @property
+    def graph(self) -> networkx.Graph:
+        """The lattice as a networkx graph: sites 0 .. N-1 and one edge, with its total `coupling`, per bonded pair."""
+        graph = networkx.Graph()
+        graph.add_nodes_from(range(self.sites))
+        pairs, totals = self._pair_couplings(np.arange(self.sites))
+        graph.add_weighted_edges_from(
+            zip((pairs // self.sites).tolist(), (pairs % self.sites).tolist(), totals.tolist(), strict=True), "coupling"
+        )
+        return graph
+
+    @cached_property
+    def symmetry(self) -> symmetry.Group:
+        """The symmetry that the couplings really have, spin flip included.
+
+        Translations count if all of them are symmetries. Point operations are looked for about site 0 on tori, about
+        the centre on open lattices; on a graph, none are looked for.
+        """
+        if self.kind == "graph":
+            return symmetry.Group(self.shape, flip=True)
+        maps = symmetry.TRIANGULAR_POINT_MAPS if self.kind == "triangular" else symmetry.SQUARE_POINT_MAPS
+        self._check_listable()
+        candidates = symmetry.point_permutations(self.shape, maps, about_centre=self.boundary == "open")
+        point = tuple(p for p in candidates if self._unchanged_by(p))
+        return symmetry.Group(self.shape, self.translation_invariant, point, flip=True)
+
+    def halved(self) -> Lattice | None:
+        """The torus of half the lengths with the same couplings: every site has the same neighbourhood in both.
+
+        None where there is none: lengths that are odd or below 6, open boundaries, disorder, graphs.
+
+        Example:
+            >>> square(32, 16).halved(), square(7).halved()
+            (<Lattice: periodic 16x8>, None)
+        """
+        uniform = self.kind in ("square", "triangular") and self.translation_invariant
+        if not uniform or any(length % 2 or length < 2 * MIN_HALVED for length in self.shape):
+            return None
+        return replace(self, shape=(self.shape[0] // 2, self.shape[1] // 2))
+
+    def coordinates(self) -> np.ndarray:
+        """Positions of the sites in the plane, shape (N, 2); on triangular lattices all bonds have length 1."""
+        if self.kind == "graph":
+            positions = networkx.spring_layout(self.graph, seed=0)
+            return np.array([positions[site] for site in range(self.sites)])
+        self._check_listable()
+        axes = [[1.0, 0.0], [-0.5, math.sqrt(0.75)]] if self.kind == "triangular" else [[1.0, 0.0], [0.0, 1.0]]
+        return np.indices(self.shape).reshape(2, -1).T @ np.array(axes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable description that `from_dict` turns back into an equal lattice."""
+        if self.kind == "graph":
+            return {
+                "kind": self.kind,
+                "shape": list(self.shape),
+                "bonds": self.bonds.tolist(),
+                "strengths": self.strengths.tolist(),
+            }
+        parameters = {name: np.asarray(getattr(self, name)).tolist() for name in _BUILDERS[self.kind][1]}
+        return {"kind": self.kind, "shape": list(self.shape), "boundary": self.boundary, **parameters}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Lattice:
+        """The lattice that `to_dict` described.
+
+        Raises:
+            InvalidInput: the data do not describe a lattice.
+
+        Example:
+            >>> Lattice.from_dict(square(8).to_dict()) == square(8)
+            True
+        """
+        kind = data.get("kind") if isinstance(data, Mapping) else None
+        if not isinstance(kind, str) or kind not in _BUILDERS:
+            raise InvalidInput(f"not a lattice: expected a mapping whose kind is one of {', '.join(_BUILDERS)}")
+        build, names = _BUILDERS[kind]
+        expected = {"kind", "shape", *names, *([] if kind == "graph" else ["boundary"])}
+        if set(data) != expected:
+            raise InvalidInput(f"not a lattice: a {kind} one has the entries {', '.join(sorted(expected))}")
+        shape = data["shape"]
+        if not isinstance(shape, list | tuple) or len(shape) != (1 if kind == "graph" else 2):
+            raise InvalidInput(f"not a lattice: shape {shape!r} of a {kind} one")
+        return build(*shape, **{name: data[name] for name in expected - {"kind", "shape"}})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lattice) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict()))
+
+    @cached_property
+    def _edges(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.edges is not None:
+            return self.edges
+        self._check_listable()
+        index = np.arange(self.sites).reshape(self.shape)
+        directions = [((1, 0), self.jx), ((0, 1), self.jy)]
+        if self.kind == "triangular":
+            directions.append(((1, 1), 1.0))
+        bonds, strengths = [], []
+        for (dx, dy), strength in directions:
+            region = (slice(None, -dx or None), slice(None, -dy or None)) if self.boundary == "open" else ()
+            neighbours = np.roll(index, (-dx, -dy), (0, 1))
+            bonds.append(np.stack([index[region].ravel(), neighbours[region].ravel()], axis=1))
+            strengths.append(np.broadcast_to(strength, self.shape)[region].ravel())
+        return frozen(np.concatenate(bonds)), frozen(np.concatenate(strengths).astype(float))
+
+    @cached_property
+    def _spectrum(self) -> np.ndarray:
+        if self.translation_invariant:
+            return frozen(np.fft.fft2(self.coupling_kernel).real)
+        return frozen(np.linalg.eigvalsh(self.couplings(1.0)))
+
+    def _pair_couplings(self, permutation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bonded pairs of the relabelled lattice, coded i * N + j, i < j, ascending, and their total couplings."""
+        relabelled = np.sort(permutation[self.bonds], axis=1)
+        pairs, inverse = np.unique(relabelled[:, 0] * self.sites + relabelled[:, 1], return_inverse=True)
+        return pairs, np.bincount(inverse, self.strengths, minlength=len(pairs))
+
+    def _unchanged_by(self, permutation: np.ndarray) -> bool:
+        """Whether J is the same matrix after relabelling its sites."""
+        before, after = (
+            (pairs[totals != 0], totals[totals != 0])
+            for pairs, totals in (self._pair_couplings(p) for p in (np.arange(self.sites), permutation))
+        )
+        return all(map(np.array_equal, before, after))
+
+    def _check_listable(self) -> None:
+        if self.sites > MAX_SITES:
+            raise InvalidInput(f"{self}: too many sites to list; up to {MAX_SITES} are possible, for example 4096x4096")
+
+    def _check_dense(self) -> None:
+        if self.sites > MAX_DENSE_SITES:
+            raise InvalidInput(
+                f"{self}: too large for a dense {self.sites} x {self.sites} matrix; "
+                f"up to {MAX_DENSE_SITES} sites are possible, more on translation-invariant lattices without one"
+            )
+
+
+def heading(lattice: Lattice, beta: float) -> str:
+    """A magnet in words.
+
+    Example:
+        >>> heading(square(8), CRITICAL_BETA)
+        '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
+    """
+    model = "Ising" if lattice.kind == "graph" else "2D Ising"
+    isotropic = lattice.kind == "square" and lattice == square(*lattice.shape, boundary=lattice.boundary)
+    return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
+
+
+def square(
+    lx: int,
+    ly: int | None = None,
+    *,
+    jx: float | np.ndarray = 1.0,
+    jy: float | np.ndarray = 1.0,
+    boundary: str = "periodic",
+) -> Lattice:
+    """The square lattice, lx x ly (ly = lx if not given).
+
+    Args:
+        lx, ly: lengths, at least 2.
+        jx, jy: strengths, numbers or (lx, ly) arrays: jx[x, y] couples (x, y) to (x+1, y), jy[x, y] couples (x, y) to
+            (x, y+1). With an open boundary the last row of jx and the last column of jy are not used.
+        boundary: "periodic" or "open".
+
+    Raises:
+        InvalidInput: lengths, strengths or boundary are not as above.
+
+    Example:
+        >>> square(4, 6, jy=0.5)
+        <Lattice: periodic 4x6, jx = 1, jy = 0.5>
+    """
+    shape = check_shape(lx, ly)
+    check_boundary(boundary)
+    used = 1 if boundary == "open" else 0
+    jx = check_strengths("jx", jx, shape, (shape[0] - used, shape[1]))
+    jy = check_strengths("jy", jy, shape, (shape[0], shape[1] - used))
+    return Lattice("square", shape, boundary, jx, jy)
+
+
+def triangular(lx: int, ly: int | None = None, *, boundary: str = "periodic") -> Lattice:
+    """The triangular lattice with strength 1: the square one and the diagonals (x, y) to (x+1, y+1).
+
+    Raises:
+        InvalidInput: lengths below 2, or an unknown boundary.
+
+    Example:
+        >>> print(triangular(6).symmetry)
+        translations x D6 x Z2
+    """
+    shape = check_shape(lx, ly)
+    check_boundary(boundary)
+    return Lattice("triangular", shape, boundary, 1.0, 1.0)
+
+
+def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str = "periodic") -> Lattice:
+    """The +-J spin glass: a square lattice whose strengths are +1 or -1 with equal probability.
+
+    Args:
+        lx, ly: lengths, at least 2.
+        seed: a non-negative integer for numpy.random.default_rng; the same seed gives the same strengths.
+        boundary: "periodic" or "open".
+
+    Raises:
+        InvalidInput: lengths, seed or boundary are not as above.
+
+    Example:
+        >>> sorted(set(edwards_anderson(8, seed=1).strengths))
+        [np.float64(-1.0), np.float64(1.0)]
+    """
+    shape = check_shape(lx, ly)
+    check_boundary(boundary)
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise InvalidInput(f"seed {seed!r}: expected a non-negative integer")
+    if math.prod(shape) > MAX_SITES:
+        raise InvalidInput(f"size {shape[0]}x{shape[1]}: a disordered lattice has at most {MAX_SITES} sites")
+    signs = 1.0 - 2.0 * np.random.default_rng(int(seed)).integers(2, size=(2, *shape))
+    couplings = square(*shape, jx=signs[0], jy=signs[1], boundary=boundary)
+    return Lattice("edwards-anderson", shape, boundary, couplings.jx, couplings.jy, int(seed))
+
+
+def from_graph(graph: networkx.Graph) -> Lattice:
+    """A lattice from any undirected networkx graph, its nodes numbered in graph order.
+
+    Args:
+        graph: edges carry their strength in the attribute `coupling` (1.0 where absent); parallel edges add up. It need
+            not be connected: parts without a bond between them are independent.
+
+    Raises:
+        InvalidInput: no edges, self-loops, directed edges, or couplings that are not finite numbers.
+
+    Example:
+        >>> from_graph(networkx.petersen_graph())
+        <Lattice: graph of 10 sites and 15 bonds>
+    """
+    if not isinstance(graph, networkx.Graph):
+        raise InvalidInput(f"expected a networkx graph, not {type(graph).__name__}")
+    if graph.is_directed():
+        raise InvalidInput("the graph is directed; couplings are symmetric: give an undirected graph")
+    site = {node: index for index, node in enumerate(graph)}
+    edges = list(graph.edges(data="coupling", default=1.0))
+    return _from_bonds(len(site), bonds=[[site[a], site[b]] for a, b, _ in edges], strengths=[c for *_, c in edges])
+
+
+def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
+    """A graph lattice from lists, in which nothing is taken on trust."""
+    try:
+        pairs, values = np.array(bonds), list(strengths)
+    except (TypeError, ValueError):
+        raise InvalidInput("bonds must be a list of pairs of sites, strengths a list of numbers") from None
+    if pairs.size == 0:
+        raise InvalidInput("the graph has no edges: at least one bond is needed")
+    if isinstance(sites, bool) or not isinstance(sites, Integral) or not 2 <= sites <= MAX_SITES:
+        raise InvalidInput(f"{sites!r} sites: expected an integer from 2 to {MAX_SITES}")
+    if pairs.shape != (len(values), 2) or pairs.dtype.kind != "i" or pairs.min() < 0 or pairs.max() >= sites:
+        raise InvalidInput(f"bonds must be pairs of sites 0 .. {sites - 1}, as many as there are strengths")
+    loops = pairs[pairs[:, 0] == pairs[:, 1], 0]
+    if loops.size:
+        raise InvalidInput(f"the graph has a self-loop at site {loops[0]}: a spin does not couple to itself")
+    for pair, value in zip(pairs, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise InvalidInput(f"coupling {value!r} of the bond {pair[0]}-{pair[1]}: expected a finite number")
+    edges = frozen(pairs.astype(np.int64)), frozen(np.array(values, dtype=float))
+    return Lattice("graph", (int(sites),), edges=edges)
+
+
+_BUILDERS: dict[str, tuple[Callable[..., Lattice], tuple[str, ...]]] = {
+    "square": (square, ("jx", "jy")),
+    "triangular": (triangular, ()),
+    "edwards-anderson": (edwards_anderson, ("seed",)),
+    "graph": (_from_bonds, ("bonds", "strengths")),
+}

@@ -1,0 +1,5 @@
+"""Monte Carlo of spins: clusters, single sites, parallel tempering."""
+
+from isingflow.monte_carlo.simulate import SAMPLERS, SpinChains, simulate, stream
+
+__all__ = ["SAMPLERS", "SpinChains", "simulate", "stream"]

@@ -1,0 +1,361 @@
+"""Monte Carlo of Ising spins: many independent chains of states drawn from p(s) = exp(-beta E(s)) / Z.
+
+The reference where no exact answer exists. Every chain starts from random spins and has a random stream of its own,
+made from (seed, chain): results do not depend on threads or on the blocks in which they are handed out. Errors follow
+from the chains: they are independent, so the spread of their means is honest however correlated each of them is within.
+Continuous samples follow exactly, x | s ~ Normal(A s, A): `HubbardStratonovich.sample_field`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from numbers import Integral
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from isingflow.errors import InvalidInput
+from isingflow.lattice import Lattice, check_beta
+from isingflow.monte_carlo import clusters, local, tempering
+
+_BLOCK_UPDATES = 2**24
+"""Spin updates between two reports of progress, a fraction of a second; also bounds the memory of a block."""
+
+_TUNING_SWEEPS = 16
+"""Sweeps of one or two Wolff clusters in which every chain measures how large they are."""
+
+ReportProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class SpinChains:
+    """States of independent Markov chains, with what was measured on them.
+
+    Attributes:
+        spins: int8 +-1, shape (chains, samples, *lattice.shape).
+        energy: E(s) = -sum over bonds J s s of the whole lattice, in units of J, float64, shape (chains, samples).
+        magnetisation: mean spin per site, float64, shape (chains, samples).
+        beta: inverse temperature.
+        sampler: one of `SAMPLERS`.
+    """
+
+    spins: np.ndarray
+    energy: np.ndarray
+    magnetisation: np.ndarray
+    beta: float
+    sampler: str
+
+
+def simulate(
+    lattice: Lattice,
+    beta: float,
+    *,
+    samples: int,
+    chains: int = 8,
+    sampler: str | None = None,
+    every: int = 1,
+    thermalise: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    report_progress: ReportProgress | None = None,
+) -> SpinChains:
+    """Sample spins of a lattice at inverse temperature beta, all kept in memory; `stream` hands them out in blocks.
+
+    A sweep is: Swendsen-Wang, a new sign for every cluster; Metropolis, N attempted flips; heat bath, N spins drawn;
+    tempering, N spins drawn in every replica, and swaps; Wolff, a number of clusters that flips about N spins. That
+    number is measured once, over all chains after thermalisation, and kept: a sweep that stopped once enough spins have
+    flipped would choose its last state by the size of the last cluster, and not sample p(s).
+
+    Args:
+        lattice: any lattice; bonds between the same two sites add up.
+        beta: inverse temperature, finite, of either sign.
+        samples: states kept per chain.
+        chains: number of independent chains.
+        sampler: one of `SAMPLERS`. Cluster samplers need couplings that some choice of spin signs turns into a
+            ferromagnet (bipartite antiferromagnets, for one). None chooses: "tempering" where they are frustrated, else
+            "wolff" on translation-invariant lattices, where it takes the least time per independent state, and
+            "swendsen-wang" on others, where Wolff might hardly ever visit weakly coupled parts.
+        every: sweeps from one kept state to the next.
+        thermalise: sweeps before the first of them; by default 200 for cluster samplers (Wolff too thermalises by
+            Swendsen-Wang sweeps) and 2000 for the others. That is ample for clusters and for tempering of small
+            glasses; Metropolis and heat bath need of the order of L^2.2 sweeps near criticality, and more to lose the
+            domain walls of a random start below it.
+        seed: non-negative integer.
+        threads: chains that run at the same time; None: as many as there are cores.
+        report_progress: called now and then with the sweeps done and the sweeps in all, per chain.
+
+    Raises:
+        InvalidInput: an argument is not as above, or a cluster sampler is asked for frustrated couplings.
+
+    Example:
+        >>> from isingflow import exact
+        >>> from isingflow.lattice import square
+        >>> found = simulate(square(4), 0.4, samples=2000, seed=1)
+        >>> found.sampler, found.spins.shape, found.energy.shape
+        ('wolff', (8, 2000, 4, 4), (8, 2000))
+        >>> error = found.energy.mean() / 16 - exact.thermodynamics(square(4), 0.4).energy_per_site
+        >>> bool(abs(error) < 0.03)
+        True
+    """
+    blocks = stream(
+        lattice,
+        beta,
+        samples=samples,
+        chains=chains,
+        sampler=sampler,
+        every=every,
+        thermalise=thermalise,
+        seed=seed,
+        threads=threads,
+        report_progress=report_progress,
+    )
+    spins = np.empty((chains, samples, *lattice.shape), np.int8)
+    energy, magnetisation = np.empty((2, chains, samples))
+    done = 0
+    for block in blocks:
+        kept = slice(done, done + block.energy.shape[1])
+        spins[:, kept], energy[:, kept], magnetisation[:, kept] = block.spins, block.energy, block.magnetisation
+        done = kept.stop
+    return SpinChains(spins, energy, magnetisation, block.beta, block.sampler)
+
+
+def stream(
+    lattice: Lattice,
+    beta: float,
+    *,
+    samples: int,
+    chains: int = 8,
+    sampler: str | None = None,
+    every: int = 1,
+    thermalise: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    report_progress: ReportProgress | None = None,
+) -> Iterator[SpinChains]:
+    """The states of `simulate`, for the same arguments, in blocks of successive samples of all chains.
+
+    A block holds at most 16 MiB of spins, or one sample of each chain if that is more. Arguments are checked at once;
+    the chains start when the first block is asked for.
+
+    Raises:
+        InvalidInput: as for `simulate`.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> blocks = stream(square(128), 0.2, samples=600, chains=2, sampler="swendsen-wang", thermalise=1)
+        >>> [block.spins.shape for block in blocks]
+        [(2, 512, 128, 128), (2, 88, 128, 128)]
+    """
+    model = Couplings.of(lattice, check_beta(beta))
+    if sampler is None:
+        unfrustrated = "wolff" if lattice.translation_invariant else "swendsen-wang"
+        sampler = "tempering" if model.gauge is None else unfrustrated
+    if sampler not in SAMPLERS:
+        raise InvalidInput(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
+    kind = _KINDS[sampler]
+    if kind.needs_gauge and model.gauge is None:
+        others = ", ".join(name for name in SAMPLERS if not _KINDS[name].needs_gauge)
+        raise InvalidInput(
+            f"sampler {sampler}: the couplings are frustrated ({lattice}, beta {beta:g}), no choice of spin signs "
+            f"makes them all ferromagnetic; use one of {others}"
+        )
+    thermalise = kind.sweeps if thermalise is None else thermalise
+    threads = numba.config.NUMBA_NUM_THREADS if threads is None else threads
+    counts = {"samples": samples, "chains": chains, "every": every, "thermalise": thermalise, "threads": threads}
+    for name, count in counts.items():
+        _check_integer(name, count, least=1)
+    _check_integer("seed", seed, least=0)
+
+    def blocks() -> Iterator[SpinChains]:
+        updates = kind(model, _random_stream(seed))
+        ensemble = [_Chain(updates.shape, _random_stream(seed, chain)) for chain in range(chains)]
+        sweep = chains * math.prod(updates.shape)
+        done, total = 0, thermalise + samples * every
+
+        def advance_progress(sweeps: int) -> None:
+            nonlocal done
+            done += sweeps
+            if report_progress is not None:
+                report_progress(done, total)
+
+        with ThreadPoolExecutor(threads) as pool:
+            for sweeps in _portions(thermalise, _BLOCK_UPDATES // sweep):
+                list(pool.map(updates.thermalise, ensemble, repeat(sweeps)))
+                advance_progress(sweeps)
+            updates.tune(ensemble)
+            for count in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
+                spins = np.empty((chains, count, lattice.sites), np.int8)
+                list(pool.map(updates.sample, ensemble, spins, repeat(every)))
+                energy, magnetisation = np.array(list(pool.map(model.measure, spins))).swapaxes(0, 1)
+                advance_progress(count * every)
+                shape = chains, count, *lattice.shape
+                yield SpinChains(spins.reshape(shape), energy, magnetisation, model.beta, sampler)
+
+    return blocks()
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """Couplings as the kernels read them: every bonded pair once, with its total J.
+
+    Attributes:
+        beta: inverse temperature.
+        graph: (starts, neighbours, strengths), the neighbours of every site.
+        bonds: (first, second, strengths), every bond once, in ascending order of its larger site.
+        gauge: signs that make every beta J ferromagnetic, int8, shape (N,); None if there are none.
+    """
+
+    beta: float
+    graph: tuple[np.ndarray, np.ndarray, np.ndarray]
+    bonds: tuple[np.ndarray, np.ndarray, np.ndarray]
+    gauge: np.ndarray | None
+
+    @property
+    def sites(self) -> int:
+        """Number of spins N."""
+        return len(self.graph[0]) - 1
+
+    @classmethod
+    def of(cls, lattice: Lattice, beta: float) -> Couplings:
+        """The couplings of a lattice; InvalidInput if beta times their sum is too large for a float."""
+        if not math.isfinite(2 * beta * float(np.abs(lattice.strengths).sum())):
+            raise InvalidInput(f"beta {beta:g}: beta times the couplings overflows ({lattice})")
+        pairs = sparse.coo_array((lattice.strengths, tuple(lattice.bonds.T)), shape=(lattice.sites, lattice.sites))
+        matrix = (pairs + pairs.T).tocsr()
+        matrix.eliminate_zeros()
+        matrix.sort_indices()
+        graph = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data
+        lower = sparse.tril(matrix, format="coo")
+        bonds = lower.col.astype(np.int32), lower.row.astype(np.int32), lower.data
+        return cls(beta, graph, bonds, clusters.ferromagnetic_gauge(*graph[:2], beta * graph[2]))
+
+    def occupation(self, strengths: np.ndarray) -> np.ndarray:
+        """Probabilities 1 - exp(-2 |K|) that bonds between equal spins are occupied."""
+        return -np.expm1(-2 * np.abs(self.beta * strengths))
+
+    def measure(self, spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energies and magnetisations, shape (n,) each, of states, shape (n, N)."""
+        return local.energies(spins, *self.bonds), spins.mean(axis=1)
+
+
+class _Chain:
+    """Spins of a chain, random at first, and its random stream."""
+
+    def __init__(self, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+        self.spins = tempering.random_spins(rng, shape)
+        self.rng = rng
+
+
+class _Updates:
+    """A way to update spins at beta, of which kernel(spins, samples, every, *arguments, rng) runs a chain.
+
+    Attributes:
+        kernel, arguments: as above; `samples`, int8, shape (n, N), receives the state after every `every` sweeps.
+        shape: shape of a chain's spins.
+        sweeps: default number of sweeps to thermalise.
+        needs_gauge: whether the couplings must be unfrustrated.
+    """
+
+    kernel: Callable
+    sweeps = 2000
+    needs_gauge = False
+
+    def __init__(self, model: Couplings, rng: np.random.Generator) -> None:
+        self.shape: tuple[int, ...] = (model.sites,)
+        self.arguments: tuple = (*model.graph, model.beta)
+
+    def sample(self, chain: _Chain, samples: np.ndarray, every: int) -> None:
+        """Fill `samples` with the chain's next states."""
+        self.kernel(chain.spins, samples, every, *self.arguments, chain.rng)
+
+    def thermalise(self, chain: _Chain, sweeps: int) -> None:
+        """Move the chain on."""
+        self.sample(chain, np.empty((1, self.shape[-1]), np.int8), sweeps)
+
+    def tune(self, ensemble: list[_Chain]) -> None:
+        """Fix what is left to fix, on chains that have thermalised; from here on the updates stay as they are."""
+
+
+class _Metropolis(_Updates):
+    kernel = staticmethod(local.metropolis)
+
+
+class _HeatBath(_Updates):
+    kernel = staticmethod(local.heat_bath)
+
+
+class _Tempering(_Updates):
+    kernel = staticmethod(tempering.temper)
+
+    def __init__(self, model: Couplings, rng: np.random.Generator) -> None:
+        betas = tempering.ladder(model.graph, model.bonds, model.beta, rng)
+        self.shape = (len(betas), model.sites)
+        self.arguments = (model.graph, model.bonds, betas)
+
+
+class _SwendsenWang(_Updates):
+    kernel = staticmethod(clusters.swendsen_wang)
+    sweeps = 200
+    needs_gauge = True
+
+    def __init__(self, model: Couplings, rng: np.random.Generator) -> None:
+        self.shape = (model.sites,)
+        self.arguments = (*model.bonds[:2], model.occupation(model.bonds[2]))
+        self._gauge = model.gauge
+
+    def sample(self, chain: _Chain, samples: np.ndarray, every: int) -> None:
+        super().sample(chain, samples, every)
+        samples *= self._gauge
+
+
+class _Wolff(_SwendsenWang):
+    kernel = staticmethod(clusters.wolff)
+
+    def __init__(self, model: Couplings, rng: np.random.Generator) -> None:
+        super().__init__(model, rng)
+        self._relaxation = _SwendsenWang(model, rng)
+        self._growth = (*model.graph[:2], model.occupation(model.graph[2]))
+
+    def thermalise(self, chain: _Chain, sweeps: int) -> None:
+        # In a random start Wolff clusters are small; Swendsen-Wang sweeps order every part of it at once.
+        self._relaxation.thermalise(chain, sweeps)
+
+    def tune(self, ensemble: list[_Chain]) -> None:
+        samples = np.empty((1, *self.shape), np.int8)
+        sizes = [self.kernel(chain.spins, samples, _TUNING_SWEEPS, *self._growth, 1, chain.rng) for chain in ensemble]
+        flipped, grown = np.sum(sizes, axis=0)
+        self.arguments = (*self._growth, max(1, int(self.shape[0] * grown / flipped)))
+
+
+_KINDS: dict[str, type[_Updates]] = {
+    "wolff": _Wolff,
+    "swendsen-wang": _SwendsenWang,
+    "metropolis": _Metropolis,
+    "heat-bath": _HeatBath,
+    "tempering": _Tempering,
+}
+
+SAMPLERS = tuple(_KINDS)
+"""Names of the samplers."""
+
+
+def _random_stream(seed: int, *chain: int) -> np.random.Generator:
+    """The stream of a chain, or the one that all chains share to choose parameters."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=chain)))
+
+
+def _portions(total: int, largest: int) -> Iterator[int]:
+    """Portions of at most `largest`, and of at least one, that add up to the total."""
+    largest = max(1, largest)
+    for done in range(0, total, largest):
+        yield min(largest, total - done)
+
+
+def _check_integer(name: str, value: int, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InvalidInput(f"{name} {value!r}: expected an integer of at least {least}")

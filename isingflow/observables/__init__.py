@@ -1,0 +1,6 @@
+"""Observables of spins and fields, with error bars."""
+
+from isingflow.observables.measure import Observables, measure
+from isingflow.observables.series import Series, per_sample
+
+__all__ = ["Observables", "Series", "measure", "per_sample"]

@@ -1,0 +1,282 @@
+"""Observables of Ising spins, from spins or from fields, weighted or along chains, each with its error bar.
+
+Given a field x of the continuous representation the spins are independent, with means t_i = tanh x_i and s_i^2 = 1. So
+every polynomial of the spins has a closed-form mean E[. | x], which fluctuates less than the polynomial of spins drawn:
+
+    E[s_i s_j]  = t_i t_j, and 1 for i = j
+    E[M^4]      = K_4 + 4 K_3 K_1 + 3 K_2^2 + 6 K_2 K_1^2 + K_1^4,    M = sum s, with cumulants K_n of M given x
+    Var[E]      = sum_i v_i h_i^2 + sum over pairs J_ij^2 v_i v_j,    v_i = 1 - t_i^2, h = J t, E = -s.J.s / 2
+
+(the last because E + t.J.t / 2 is a sum of uncorrelated terms, -h_i (s_i - t_i) and -J_ij (s_i - t_i)(s_j - t_j)).
+Spins are the special case t = s, v = 0: both are measured by the same formulas. |m| is no polynomial and needs spins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.fft import fft2, irfft2, rfft2
+
+from isingflow.exact.moments import along_axes
+from isingflow.lattice import Lattice, check_beta
+from isingflow.observables.series import Means, Series, per_sample
+from isingflow.statistics.chains import autocorrelation_time
+from isingflow.statistics.estimate import Estimate, Estimates
+from isingflow.statistics.jackknife import MAX_BLOCKS, block_starts, block_sums, jackknife_sums
+from isingflow.statistics.weights import relative_weights
+
+MAX_BLOCK_SUMS = 2**23
+"""Most numbers kept as sums over blocks; beyond, blocks are fewer (not below 16)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observables:
+    """Averages over the Ising distribution at one temperature, with one sigma errors.
+
+    Attributes:
+        lattice, beta: what was measured.
+        samples, blocks: numbers of samples and of jackknife blocks.
+        effective_sample_size: of the weights, (sum w)^2 / (n sum w^2), between 1/n and 1.
+        energy_per_site: -d ln Z/d beta / N.
+        heat_capacity_per_site: beta^2 d^2 ln Z/d beta^2 / N = beta^2 Var(E) / N.
+        magnetisation_abs: <|m|>; None without spins.
+        magnetisation_squared, magnetisation_fourth: <m^2> and <m^4>.
+        binder: 1 - <m^4> / (3 <m^2>^2).
+        susceptibility: N <m^2>, not connected: <|m|>^2 is not subtracted.
+        correlation_length: second-moment xi = sqrt(S(0) / S(k) - 1) / (2 sin(k / 2)), k = 2 pi / L, averaging S(k) over
+            the axes of the largest length L, in units of the bond length; None on graphs and where S(0) <= S(k).
+        correlation_function: G(r) at r = 0 .. L // 2 along those axes, averaged over them; None on graphs.
+        correlations: G(dx, dy) = mean of s(x, y) s(x + dx, y + dy) over all such pairs, shape (lx, ly); None on graphs.
+        structure_factor: S(k) = <|sum_r s_r exp(-i k.r)|^2> / N, shape (lx, ly), by momentum in fft2 order; None on
+            graphs.
+        autocorrelation_times: tau of energy_per_site and magnetisation_squared, in samples (1/2: independent, see
+            `isingflow.statistics`); empty unless the samples are chains.
+    """
+
+    lattice: Lattice
+    beta: float
+    samples: int
+    blocks: int
+    effective_sample_size: float
+    energy_per_site: Estimate
+    heat_capacity_per_site: Estimate
+    magnetisation_abs: Estimate | None
+    magnetisation_squared: Estimate
+    magnetisation_fourth: Estimate
+    binder: Estimate
+    susceptibility: Estimate
+    correlation_length: Estimate | None
+    correlation_function: Estimates | None
+    correlations: Estimates | None
+    structure_factor: Estimates | None
+    autocorrelation_times: Mapping[str, Estimate]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, with the keys of `isingflow observables --json`; null for what is not defined or infinite."""
+        correlations, factor = self.correlation_function, self.structure_factor
+        return {
+            **{name: None if estimate is None else estimate.as_dict() for name, estimate in self._scalars().items()},
+            "correlation_function": None if correlations is None else [g.as_dict() for g in correlations],
+            "structure_factor": None if factor is None else factor.as_dict(),
+        }
+
+    def table(self, exact: Mapping[str, Any] | None = None) -> str:
+        """One observable a line, for people, with exact answers beside those named in `exact`."""
+        exact = exact or {}
+        weights = 100 * self.effective_sample_size
+        lines = [
+            f"{self.lattice}, beta {self.beta:.10g}, {self.samples} samples in {self.blocks} blocks"
+            + ("" if self.effective_sample_size == 1 else f", effective sample size of their weights {weights:.2g} %")
+        ]
+        rows = [(name.replace("_", " "), estimate, exact.get(name)) for name, estimate in self._scalars().items()]
+        along = dict(enumerate(exact.get("correlation_function", [])))
+        rows += [(f"G({r})", estimate, along.get(r)) for r, estimate in enumerate(self.correlation_function or [])]
+        rows += [(f"tau of {name}".replace("_", " "), tau, None) for name, tau in self.autocorrelation_times.items()]
+        for name, estimate, answer in rows:
+            known = "" if answer is None else f"    exact {answer:.8g}"
+            lines.append(f"  {name:<30}{'not defined' if estimate is None else str(estimate):>26}{known}")
+        return "\n".join(lines)
+
+    def _scalars(self) -> dict[str, Estimate | None]:
+        return {
+            "energy_per_site": self.energy_per_site,
+            "heat_capacity_per_site": self.heat_capacity_per_site,
+            "magnetisation_abs": self.magnetisation_abs,
+            "magnetisation_squared": self.magnetisation_squared,
+            "magnetisation_fourth": self.magnetisation_fourth,
+            "binder": self.binder,
+            "susceptibility": self.susceptibility,
+            "correlation_length": self.correlation_length,
+        }
+
+
+def measure(
+    lattice: Lattice,
+    beta: float,
+    *,
+    spins: np.ndarray | None = None,
+    field: np.ndarray | None = None,
+    log_weight: np.ndarray | None = None,
+) -> Observables:
+    """All observables of one set of samples.
+
+    Samples with one leading axis, (n, *shape), are independent; with two, (chains, samples, *shape), they are chains,
+    correlated along the second. Where fields are given, everything but |m| is measured by them. The work is done in
+    batches, so that no second copy of the samples is made.
+
+    Args:
+        lattice: the spins' lattice.
+        beta: their inverse temperature; only the heat capacity depends on it.
+        spins: +1 or -1, shape (n, *lattice.shape) or (chains, samples, *lattice.shape), of any dtype.
+        field: x of the continuous representation, with the same leading axes as the spins, or without spins.
+        log_weight: logarithms of importance weights, of the leading axes' shape; a constant added to them is without
+            effect.
+
+    Raises:
+        InvalidInput: neither spins nor field, shapes that do not fit, fewer than 2 samples, spins other than +1 and -1,
+            fields that are not finite, NaN weights, or none above zero.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> spins = np.random.default_rng(0).choice([-1, 1], size=(4000, 8, 8))
+        >>> observables = measure(square(8), 0.0, spins=spins)
+        >>> print(observables.energy_per_site, "|", observables.susceptibility)
+        0.0025 ± 0.0028 | 0.984 ± 0.022
+    """
+    beta = check_beta(beta)
+    means = Means.of(lattice, spins, field)
+    series = per_sample(lattice, spins=spins, field=field)
+    weights = relative_weights(log_weight, means.leading)
+
+    reference = series.energy.mean()
+    excess = series.energy - reference
+    columns = [
+        excess,
+        excess**2 + series.energy_variance,
+        series.magnetisation_squared,
+        series.magnetisation_fourth,
+    ]
+    if series.magnetisation_abs is not None:
+        columns.append(series.magnetisation_abs)
+    columns = np.stack(columns, axis=-1)
+
+    def scalars(mean: np.ndarray) -> np.ndarray:
+        energy, square, second, fourth, *rest = np.moveaxis(mean, -1, 0)
+        per_site = [(energy + reference) / lattice.sites, beta**2 * (square - energy**2) / lattice.sites]
+        return np.stack([*per_site, second, fourth, 1 - fourth / (3 * second**2), lattice.sites * second, *rest], -1)
+
+    most = max(16, min(MAX_BLOCKS, MAX_BLOCK_SUMS // math.prod(_displacements(lattice))))
+    starts = block_starts(columns, weights, most)
+    totals = np.add.reduceat(weights.ravel(), starts)
+    sums = block_sums(columns, weights, starts)
+    energy, heat_capacity, second, fourth, binder, susceptibility, *rest = jackknife_sums(scalars, sums, totals)
+    return Observables(
+        lattice=lattice,
+        beta=beta,
+        samples=weights.size,
+        blocks=len(starts),
+        effective_sample_size=float(weights.sum() ** 2 / (weights.size * np.square(weights).sum())),
+        energy_per_site=energy,
+        heat_capacity_per_site=heat_capacity,
+        magnetisation_abs=rest[0] if rest else None,
+        magnetisation_squared=second,
+        magnetisation_fourth=fourth,
+        binder=binder,
+        susceptibility=susceptibility,
+        autocorrelation_times=_autocorrelation_times(series),
+        **_spatial(lattice, means, weights, starts, totals),
+    )
+
+
+def _autocorrelation_times(series: Series) -> dict[str, Estimate]:
+    """By name; empty for independent samples and for chains too short to tell."""
+    if series.energy.ndim == 1 or series.energy.shape[1] < 4:
+        return {}
+    quantities = {"energy_per_site": series.energy, "magnetisation_squared": series.magnetisation_squared}
+    return {name: autocorrelation_time(values) for name, values in quantities.items()}
+
+
+def _displacements(lattice: Lattice) -> tuple[int, ...]:
+    """Shape of the grid of displacements between sites; open lattices have negative ones too."""
+    return tuple((2 if lattice.boundary == "open" else 1) * length for length in lattice.shape)
+
+
+def _pair_sums(lattice: Lattice, means: Means, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Weighted sums over every block of E[sum_r s(r) s(r + d) | sample], shape (blocks, *displacements).
+
+    By Wiener and Khinchin; an open lattice is padded with as many zeros, so that nothing wraps around.
+    """
+    grid = _displacements(lattice)
+    weights = weights.ravel()
+    power = np.zeros((len(starts), grid[0], grid[1] // 2 + 1))
+    stops = np.append(starts[1:], means.count)
+    for block, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for rows, t in means.batches(start, stop):
+            power[block] += np.tensordot(weights[rows], np.abs(rfft2(t, s=grid)) ** 2, 1)
+    sums = irfft2(power, s=grid)
+    sums[:, 0, 0] = lattice.sites * np.add.reduceat(weights, starts)
+    return sums
+
+
+def _spatial(
+    lattice: Lattice, means: Means, weights: np.ndarray, starts: np.ndarray, totals: np.ndarray
+) -> dict[str, Any]:
+    """The observables that depend on displacement or momentum, by name."""
+    if len(lattice.shape) != 2:
+        return dict.fromkeys(("correlation_length", "correlation_function", "correlations", "structure_factor"))
+    sums = _pair_sums(lattice, means, weights, starts)
+    functions = {
+        "correlation_length": _length_squared,
+        "correlation_function": _along_axes,
+        "correlations": _correlations,
+        "structure_factor": _structure_factor,
+    }
+    estimates = {name: jackknife_sums(partial(function, lattice), sums, totals) for name, function in functions.items()}
+    return estimates | {"correlation_length": _length(lattice, estimates["correlation_length"])}
+
+
+# Functions of the mean pair sums, shape (..., *displacements).
+
+
+def _correlations(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
+    """G(dx, dy) at dx, dy >= 0, shape (..., lx, ly)."""
+    lx, ly = lattice.shape
+    opened = lattice.boundary == "open"
+    count = np.outer(lx - np.arange(lx), ly - np.arange(ly)) if opened else lattice.sites
+    return pairs[..., :lx, :ly] / count
+
+
+def _along_axes(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
+    """G(r), averaged over the axes of the largest length L, shape (..., L // 2 + 1)."""
+    return along_axes(_correlations(lattice, pairs))
+
+
+def _structure_factor(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
+    """S(k), shape (..., lx, ly)."""
+    # On the padded grid of an open lattice every second momentum is one of the lattice itself.
+    step = 2 if lattice.boundary == "open" else 1
+    return fft2(pairs).real[..., ::step, ::step] / lattice.sites
+
+
+def _length_squared(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
+    """xi^2 = (S(0) / S(k) - 1) / (2 sin(k / 2))^2 in units of the rows' distance, shape (...)."""
+    factor = _structure_factor(lattice, pairs)
+    longest = max(lattice.shape)
+    smallest = [factor[..., 1, 0], factor[..., 0, 1]]
+    at_k = np.mean([s for s, length in zip(smallest, lattice.shape, strict=True) if length == longest], axis=0)
+    return (factor[..., 0, 0] / at_k - 1) / (2 * math.sin(math.pi / longest)) ** 2
+
+
+def _length(lattice: Lattice, squared: Estimate) -> Estimate | None:
+    """xi in bond lengths; None where its square, which may be anything within its error of zero, is not positive."""
+    if not squared.value > 0:
+        return None
+    length = math.sqrt(squared.value)
+    # Rows of sites normal to k are a bond apart on square lattices, sqrt(3) / 2 of one on triangular ones.
+    spacing = math.sqrt(0.75) if lattice.kind == "triangular" else 1.0
+    return spacing * Estimate(length, squared.stderr / (2 * length))

@@ -1,0 +1,1 @@
+"""What potentials share: hidden layers, residual networks, convolutions, fused kernels."""

@@ -1,0 +1,77 @@
+"""Trained flows from run folders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isingflow.architectures.build import build_flow
+from isingflow.architectures.data import build_density_flow
+from isingflow.errors import CheckpointError
+from isingflow.flows import Flow, gradient_flows
+from isingflow.runs.config import AnyRunConfig, DensityConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+
+def load(path: Any, *, device: torch.device | str = "cpu") -> Flow:
+    """The trained flow of a run folder.
+
+    Args:
+        path: the run folder.
+        device: where to put it.
+
+    Returns:
+        A flow with sample(n), log_prob(x), forward(z) and inverse(x), for fields of shape (n, lx, ly); data: (n, d).
+
+    Raises:
+        RunFolderError: not a run folder, or (CheckpointError) its checkpoint is missing or unusable.
+    """
+    run = RunFolder.open(path)
+    return trained(run, new_flow(run.config), torch.device(device))[0]
+
+
+def trained(run: RunFolder, flow: Flow, device: torch.device) -> tuple[Flow, dict[str, Any]]:
+    """A new flow with what a run has learnt, in evaluation mode, and the state saved with it.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, unusable, of another architecture, or not finite.
+    """
+    tensors, state = run.load_checkpoint()
+    restore(flow, tensors, state)
+    if not all(bool(torch.isfinite(p).all()) for p in flow.parameters()):
+        raise CheckpointError(f"{run.path}: the checkpoint holds parameters that are not finite")
+    return flow.to(device).eval().requires_grad_(False), state
+
+
+def restore(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Put the parameters and step number of a checkpoint into a flow.
+
+    Raises:
+        CheckpointError: they belong to another architecture.
+    """
+    prefix = "flow."
+    parameters = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+    try:
+        flow.load_state_dict(parameters)
+        for gradient in gradient_flows(flow):
+            gradient.steps = int(state["steps"])
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        summary = " ".join(str(error).split())
+        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None
+
+
+def is_certified(run: RunFolder) -> bool:
+    """Whether the integration error is within its tolerance, as measured by the training and the last evaluation."""
+    error = run.load_checkpoint()[1].get("integration_error_nats")
+    known = isinstance(error, int | float) and error <= run.config.training.tolerance
+    return known and (run.report() or {}).get("certified", True) is True
+
+
+def new_flow(config: AnyRunConfig) -> Flow:
+    """The untrained flow of a run, to load a checkpoint into."""
+    if isinstance(config, DensityConfig):
+        return build_density_flow(config)
+    return build_flow(HubbardStratonovich(config.lattice, config.beta), config.flow, seed=config.seed)

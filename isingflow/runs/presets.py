@@ -1,0 +1,255 @@
+"""Named settings: for every kind of flow, on magnets and on data. A new preset is an entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.kinds import AnyFlowConfig
+from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.architectures.ot_flow import OTFlowConfig
+from isingflow.errors import InvalidInput
+from isingflow.lattice import Lattice
+from isingflow.runs.settings import TrainingConfig
+
+SMALL_SITES = 256
+"""Sites up to which a preset's evaluation has all its samples; on larger lattices each costs more and says more."""
+FEWEST_SAMPLES = 1024
+EXACT_LOGDET = 256
+"""Largest dimension in which a preset has exact determinants of Hessians."""
+LARGE_LENGTH = 32
+"""Shortest length of the tori that a preset trains up from half their size."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named pair of architecture and training.
+
+    Attributes:
+        flow: the architecture.
+        training: as it is on data and on most lattices.
+        fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
+            `coarse` being the training on the first torus that is not large; None: as elsewhere.
+        start: what a flow of data starts from, see `datasets.start`; None: the best for the data.
+    """
+
+    flow: AnyFlowConfig
+    training: TrainingConfig
+    fine: TrainingConfig | None = None
+    start: str | None = None
+
+    def training_on(self, lattice: Lattice) -> TrainingConfig:
+        """The training on a lattice: on large tori, one for every size from the smallest up."""
+        if self.fine is None or not _large(lattice):
+            return _evaluated_on(lattice, self.training)
+        half = lattice.halved()
+        coarse = self.training_on(half) if _large(half) else _evaluated_on(half, self.fine.coarse)
+        return replace(_evaluated_on(lattice, self.fine), coarse=coarse)
+
+
+def _large(lattice: Lattice) -> bool:
+    """Whether a preset may train up to this lattice from half its lengths."""
+    return lattice.halved() is not None and min(lattice.shape) >= LARGE_LENGTH
+
+
+def _evaluated_on(lattice: Lattice, training: TrainingConfig) -> TrainingConfig:
+    """The training, with fewer samples for its evaluation where the lattice is large."""
+    samples = max(training.evaluation_samples * SMALL_SITES // lattice.sites, FEWEST_SAMPLES)
+    return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
+
+
+PRESETS = {
+    "quick": Preset(
+        FlowConfig(steps=6),
+        TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
+    ),
+    "accurate": Preset(
+        FlowConfig(radial=6, oriented=4, steps=6),
+        TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
+        TrainingConfig(
+            iterations=800,
+            batch=32,
+            learning_rate=7e-4,
+            coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
+        ),
+    ),
+    "paper": Preset(
+        FlowConfig(
+            potential="dense", hidden=512, average="sampled", whitened=False, time=5.0, steps=50, radial=0, oriented=0
+        ),
+        TrainingConfig(
+            iterations=2000,
+            batch=64,
+            learning_rate=1e-3,
+            schedule="constant",
+            weight_decay=1e-3,
+            beta2=0.999,
+            clip=0.0,
+            jitter=0.0,
+            adapt_steps=False,
+        ),
+    ),
+}
+"""Monge-Ampere flows of magnets."""
+
+MAGNET_PRESETS: dict[str, dict[str, Preset]] = {
+    "monge-ampere": PRESETS,
+    "ot": {
+        "quick": Preset(
+            OTFlowConfig(), TrainingConfig(iterations=300, batch=64, learning_rate=8e-3, evaluation_samples=4096)
+        ),
+        "accurate": Preset(OTFlowConfig(), TrainingConfig(iterations=1500, batch=64, learning_rate=8e-3)),
+    },
+    "convex": {
+        "quick": Preset(ConvexFlowConfig(), TrainingConfig(iterations=300, batch=48, evaluation_samples=4096)),
+        "accurate": Preset(ConvexFlowConfig(), TrainingConfig(iterations=1800, batch=48)),
+    },
+}
+"""By kind of flow, then by name."""
+
+
+def find_preset(presets: dict[str, dict[str, Preset]], flow: str, name: str) -> Preset:
+    """A preset by kind of flow and name.
+
+    Raises:
+        InvalidInput: unknown kind of flow or preset; the known ones are listed.
+    """
+    if flow not in presets:
+        raise InvalidInput(f"flow {flow!r}: expected one of {', '.join(presets)}")
+    if name not in presets[flow]:
+        raise InvalidInput(f"preset {name!r}: expected one of {', '.join(presets[flow])}")
+    return presets[flow][name]
+
+
+def shortened(training: TrainingConfig, iterations: int | None) -> TrainingConfig:
+    """The training with this number of iterations, if one is given.
+
+    Raises:
+        InvalidInput: fewer than 1.
+    """
+    if iterations is None:
+        return training
+    if iterations < 1:
+        raise InvalidInput(f"{iterations} steps: expected at least 1")
+    return training.scaled(iterations)
+
+
+def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:
+    """The architecture of a preset on a given lattice.
+
+    Without translation invariance there are no convolutions: a Monge-Ampere flow then gets the dense potential,
+    averaged over the point group where there is one, and the other flows their general networks.
+    """
+    if lattice.translation_invariant:
+        return flow
+    if isinstance(flow, FlowConfig):
+        if flow.potential != "lattice":
+            return flow
+        average = "exact" if len(lattice.symmetry.point) > 1 else "none"
+        return replace(flow, potential="dense", hidden=2 * lattice.sites, radial=0, oriented=0, average=average)
+    return replace(flow, radial=0, oriented=0)
+
+
+def for_dimension(flow: AnyFlowConfig, dimension: int) -> AnyFlowConfig:
+    """The architecture of a preset in a given dimension: determinants of large Hessians are stochastic."""
+    if isinstance(flow, ConvexFlowConfig) and dimension > EXACT_LOGDET:
+        return replace(flow, logdet="lanczos")
+    return flow
+
+
+TOY_DIMENSION = 3
+"""Up to here data are toys: small networks, many samples."""
+
+_DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.05)
+_TOYS = TrainingConfig(iterations=1800, batch=256, learning_rate=4e-3, tolerance=0.05, transport_cost=0.01)
+_TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3)
+_DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=1, steps=3, steepness=12.0)
+_RESIDUAL = OTFlowConfig(width=128, layers=1, radial=0, oriented=0, steps=2, steepness=4.0)
+_STRAIGHT = {"transport_cost": 1e-3, "hjb": 2e-3}
+"""OT-Flow's penalties on toys and tables; one layer that starts at zero is nearly straight without them, too."""
+_IMAGE = FlowConfig(potential="image", hidden=16, radial=0, oriented=0, time_terms=3, steps=4)
+_IMAGE_RESIDUAL = OTFlowConfig(steps=8, radial=0, oriented=0)
+_IMAGES = TrainingConfig(
+    iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
+)
+_CONVEX = ConvexFlowConfig(blocks=4, width=32, layers=2, radial=0, oriented=0)
+
+DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
+    "toys": {
+        "monge-ampere": {
+            "quick": Preset(_DENSE, _TOYS),
+            "accurate": Preset(replace(_DENSE, hidden=512), replace(_TOYS, iterations=4000, batch=512)),
+        },
+        "ot": {
+            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=900, learning_rate=2e-2, **_STRAIGHT)),
+            "accurate": Preset(
+                replace(_RESIDUAL, width=192),
+                replace(_TOYS, iterations=3000, batch=512, learning_rate=2e-2, **_STRAIGHT),
+            ),
+        },
+        "convex": {
+            "quick": Preset(_CONVEX, _DATA),
+            "accurate": Preset(replace(_CONVEX, blocks=5), replace(_DATA, iterations=3000)),
+        },
+    },
+    "tables": {
+        "monge-ampere": {
+            "quick": Preset(replace(_DENSE, steepness=2.0), _TABLES),
+            "accurate": Preset(
+                replace(_DENSE, hidden=512, steepness=2.0), replace(_TABLES, iterations=2000, batch=512)
+            ),
+        },
+        "ot": {
+            "quick": Preset(replace(_RESIDUAL, steepness=1.0), replace(_TABLES, **_STRAIGHT)),
+            "accurate": Preset(
+                replace(_RESIDUAL, width=256, steepness=1.0),
+                replace(_TABLES, iterations=2000, batch=512, **_STRAIGHT),
+            ),
+        },
+        "convex": {
+            "quick": Preset(replace(_CONVEX, width=64), replace(_DATA, learning_rate=3e-3)),
+            "accurate": Preset(replace(_CONVEX, width=64), replace(_DATA, iterations=4000, learning_rate=3e-3)),
+        },
+    },
+    "images": {
+        "monge-ampere": {
+            "quick": Preset(_IMAGE, _IMAGES),
+            "accurate": Preset(_IMAGE, replace(_IMAGES, iterations=3000)),
+            "paper": Preset(
+                FlowConfig(potential="dense", hidden=1024, radial=0, oriented=0, time_terms=1, time=10.0, steps=100),
+                TrainingConfig(
+                    iterations=50_000,
+                    batch=100,
+                    learning_rate=1e-3,
+                    schedule="constant",
+                    beta2=0.999,
+                    clip=0.0,
+                    jitter=0.0,
+                    adapt_steps=False,
+                    tolerance=1.0,
+                ),
+                start="normal",
+            ),
+        },
+        "ot": {
+            "quick": Preset(replace(_IMAGE_RESIDUAL, width=64), replace(_IMAGES, learning_rate=3e-3)),
+            "accurate": Preset(
+                replace(_IMAGE_RESIDUAL, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)
+            ),
+        },
+        "convex": {
+            "quick": Preset(replace(_CONVEX, blocks=1, width=128), replace(_IMAGES, learning_rate=3e-3)),
+            "accurate": Preset(
+                replace(_CONVEX, blocks=2, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)
+            ),
+        },
+    },
+}
+"""By family of data, kind of flow and name."""
+
+
+def family(dimension: int, image: bool) -> str:
+    """Which presets are for data of this dimension: those of toys, tables or images."""
+    if image:
+        return "images"
+    return "toys" if dimension <= TOY_DIMENSION else "tables"

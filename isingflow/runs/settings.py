@@ -1,0 +1,64 @@
+"""What can be set of a flow and of its training: plain frozen data, one class for every kind of flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+BOUNDS = ("upper", "both")
+"""What training on a magnet can narrow, see `TrainingConfig.bounds`."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a flow is trained.
+
+    Attributes:
+        iterations: number of optimiser steps.
+        batch: samples per step.
+        learning_rate: peak of the one-cycle schedule, or the constant rate.
+        schedule: "one-cycle" or "constant".
+        weight_decay, beta2, clip: of Adam (L2 form) and of the gradient's norm, for the loss of the whole lattice;
+            clip 0 for none.
+        jitter: relative half-width of random integration step lengths during training, 0 for a fixed grid.
+        adapt_steps: whether training adds and removes integration steps to hold the error near its tolerance.
+        transport_cost: weight of the penalty int |dx/dt|^2 / 2 dt.
+        hjb: weight of the penalty int |d phi/dt + |grad phi|^2 / 2| dt; needs a potential with a derivative by time.
+        force_matching: weight of the penalty |grad ln p + grad E|^2 / N; magnets only.
+        bounds: magnets only: what is minimised, "upper": the variational bound on -ln Z, or "both": its distance from
+            the lower bound, over Monte Carlo samples of the target. See `objectives`.
+        tolerance: largest certified integration error, in nats, of the final flow.
+        check_every: iterations between measurements of the integration error.
+        evaluation_samples: samples of the report at the end.
+        recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
+        coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
+    """
+
+    iterations: int = 400
+    batch: int = 32
+    learning_rate: float = 1e-2
+    schedule: str = "one-cycle"
+    weight_decay: float = 0.0
+    beta2: float = 0.99
+    clip: float = 10.0
+    jitter: float = 0.3
+    adapt_steps: bool = True
+    transport_cost: float = 0.0
+    hjb: float = 0.0
+    force_matching: float = 0.0
+    bounds: str = "upper"
+    tolerance: float = 0.01
+    check_every: int = 25
+    evaluation_samples: int = 16384
+    recompute: bool = False
+    coarse: TrainingConfig | None = None
+
+    def scaled(self, iterations: int) -> TrainingConfig:
+        """The same training with another number of iterations, that on smaller lattices in proportion."""
+        coarse = self.coarse
+        if coarse is not None:
+            coarse = coarse.scaled(max(round(coarse.iterations * iterations / self.iterations), 1))
+        return replace(self, iterations=iterations, coarse=coarse)
+
+    def narrowing(self, bounds: str) -> TrainingConfig:
+        """The same training with other `bounds`, on smaller lattices too."""
+        return replace(self, bounds=bounds, coarse=self.coarse and self.coarse.narrowing(bounds))

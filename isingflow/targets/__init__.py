@@ -1,0 +1,1 @@
+"""Unnormalised densities that flows are trained on."""

@@ -1,0 +1,220 @@
+"""The continuous representation of an Ising model: a density of real fields with the same partition function.
+
+With A = K + a I positive definite (Hubbard 1959, Stratonovich 1957),
+
+    E(x) = x.A^-1.x / 2 - sum_i ln cosh x_i,    Z = integral of exp(-E(x)) over R^N,
+    -ln Z = -ln Z_Ising - ln det(A) / 2 + (N / 2) [ln(2 / pi) - a],
+
+because exp(s.A.s / 2) is the Gaussian integral of exp(s.x - x.A^-1.x / 2) and the sum over s = +-1 gives 2 cosh x_i.
+Both conditionals are exact: p(s_i = +1 | x) = sigmoid(2 x_i) and x | s ~ Normal(A s, A).
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.exact import thermodynamics
+from isingflow.lattice import Lattice, check_beta
+from isingflow.lattice.symmetry import Group
+from isingflow.targets.gaussian import MeanField, best_gaussian
+from isingflow.targets.spectral import EigenBasis, FourierBasis, SpectralBasis
+
+if TYPE_CHECKING:
+    pass
+
+LogZ = TypeVar("LogZ")
+
+
+class HubbardStratonovich(nn.Module):
+    """The continuous Ising density exp(-E(x)) / Z of a lattice at inverse temperature beta.
+
+    Fields have shape (..., *lattice.shape) and any float dtype and device; results follow the field. Constants are
+    float64: move the module between devices, leave its dtype alone. O(N log N) where the lattice is translation
+    invariant, else O(N^2) after one O(N^3) diagonalisation.
+
+    Args:
+        lattice: the lattice; at most 16384 sites unless translation invariant.
+        beta: inverse temperature, finite, of either sign.
+        min_eigenvalue: smallest eigenvalue of A = K + a I, which fixes the offset a.
+
+    Attributes:
+        offset: a.
+        basis: eigenbasis of A.
+        eigenvalues: of A, float64, shape `basis.values_shape` ((lx, ly) by momentum, or (N,) ascending in J).
+        whitening_logdet: ln det A^1/2, so that log p(y) = log p(x) + whitening_logdet for y = A^-1/2 x.
+
+    Raises:
+        InvalidInput: beta or min_eigenvalue out of range, or a lattice too large.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> target = HubbardStratonovich(square(4), beta=0.44)
+        >>> round(target.offset, 12)
+        1.86
+    """
+
+    eigenvalues: Tensor
+
+    def __init__(self, lattice: Lattice, beta: float, min_eigenvalue: float = 0.1) -> None:
+        super().__init__()
+        self.lattice = lattice
+        self.beta = check_beta(beta)
+        if not isinstance(min_eigenvalue, Real) or not 0 < min_eigenvalue < math.inf:
+            raise InvalidInput(f"min_eigenvalue {min_eigenvalue!r}: expected a positive number")
+        self.shape = lattice.shape
+        self.sites = lattice.sites
+        if lattice.translation_invariant:
+            strengths = lattice.spectrum()
+            self.basis: SpectralBasis = FourierBasis(self.shape)
+        else:
+            strengths, vectors = np.linalg.eigh(lattice.couplings(1.0))
+            self.basis = EigenBasis(self.shape, torch.from_numpy(vectors))
+        spread = abs(self.beta) * float(np.ptp(strengths))
+        if not spread <= 1e12 * min_eigenvalue:
+            raise InvalidInput(
+                f"beta {beta!r}: the smallest eigenvalue {min_eigenvalue} is lost in rounding beside {spread:g}; "
+                f"expected beta times the couplings' spectral width to be at most {1e12 * min_eigenvalue:g}"
+            )
+        spectrum = self.beta * strengths
+        self.offset = float(min_eigenvalue - spectrum.min())
+        eigenvalues = torch.from_numpy(min_eigenvalue + (spectrum - spectrum.min()))
+        self.register_buffer("eigenvalues", eigenvalues, persistent=False)
+        self.whitening_logdet = float(self.basis.logdet(eigenvalues)) / 2
+
+    def extra_repr(self) -> str:
+        return f"{self.lattice}, beta={self.beta:g}, offset={self.offset:g}"
+
+    @property
+    def symmetry(self) -> Group:
+        """The symmetry of the density: the lattice's."""
+        return self.lattice.symmetry
+
+    def energy(self, field: Tensor) -> Tensor:
+        """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh x.
+
+        Args:
+            field: configurations x, shape (..., *shape).
+
+        Returns:
+            E, shape (...), in units of k_B T; exp(-E) is the unnormalised density.
+
+        Example:
+            >>> from isingflow.lattice import square
+            >>> target = HubbardStratonovich(square(4), beta=0.44)
+            >>> target.energy(torch.zeros(2, 4, 4))
+            tensor([0., 0.])
+        """
+        self._check_field(field)
+        return self._energy(field, self.basis.apply(field, 1 / self.eigenvalues))
+
+    def force(self, field: Tensor) -> Tensor:
+        """-grad E = tanh x - A^-1 x, shape (..., *shape)."""
+        return self.energy_and_force(field)[1]
+
+    def energy_and_force(self, field: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy, shape (...), and force, shape (..., *shape), for the price of one of them."""
+        self._check_field(field)
+        pull = self.basis.apply(field, 1 / self.eigenvalues)
+        return self._energy(field, pull), torch.tanh(field) - pull
+
+    def whiten(self, field: Tensor) -> Tensor:
+        """y = A^-1/2 x, shape (..., *shape), in which E = |y|^2 / 2 - sum ln cosh (A^1/2 y)_i."""
+        self._check_field(field)
+        return self.basis.apply(field, self.eigenvalues.rsqrt())
+
+    def unwhiten(self, whitened: Tensor) -> Tensor:
+        """x = A^1/2 y, shape (..., *shape); its log-determinant is `whitening_logdet`."""
+        self._check_field(whitened)
+        return self.basis.apply(whitened, self.eigenvalues.sqrt())
+
+    def free_energy(self, log_z_ising: LogZ) -> LogZ:
+        """-ln Z of the continuous representation, in nats, from ln Z_Ising (a number, tensor or Estimate).
+
+        Example:
+            >>> from isingflow.lattice import CRITICAL_BETA, square
+            >>> round(HubbardStratonovich(square(16), CRITICAL_BETA).free_energy(238.6422), 3)
+            -592.876
+        """
+        return -log_z_ising + self._conversion
+
+    def log_z_ising(self, free_energy: LogZ) -> LogZ:
+        """ln Z_Ising from -ln Z of the continuous representation: the inverse of `free_energy`."""
+        return -free_energy + self._conversion
+
+    def sample_spins(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Spins drawn from p(s | x), where p(s_i = +1 | x) = sigmoid(2 x_i).
+
+        Args:
+            field: x, shape (..., *shape).
+            generator: source of randomness on the field's device; torch's global one if not given.
+
+        Returns:
+            Spins +1 or -1, int8, shape (..., *shape).
+        """
+        self._check_field(field)
+        uniform = torch.rand(field.shape, dtype=field.dtype, device=field.device, generator=generator)
+        return (2 * (uniform < torch.sigmoid(2 * field)) - 1).to(torch.int8)
+
+    def sample_field(self, spins: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Fields drawn from p(x | s) = Normal(A s, A).
+
+        Args:
+            spins: +1 or -1, shape (..., *shape), of any dtype.
+            generator: source of randomness on the spins' device; torch's global one if not given.
+
+        Returns:
+            x, shape (..., *shape); of the spins' dtype if that is a float, else torch's default dtype.
+
+        Raises:
+            InvalidInput: the shape differs from the lattice's, or an entry is neither +1 nor -1.
+        """
+        spins = spins if spins.is_floating_point() else spins.to(torch.get_default_dtype())
+        self._check_field(spins)
+        if not torch.all(spins.abs() == 1):
+            raise InvalidInput("spins must be +1 or -1")
+        noise = torch.randn(spins.shape, dtype=spins.dtype, device=spins.device, generator=generator)
+        return self.basis.apply(spins, self.eigenvalues) + self.unwhiten(noise)
+
+    def mean_field(self) -> MeanField:
+        """The centred Gaussian with the smallest KL divergence to the density, and its bound on -ln Z.
+
+        Example:
+            >>> from isingflow.lattice import CRITICAL_BETA, square
+            >>> round(HubbardStratonovich(square(16), CRITICAL_BETA).mean_field().free_energy, 2)
+            -557.71
+        """
+        return best_gaussian(self.basis, self.eigenvalues, self.whitening_logdet)
+
+    @property
+    def _conversion(self) -> float:
+        return self.sites / 2 * (math.log(2 / math.pi) - self.offset) - self.whitening_logdet
+
+    def _energy(self, field: Tensor, pull: Tensor) -> Tensor:
+        return (field * pull / 2 - ln_cosh(field)).flatten(-len(self.shape)).sum(-1)
+
+    def _check_field(self, field: Tensor) -> None:
+        if tuple(field.shape[-len(self.shape) :]) != self.shape or not field.is_floating_point():
+            shape = ", ".join(map(str, self.shape))
+            raise InvalidInput(f"a {field.dtype} of shape {tuple(field.shape)}: expected floats, shape (..., {shape})")
+
+
+def ln_cosh(x: Tensor) -> Tensor:
+    """ln cosh x, elementwise, without overflow."""
+    magnitude = x.abs()
+    return magnitude + torch.log1p(torch.exp(-2 * magnitude)) - math.log(2)
+
+
+def exact_free_energy(target: HubbardStratonovich) -> tuple[float | None, str | None]:
+    """-ln Z of the continuous representation and the exact method behind it; None and None if there is none."""
+    try:
+        solution = thermodynamics(target.lattice, target.beta)
+    except NoExactSolution:
+        return None, None
+    return target.free_energy(solution.log_z), solution.method

@@ -1,0 +1,29 @@
+"""Figures of lattices."""
+
+import networkx
+import pytest
+
+from isingflow.lattice import edwards_anderson, from_graph, square, triangular
+from isingflow.plots.lattices import plot_lattice
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        square(4),
+        square(2),
+        triangular(4),
+        edwards_anderson(4, 3, seed=0, boundary="open"),
+        from_graph(networkx.petersen_graph()),
+    ],
+)
+def test_plot_draws_every_bond_and_site(of):
+    from matplotlib import pyplot
+
+    ax = plot_lattice(of)
+    lines, sites = ax.collections
+    assert len(sites.get_offsets()) == of.sites
+    assert len(lines.get_segments()) >= len(of.bonds)
+    assert ax.get_title() == of.description
+    assert plot_lattice(of, ax) is ax
+    pyplot.close(ax.figure)

@@ -1,0 +1,169 @@
+"""Figures: drawn for every kind of run, written as PNG files, from the right numbers."""
+
+import math
+from types import SimpleNamespace
+
+import matplotlib.pyplot
+import numpy as np
+import pytest
+
+from isingflow.lattice import square
+from isingflow.plots import magnets as plots
+from isingflow.runs.config import RunConfig
+from isingflow.runs.folder import RunFolder
+
+SITES, EXACT = 16, -37.3767
+
+
+def metrics(count, exact=EXACT, measured=2):
+    rng = np.random.default_rng(0)
+    records = []
+    for iteration in range(1, count + 1):
+        bound = EXACT + 2 * math.exp(-iteration / 20) + 0.1 * rng.normal() + 0.2
+        record = {
+            "iteration": iteration,
+            "seconds": 3 + 0.1 * iteration,
+            "variational_free_energy": bound,
+            "gap_nats": None if exact is None else bound - exact,
+            "effective_sample_size": 0.3,
+            "learning_rate": 1e-2,
+            "steps": 8,
+        }
+        if iteration % measured == 0:
+            record["integration_error_nats"] = 1e-3
+        records.append(record)
+    return records
+
+
+def spins(count, shape=(4, 4)):
+    return np.random.default_rng(1).choice([-1, 1], (count, *shape)).astype(np.int8)
+
+
+def is_png(content):
+    return content.startswith(b"\x89PNG\r\n") and len(content) > 1000
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 200])
+@pytest.mark.parametrize("exact", [EXACT, None])
+def test_any_number_of_records(count, exact):
+    records = metrics(count, exact)
+    assert is_png(plots.png(plots.training_figure(records, SITES, exact, {0: spins(25), count: spins(25)})))
+    assert is_png(plots.png(plots.training_figure(records, SITES)))
+    assert is_png(plots.png(plots.gap_figure(records)))
+
+
+def test_nulls_and_repeated_times_are_drawn_around():
+    records = metrics(30)
+    records[3] |= {"variational_free_energy": None, "gap_nats": None}
+    records[9]["seconds"] = records[8]["seconds"]
+    assert is_png(plots.png(plots.training_figure(records, SITES, EXACT)))
+    assert is_png(plots.png(plots.gap_figure(records)))
+
+
+def test_gaps_below_zero_are_drawn():
+    records = metrics(30)
+    for record in records:
+        record["gap_nats"] -= 1.0
+    assert is_png(plots.png(plots.gap_figure(records)))
+
+
+def test_the_training_figure_shows_the_bounds_per_site():
+    records = [record | {"lower_bound": 2 * EXACT - record["variational_free_energy"]} for record in metrics(100)]
+    figure = plots.training_figure(records, SITES, EXACT, {i: spins(25) for i in (0, 5, 25, 100)})
+    ax = figure.axes[0]
+    lines = {line.get_label(): line for line in ax.lines}
+    bounds = [record["variational_free_energy"] for record in records]
+    np.testing.assert_allclose(lines["bound of one batch"].get_ydata() * SITES, bounds)
+    lower = lines["lower bound, running mean"].get_ydata()
+    assert np.all(lower * SITES < EXACT + 0.2)
+    assert ax.get_ylim()[0] < lower[-25:].min()
+    assert lines["exact, −2.33604"].get_ydata()[0] * SITES == pytest.approx(EXACT)
+    titles = [inset.get_title() for inset in ax.child_axes]
+    assert titles == ["iteration 0", "iteration 25", "iteration 100"]
+
+
+def test_insets_do_not_cover_the_curve():
+    figure = plots.training_figure(metrics(100), SITES, EXACT, {i: spins(25) for i in (0, 50, 100)})
+    plots.png(figure)
+    ax = figure.axes[0]
+    highest = ax.transData.transform([(0, max(r["variational_free_energy"] for r in metrics(100)) / SITES)])[0, 1]
+    assert all(inset.get_window_extent().y0 > highest for inset in ax.child_axes)
+
+
+@pytest.mark.parametrize(
+    "log_weights",
+    [np.random.default_rng(0).normal(590, 1, 500), np.zeros(5), [3.0], [0.0, -math.inf, 1.0], [-1e4, 0.0, 1e4]],
+    ids=["usual", "equal", "one", "infinite", "far apart"],
+)
+def test_log_weights(log_weights):
+    assert is_png(plots.png(plots.log_weight_figure(np.array(log_weights))))
+
+
+def test_the_effective_sample_size_is_in_the_title():
+    title = plots.log_weight_figure(np.log([1.0, 1.0, 1e-300, 1e-300])).axes[0].get_title()
+    assert title == "effective sample size 50 %"
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 8), (7,)])
+@pytest.mark.parametrize("count", [1, 7, 25])
+def test_tiles(shape, count):
+    assert is_png(plots.png(plots.tiles_figure(spins(count, shape))))
+
+
+def test_a_tile_is_white_where_spins_are_up():
+    configuration = np.array([[[1, -1], [-1, -1]], [[-1, -1], [-1, 1]]])
+    image = plots.tile(configuration, 2)
+    assert image.shape == (4, 7)
+    np.testing.assert_array_equal(image[1:3, 1:3], [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(image[1:3, 4:6], [[0, 0], [0, 1]])
+    assert set(image[0]) == {plots.GRID}
+
+
+def test_resampling_follows_the_weights():
+    configurations = np.arange(4).reshape(4, 1, 1)
+    drawn = plots.resample(configurations, np.array([math.log(3), 0.0, -math.inf, math.nan]) + 1e3, 8000)
+    counts = np.bincount(drawn.ravel(), minlength=4)
+    assert counts[2] == counts[3] == 0
+    assert abs(counts[0] - 6000) < 5 * math.sqrt(8000 * 3 / 16)
+
+
+def test_running_mean():
+    values = np.arange(20.0)
+    smooth, window = plots.running_mean(values)
+    assert window == 5
+    np.testing.assert_allclose(smooth[:18], values[:18])
+    np.testing.assert_allclose(smooth[-1], np.mean(values[-3:]))
+    values[7] = np.nan
+    assert np.isfinite(plots.running_mean(values)[0]).all()
+    assert plots.running_mean(np.array([]))[0].size == 0
+
+
+@pytest.mark.parametrize("exact", [EXACT, None])
+@pytest.mark.parametrize("count", [0, 3, 50])
+def test_the_figures_of_a_run(tmp_path, exact, count):
+    run = RunFolder.create(tmp_path / "run", RunConfig.from_preset("quick", square(4), 0.44))
+    for record in metrics(count, exact):
+        run.append_metrics(record)
+    run.save_snapshot(0, spins(25))
+    samples = SimpleNamespace(spins=spins(64), log_weight=np.random.default_rng(2).normal(size=64))
+    written = plots.plot_run(run, samples)
+    expected = {"spins.png", "log_weights.png"}
+    expected |= {"training.png"} if count else set()
+    expected |= {"gap.png"} if count and exact is not None else set()
+    assert {path.name for path in written} == expected
+    assert all(path.parent == run.figures and is_png(path.read_bytes()) for path in written)
+
+
+def test_figures_say_that_a_flow_is_not_certified():
+    figure = plots.tiles_figure(spins(25))
+    plots.png(figure)
+    assert not figure.texts
+    plots.png(figure, certified=False)
+    assert [text.get_text() for text in figure.texts] == ["not certified"]
+
+
+def test_no_global_state():
+    before = dict(matplotlib.rcParams)
+    plots.gap_figure(metrics(5))
+    assert dict(matplotlib.rcParams) == before
+    assert matplotlib.pyplot.get_fignums() == []

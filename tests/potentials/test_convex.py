@@ -1,0 +1,718 @@
+"""CP-Flow: convex potentials, their gradient maps, log-determinants and inverses, each against another way."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from isingflow.errors import InvalidInput, IsingflowError, NotConverged, SymmetryMismatch
+from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, Inverted, LanczosLogdet
+from isingflow.flows.certificate import logdet_error
+from isingflow.flows.solvers.krylov import conjugate_gradients, gauss_log, lanczos, radau_log
+from isingflow.flows.solvers.lbfgs import minimise
+from isingflow.lattice.symmetry import Group, square_torus_group, triangular_torus_group
+from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
+from isingflow.potentials.layers.activations import CONVEX
+
+every_activation = pytest.mark.parametrize("activation", CONVEX)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+
+
+def shaken(potential: ConvexFunction, seed: int = 0, strength: float = 0.5) -> ConvexFunction:
+    """In float64, with all parameters moved."""
+    source = generator(seed)
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter.add_(strength * torch.randn(parameter.shape, generator=source))
+    return potential.double()
+
+
+def close(ours: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
+    """To rounding beside the largest entry."""
+    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance * (1 + expected.abs().max().item()))
+
+
+def dense(shape=(3,), seed=0, **options) -> ConvexPotential:
+    return shaken(ConvexPotential(shape, **{"width": 7, **options}, generator=generator(seed)), seed)
+
+
+def on_lattice(group: Group, seed=0, **options) -> LatticeConvexPotential:
+    options = {"radial": 2, "oriented": 2, "width": 5, **options}
+    return shaken(LatticeConvexPotential(group, **options, generator=generator(seed)), seed)
+
+
+SQUARE, RECTANGLE, TRIANGULAR = square_torus_group(3, 3), square_torus_group(2, 4), triangular_torus_group(3, 3)
+POTENTIALS = {
+    "one layer": lambda seed=0: dense(layers=1, seed=seed),
+    "augmented": lambda seed=0: dense(layers=3, seed=seed),
+    "plain": lambda seed=0: dense(layers=3, augmented=False, seed=seed),
+    "field": lambda seed=0: dense((2, 2), seed=seed),
+    "gaussian": lambda seed=0: dense(activation="gaussian", seed=seed),
+    "one dimension": lambda seed=0: dense((1,), seed=seed),
+    "square": lambda seed=0: on_lattice(SQUARE, seed),
+    "radial": lambda seed=0: on_lattice(SQUARE, seed, oriented=0, layers=2),
+    "rectangle": lambda seed=0: on_lattice(RECTANGLE, seed, layers=2, activation="softplus"),
+    "triangular": lambda seed=0: on_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
+}
+every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
+
+
+# --- activations
+
+
+@every_activation
+def test_activations_are_convex_and_increasing(activation):
+    """Derivatives against autograd; zero at zero, s(p) - s(-p) = p, and straight far from zero."""
+    s = CONVEX[activation]
+    p = torch.linspace(-6, 6, 241, dtype=torch.float64, requires_grad=True)
+    first = torch.autograd.grad(s.value(p).sum(), p, create_graph=True)[0]
+    second = torch.autograd.grad(first.sum(), p)[0]
+    torch.testing.assert_close(s.first(p), first, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(s.second(p), second, rtol=1e-9, atol=1e-12)
+    assert (first > 0).all() and (first < 1).all() and (second > 0).all()
+    assert s.value(torch.zeros(1, dtype=torch.float64)).abs() < 1e-15
+    torch.testing.assert_close(s.value(p) - s.value(-p), p, rtol=1e-12, atol=1e-12)
+    far = torch.tensor([-1e4, 1e4])
+    torch.testing.assert_close(s.first(far), torch.tensor([0.0, 1.0]))
+    assert s.second(far).abs().max() < 1e-8 and s.value(far).isfinite().all()
+
+
+# --- potentials
+
+
+@every_potential
+@settings(max_examples=3)
+@given(seed=st.integers(0, 2**16))
+def test_derivatives_are_those_of_the_value(make, seed):
+    potential = make(seed)
+    x = 2 * randn(2, *potential.shape, seed=seed)
+    sites = math.prod(potential.shape)
+    gradient = torch.autograd.functional.jacobian(lambda y: potential.value(y).sum(), x)
+    hessian = torch.stack(
+        [
+            torch.autograd.functional.hessian(lambda y: potential.value(y[None])[0], row).reshape(sites, sites)
+            for row in x
+        ]
+    )
+    close(potential.gradient(x), gradient)
+    close(potential.hessian(x), hessian)
+    vectors = randn(2, 3, *x.shape, seed=seed + 1)
+    products = torch.einsum("nij,abnj->abni", hessian, vectors.flatten(3)).view(vectors.shape)
+    close(potential.product(x, vectors), products)
+    close(potential.product(x, vectors[0, 0]), products[0, 0])
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 2**16),
+    layers=st.integers(1, 4),
+    width=st.integers(1, 20),
+    augmented=st.booleans(),
+    activation=st.sampled_from(sorted(CONVEX)),
+    strength=st.floats(0.1, 2.0),
+)
+def test_networks_are_strongly_convex_whatever_their_weights(seed, layers, width, augmented, activation, strength):
+    """By the Hessian's eigenvalues, and by the definition, between far points: no derivative enters that one."""
+    options = {"layers": layers, "width": width, "augmented": augmented, "activation": activation}
+    potential = shaken(ConvexPotential((3,), **options, generator=generator(seed)), seed, strength)
+    alpha = potential.alpha.item()
+    assert alpha > 0
+    x, y = 3 * randn(2, 20, 3, seed=seed)
+    smallest = torch.linalg.eigvalsh(potential.hessian(x)).min().item()
+    assert smallest >= alpha * (1 - 1e-9) - 1e-12
+    between = potential.value((x + y) / 2)
+    chord = (potential.value(x) + potential.value(y)) / 2 - alpha * (x - y).square().sum(1) / 8
+    assert (between <= chord + 1e-9 * chord.abs()).all()
+
+
+@pytest.mark.parametrize("name", ["square", "radial", "rectangle", "triangular"])
+@settings(max_examples=4)
+@given(seed=st.integers(0, 2**16))
+def test_lattice_potentials_are_strongly_convex(name, seed):
+    potential = POTENTIALS[name](seed)
+    expansion = potential.expand(3 * randn(4, *potential.shape, seed=seed))
+    assert 0 < expansion.strength <= torch.linalg.eigvalsh(expansion.hessian()).min() * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["square", "radial", "rectangle", "triangular"])
+def test_lattice_potentials_have_the_whole_symmetry(name):
+    """F(g x) = F(x) and grad F(g x) = g grad F(x) for every element: translations, point group, Z2."""
+    potential = POTENTIALS[name]()
+    x = randn(1, *potential.shape)
+    elements = list(potential.symmetry.elements())
+    expansion = potential.expand(torch.cat([g.apply(x) for g in elements]))
+    value, gradient = potential.value(x), potential.gradient(x)
+    torch.testing.assert_close(expansion.value, value.expand(len(elements)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        expansion.gradient, torch.cat([g.apply(gradient) for g in elements]), rtol=1e-11, atol=1e-11
+    )
+    assert len(elements) == potential.symmetry.order
+
+
+def test_an_oriented_kernel_is_not_radial():
+    """A bond has a direction: the kernel differs along and across it, and turning it gives the other orientation."""
+    kernels = on_lattice(square_torus_group(4, 4), radial=1, oriented=1).kernels()
+    radial, oriented = kernels
+    assert torch.equal(radial[0], radial[0].T) and not torch.equal(oriented[0], oriented[0].T)
+    assert torch.equal(oriented[1], oriented[0].T)
+
+
+@every_potential
+def test_derivatives_by_the_parameters(make):
+    """Of gradient, product and Hessian, by central differences along a random direction of all parameters."""
+    potential = make()
+    x, vectors = randn(3, *potential.shape), randn(2, 3, *potential.shape, seed=1)
+    parameters = list(potential.parameters())
+    directions = [randn(*p.shape, seed=i) for i, p in enumerate(parameters)]
+
+    def scalar():
+        expansion = potential.expand(x)
+        outputs = expansion.value, expansion.gradient, expansion.product(vectors), expansion.hessian()
+        return sum((output * randn(*output.shape, seed=9 + i)).sum() for i, output in enumerate(outputs))
+
+    gradients = torch.autograd.grad(scalar(), parameters)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)).item()
+
+    def moved(by):
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.add_(by * direction)
+            return scalar().item()
+
+    h = 1e-5
+    assert slope == pytest.approx((moved(h) - moved(-2 * h)) / (2 * h), rel=1e-6)
+    assert all(g.any() for g in gradients if g.numel())
+
+
+@pytest.mark.parametrize("width", [4, 64, 256])
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_a_new_potential_is_nearly_the_identity(width, layers):
+    """Whatever its width and depth: displacements a fraction of x, their mean zero, eigenvalues of one on average."""
+    potential = ConvexPotential((4,), width=width, layers=layers, generator=generator(width))
+    x = torch.randn(1000, 4, generator=generator(7))
+    moved = potential.gradient(x) - x
+    assert moved.square().mean().sqrt() < 0.25
+    assert moved.mean(0).abs().max() < 0.05
+    assert torch.linalg.eigvalsh(potential.hessian(x)).mean().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_new_lattice_potential_is_nearly_the_identity():
+    """On the fields that it is told about, here strongly correlated ones."""
+    variances = torch.ones(8, 8)
+    variances[0, 0] = 50.0
+    potential = LatticeConvexPotential(
+        square_torus_group(8, 8), radial=4, oriented=2, width=8, variances=variances, generator=generator()
+    )
+    x = torch.fft.ifft2(torch.fft.fft2(torch.randn(500, 8, 8, generator=generator(1))) * variances.sqrt()).real
+    assert (potential.gradient(x) - x).square().mean() < 0.1 * x.square().mean()
+    along = (potential.product(x, x) * x).sum() / x.square().sum()
+    assert along.item() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width 0"),
+        ({"layers": 0}, "layers 0"),
+        ({"activation": "relu"}, "'relu': expected one of softplus, gaussian, squareplus"),
+    ],
+)
+def test_impossible_networks_are_refused(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        ConvexPotential((2,), **options, generator=generator())
+    with pytest.raises(InvalidInput, match="gain 0: expected a positive number"):
+        ConvexPotential((2,), gain=0, generator=generator())
+    with pytest.raises(InvalidInput, match=message):
+        LatticeConvexPotential(SQUARE, radial=1, **{"width": 2, **options}, generator=generator())
+
+
+def test_lattice_potentials_need_kernels_and_their_symmetry():
+    with pytest.raises(InvalidInput, match="expected at least one kernel"):
+        LatticeConvexPotential(SQUARE, radial=0, width=2, generator=generator())
+    with pytest.raises(SymmetryMismatch, match="needs translations x C2 x Z2"):
+        LatticeConvexPotential(Group((3, 3), True), radial=1, width=2, generator=generator())
+
+
+# --- linear algebra
+
+
+def positive(n: int, d: int, seed: int = 0, condition: float = 30.0) -> Tensor:
+    """Symmetric matrices with eigenvalues from 1 to the condition number."""
+    vectors = torch.linalg.qr(randn(n, d, d, seed=seed)).Q
+    return vectors * torch.logspace(0, math.log10(condition), d, dtype=torch.float64) @ vectors.mT
+
+
+def times(matrices: Tensor):
+    return lambda v: torch.einsum("nij,...nj->...ni", matrices, v)
+
+
+def test_conjugate_gradients_solve_each_system_to_its_tolerance():
+    """Against a direct solution; the residual is the true one; easy systems stop early, d steps are enough for all."""
+    matrices = torch.cat([positive(3, 12), torch.eye(12, dtype=torch.float64)[None]])
+    right = randn(5, 4, 12)
+    for tolerance in (1e-2, 1e-4, 1e-10):
+        solution = conjugate_gradients(times(matrices), right, tolerance=tolerance, iterations=20)
+        left = right - times(matrices)(solution.vectors)
+        true = left.norm(dim=-1) / right.norm(dim=-1)
+        assert true.max() <= tolerance * (1 + 1e-6)
+        torch.testing.assert_close(solution.residuals, true, rtol=1e-3, atol=1e-14)
+        assert (solution.iterations[:, 3] == 1).all() and (solution.iterations[:, :3] > 1).all()
+    exact = torch.linalg.solve(matrices, right[..., None])[..., 0]
+    torch.testing.assert_close(solution.vectors, exact, rtol=1e-8, atol=1e-9)
+    assert solution.iterations.max() <= 13
+
+
+def test_conjugate_gradients_of_nothing_are_nothing():
+    solution = conjugate_gradients(times(positive(2, 3)), torch.zeros(2, 3).double(), tolerance=1e-3, iterations=5)
+    assert not solution.vectors.any() and not solution.residuals.any() and not solution.iterations.any()
+
+
+def test_conjugate_gradients_tell_who_did_not_converge():
+    matrices = torch.cat([torch.eye(30, dtype=torch.float64)[None], positive(1, 30, condition=1e4)])
+    solution = conjugate_gradients(times(matrices), randn(2, 30), tolerance=1e-6, iterations=5)
+    assert solution.residuals[0] <= 1e-6 < solution.residuals[1]
+    assert solution.iterations.tolist() == [1, 5]
+
+
+def log_form(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """r.ln(H).r by diagonalisation."""
+    values, axes = torch.linalg.eigh(matrices)
+    return ((axes.mT @ vectors[..., None])[..., 0].square() * values.log()).sum(-1)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**16), condition=st.floats(1.5, 1e4))
+def test_quadrature_brackets_the_logarithm(seed, condition):
+    """Gauss above, Radau below, at every number of steps; both exact when the steps span the space."""
+    matrices, r = positive(3, 8, seed, condition), randn(3, 8, seed=seed + 1)
+    exact = log_form(matrices, r)
+    gaps = []
+    for steps in (1, 2, 4, 8):
+        t = lanczos(times(matrices), r, steps)
+        above, below = gauss_log(t), radau_log(t, torch.tensor(0.99).double())
+        slack = 1e-9 * (1 + exact.abs())
+        assert (below <= exact + slack).all() and (exact <= above + slack).all()
+        gaps.append((above - below).max().item())
+    assert gaps[-1] < 1e-7 * (1 + exact.abs().max()) and gaps[0] > gaps[2] > 0
+    torch.testing.assert_close(above, exact, rtol=1e-9, atol=1e-9)
+
+
+def test_lanczos_of_an_exhausted_space():
+    """Multiples of the identity, and vectors with few components: no division by the zero that is left."""
+    matrices = torch.stack([3.0 * torch.eye(6), torch.diag(torch.tensor([1.0, 2, 2, 2, 5, 5]))]).double()
+    r = torch.ones(2, 6).double()
+    t = lanczos(times(matrices), r, 6)
+    for rule in (gauss_log(t), radau_log(t, torch.tensor(0.5).double())):
+        torch.testing.assert_close(rule, log_form(matrices, r), rtol=1e-12, atol=1e-12)
+
+
+# --- log-determinants
+
+
+def autograd_logdet(potential: ConvexFunction, x: Tensor) -> Tensor:
+    """ln |det| of the autograd Jacobian of the gradient map."""
+    sites = math.prod(potential.shape)
+    rows = [torch.autograd.functional.jacobian(lambda y: potential.gradient(y[None])[0], one, True) for one in x]
+    return torch.stack([torch.linalg.slogdet(row.reshape(sites, sites)).logabsdet for row in rows])
+
+
+@every_potential
+def test_the_exact_logarithm_of_the_determinant(make):
+    potential = make()
+    x = randn(3, *potential.shape)
+    logdet = CholeskyLogdet()(potential.expand(x), x)
+    torch.testing.assert_close(logdet, autograd_logdet(potential, x), rtol=1e-11, atol=1e-11)
+
+
+def by_parameters(potential: ConvexFunction, scalar: Tensor) -> Tensor:
+    """Its derivatives by all parameters, as one vector; the graph is kept."""
+    gradients = torch.autograd.grad(scalar, list(potential.parameters()), retain_graph=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in gradients])
+
+
+@every_potential
+def test_the_gradient_of_the_exact_logarithm(make):
+    """The trace formula against differentiation through slogdet of the autograd Jacobian."""
+    potential = make()
+    x = randn(3, *potential.shape)
+    ours = by_parameters(potential, CholeskyLogdet()(potential.expand(x), x).sum())
+    exact = by_parameters(potential, autograd_logdet(potential, x).sum())
+    torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-9)
+
+
+def unit_probes(n: int, shape: tuple[int, ...]) -> Tensor:
+    """All unit vectors times sqrt(N): their mean of r A r is the trace of A."""
+    sites = math.prod(shape)
+    identity = math.sqrt(sites) * torch.eye(sites, dtype=torch.float64)
+    return identity.view(sites, 1, *shape).expand(-1, n, *shape)
+
+
+@every_potential
+def test_all_unit_vectors_are_exact(make):
+    """Value, and gradient at a tight tolerance, of the stochastic log-determinant in the limit."""
+    potential = make()
+    x = randn(3, *potential.shape)
+    expansion, probes = potential.expand(x), unit_probes(3, potential.shape)
+    exact = CholeskyLogdet()(expansion, x)
+    lanczos_logdet = LanczosLogdet(steps=50, tolerance=1e-12)
+    estimate = lanczos_logdet.quadrature(expansion, probes)
+    torch.testing.assert_close(estimate.value, exact.detach(), rtol=1e-10, atol=1e-10)
+    assert estimate.truncation.max() < 1e-8
+    surrogate, _ = lanczos_logdet.surrogate(expansion, probes)
+    ours, true = by_parameters(potential, surrogate.sum()), by_parameters(potential, exact.sum())
+    torch.testing.assert_close(ours, true, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["augmented", "square"])
+def test_the_stochastic_value_is_within_its_own_errors(name):
+    """z-scores of many samples: mean zero, variance one, within what so many independent numbers allow."""
+    potential = POTENTIALS[name]()
+    x = randn(200, *potential.shape)
+    expansion = potential.expand(x)
+    exact = CholeskyLogdet()(expansion, x).detach()
+    estimate = LanczosLogdet(40, steps=9).estimate(expansion, x)
+    z = (estimate.value - exact) / estimate.stderr
+    assert abs(z.mean().item()) < 4 / math.sqrt(200) and abs(z.std().item() - 1) < 0.25
+    assert estimate.truncation.max() < 1e-3 and estimate.value.dtype == torch.float64
+
+
+def test_errors_shrink_with_the_root_of_the_probes():
+    potential = dense((6,))
+    x = randn(100, 6)
+    expansion = potential.expand(x)
+    stderr = [LanczosLogdet(probes).estimate(expansion, x).stderr.mean().item() for probes in (16, 64, 256)]
+    assert np.diff(np.log2(stderr)) == pytest.approx([-1, -1], abs=0.15)
+    assert LanczosLogdet(1).estimate(expansion, x).stderr.isinf().all()
+
+
+def gradient_draws(potential, x, tolerance, draws):
+    """Gradients by the parameters from `draws` independent probes, shape (draws, parameters), and the exact one."""
+    expansion = potential.expand(x)
+    exact = by_parameters(potential, CholeskyLogdet()(expansion, x).sum())
+    estimator = LanczosLogdet(1, tolerance=tolerance)
+    source = generator(1)
+    estimates = []
+    for _ in range(draws):
+        estimator.redraw(source)
+        surrogate, _ = estimator.surrogate(expansion, estimator.draw(x))
+        estimates.append(by_parameters(potential, surrogate.sum()))
+    return torch.stack(estimates), exact
+
+
+def test_the_training_gradient_is_unbiased():
+    """The mean over many probes is the exact gradient within its standard error, in every direction together."""
+    potential, x = dense((4,), width=4), randn(8, 4)
+    estimates, exact = gradient_draws(potential, x, 1e-10, 300)
+    stderr = estimates.std(0) / math.sqrt(len(estimates))
+    varying = stderr > 1e-9 * exact.abs().max()
+    z = (estimates.mean(0) - exact)[varying] / stderr[varying]
+    assert varying.sum() > 20 and z.abs().max() < 5 and z.square().mean() < 2.5
+
+
+def test_loose_conjugate_gradients_bias_little():
+    """Below 1 % of the gradient's norm at 1e-3: the same probes solved loosely and tightly, so no noise is left."""
+    potential, x = dense((20,), width=30), randn(8, 20)
+    tight, exact = gradient_draws(potential, x, 1e-12, 20)
+    biases = []
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        loose, _ = gradient_draws(potential, x, tolerance, 20)
+        biases.append(((loose - tight).mean(0).norm() / exact.norm()).item())
+    assert biases[2] < 0.01 and biases[0] > biases[1] > biases[2] > 0
+
+
+def test_the_returned_logdet_has_the_quadratures_value_and_the_surrogates_gradient():
+    potential, x = dense((5,)), randn(6, 5)
+    lanczos_logdet = LanczosLogdet(3, tolerance=1e-8)
+    expansion = potential.expand(x)
+    logdet = lanczos_logdet(expansion, x)
+    assert torch.equal(logdet, lanczos_logdet.estimate(expansion, x).value)
+    surrogate, solution = lanczos_logdet.surrogate(expansion, lanczos_logdet.draw(x))
+    assert torch.equal(by_parameters(potential, logdet.sum()), by_parameters(potential, surrogate.sum()))
+    assert lanczos_logdet.cg_iterations == solution.iterations.max() > 1
+
+
+def test_probes_belong_to_samples():
+    """The same in any batch; others for other samples, seeds and probes; balanced and uncorrelated signs."""
+    lanczos_logdet, x = LanczosLogdet(50), randn(40, 3, 4)
+    probes = lanczos_logdet.draw(x)
+    assert probes.shape == (50, 40, 3, 4) and (probes.abs() == 1).all()
+    assert torch.equal(lanczos_logdet.draw(x[7:9]), probes[:, 7:9])
+    lanczos_logdet.redraw(generator())
+    again = lanczos_logdet.draw(x)
+    bits = torch.stack([probes, again]).flatten().numpy()
+    # 48,000 signs: every correlation is normal with this deviation
+    assert abs(bits.mean()) < 5 / math.sqrt(bits.size)
+    for lag in (1, 2, 4, 12, 12 * 40, bits.size // 2):
+        assert abs((bits[lag:] * bits[:-lag]).mean()) < 5 / math.sqrt(bits.size - lag)
+    counts = np.unique(probes.flatten(2).flatten(0, 1).numpy(), axis=0, return_counts=True)[1]
+    assert len(counts) > 1500  # 2,000 draws of 4,096 patterns: 1,580 distinct ones expected
+
+
+def test_a_redrawn_seed_survives_save_and_load():
+    flow, other = (ConvexFlow(dense((3,), seed=s), logdet=LanczosLogdet(2)) for s in (0, 1))
+    flow.redraw(generator(5))
+    x = randn(4, 3)
+    assert not torch.equal(flow(x)[1], other(x)[1])
+    other.load_state_dict(flow.state_dict())
+    assert torch.equal(flow(x)[1], other(x)[1])
+
+
+def test_the_error_of_a_flow_covers_its_exact_answer():
+    """Two stochastic blocks, one of them inverted, against the same flow with exact determinants."""
+    potentials = [dense((6,), seed=s, width=20) for s in (0, 1)]
+
+    def flow(logdet):
+        first, second = (ConvexFlow(p, logdet=logdet(), tolerance=1e-9) for p in potentials)
+        return Flow((6,), [first, ActNorm((6,)), Inverted(second)]).double().eval()
+
+    z = randn(300, 6)
+    with torch.no_grad():
+        exact = flow(CholeskyLogdet)(z)[1].mean().item()
+    error = logdet_error(flow(lambda: LanczosLogdet(4, steps=6)), z, batch=100)
+    assert 0 < error.stderr < 0.2 and 0 < error.truncation < 0.01
+    assert abs(error.value - exact) < 4 * error.stderr
+    none = logdet_error(flow(CholeskyLogdet), z)
+    assert (none.value, none.stderr, none.truncation) == (0, 0, 0)
+
+
+def test_fields_too_large_for_a_hessian_are_refused():
+    potential, x = dense((5,)), randn(2, 5)
+    with pytest.raises(InvalidInput, match="5 entries: the limit is 4; use Lanczos"):
+        CholeskyLogdet(limit=4)(potential.expand(x), x)
+
+
+@pytest.mark.parametrize("options", [{"probes": 0}, {"steps": 0}, {"iterations": 0}, {"tolerance": 0.0}])
+def test_impossible_estimates_are_refused(options):
+    with pytest.raises(InvalidInput, match="expected at least 1 of each"):
+        LanczosLogdet(**options)
+
+
+def test_conjugate_gradients_that_stop_short_are_reported():
+    potential, x = dense((30,), width=40, layers=1), randn(5, 30)
+    with torch.no_grad():
+        potential.log_alpha.fill_(-12.0)
+    logdet = LanczosLogdet(2, tolerance=1e-8, iterations=3)
+    with pytest.raises(NotConverged, match="conjugate gradients: 5 of 5 samples did not converge in 3") as caught:
+        logdet(potential.expand(x), x)
+    assert caught.value.residuals.shape == (5,) and isinstance(caught.value, IsingflowError)
+
+
+def test_a_hessian_that_is_no_number_is_reported():
+    potential, x = dense((3,)), randn(4, 3)
+    x[2] = math.nan
+    with pytest.raises(NotConverged, match="Cholesky factorisation of the Hessian: 1 of 4"):
+        CholeskyLogdet()(potential.expand(x), x)
+
+
+# --- inversion
+
+
+def test_minimisation_takes_each_sample_to_its_own_minimum():
+    """Quadratic bowls of conditions 1 to 1000 at once; the residuals are the gradients'."""
+    matrices = torch.cat([positive(1, 15, condition=c) for c in (1.0, 10.0, 1000.0)])
+    centres = randn(3, 15)
+
+    def function(z):
+        pull = torch.einsum("nij,nj->ni", matrices, z - centres)
+        return ((z - centres) * pull).sum(1) / 2, pull
+
+    minimum = minimise(function, torch.zeros(3, 15).double(), torch.ones(3).double(), tolerance=1e-9, iterations=300)
+    torch.testing.assert_close(minimum.points, centres, rtol=0, atol=2e-9)
+    assert (minimum.residuals <= 1e-9).all()
+    assert minimum.iterations[0] < minimum.iterations[1] < minimum.iterations[2]
+    cut = minimise(function, torch.zeros(3, 15).double(), torch.ones(3).double(), tolerance=1e-9, iterations=3)
+    assert cut.residuals[2] > 1e-9 and cut.iterations.max() <= 3
+
+
+def test_minimisation_from_far_away_of_a_function_that_is_nowhere_quadratic():
+    """ln cosh has nearly no curvature far out: full steps would overshoot without end."""
+
+    def function(z):
+        value = (torch.nn.functional.softplus(2 * z) - z + 1e-3 * z**2 / 2).sum(1)
+        return value, torch.tanh(z) + 1e-3 * z
+
+    start = torch.tensor([[300.0, -20.0], [1e-3, 5.0]]).double()
+    minimum = minimise(function, start, torch.ones(2).double(), tolerance=1e-10, iterations=200)
+    torch.testing.assert_close(minimum.points, torch.zeros(2, 2).double(), rtol=0, atol=1e-9)
+
+
+@every_potential
+def test_the_inverse_is_the_gradient_of_the_conjugate(make):
+    """Fenchel: F(z) + F*(x) = x.z at x = grad F(z), and x.y - F(y) <= F*(x) for every other y; grad F* = z."""
+    potential = make()
+    flow = ConvexFlow(potential, tolerance=1e-11)
+    z = randn(4, *potential.shape)
+    x, logdet = (tensor.detach() for tensor in flow(z))
+    with torch.no_grad():
+        back, inverse_logdet = flow.inverse(x)
+    torch.testing.assert_close(back, z, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(inverse_logdet, -logdet, rtol=1e-7, atol=1e-8)
+
+    def conjugate(points):
+        at, _ = flow.inverse(points)
+        return (points * at).flatten(1).sum(1) - potential.value(at)
+
+    other = z + 0.5 * randn(50, *z.shape, seed=3)
+    bound = (x * other).flatten(2).sum(2) - potential.value(other.flatten(0, 1)).view(50, -1)
+    assert (bound <= conjugate(x)).all()
+    x.requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(conjugate(x).sum(), x)[0], z, rtol=1e-6, atol=1e-7)
+
+
+@every_potential
+@pytest.mark.parametrize("logdet", [CholeskyLogdet, lambda: LanczosLogdet(1, tolerance=1e-11)], ids=["exact", "cg"])
+def test_the_inverse_has_the_derivative_of_an_implicit_function(make, logdet):
+    """dz by x and the parameters along a random direction, by central differences of the minimisation."""
+    potential = make()
+    flow = ConvexFlow(potential, logdet=logdet(), tolerance=1e-11)
+    x = randn(2, *potential.shape).requires_grad_()
+    inputs = [x, *potential.parameters()]
+    directions = [randn(*p.shape, seed=i) for i, p in enumerate(inputs)]
+    weight = randn(*x.shape, seed=40)
+    gradients = torch.autograd.grad((flow.inverse(x)[0] * weight).sum(), inputs, materialize_grads=True)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)).item()
+
+    def moved(by):
+        with torch.no_grad():
+            for tensor, direction in zip(inputs, directions, strict=True):
+                tensor.add_(by * direction)
+            return (flow.inverse(x)[0] * weight).sum().item()
+
+    h = 1e-5
+    assert slope == pytest.approx((moved(h) - moved(-2 * h)) / (2 * h), rel=1e-5, abs=1e-7)
+
+
+def test_one_hidden_layer_is_a_sylvester_map():
+    """Inverse and determinant in the hidden space alone, of 3 units for 8 entries (van den Berg et al. 2018).
+
+    x = alpha z + l + L^T g(L z), so h = L z solves the 3 equations alpha h + L L^T g(h) = L (x - l), and
+    det(alpha I_8 + L^T diag(g') L) = alpha^8 det(I_3 + diag(g') L L^T / alpha).
+    """
+    potential = dense((8,), width=3, layers=1)
+    weight = potential.network.skips[0].detach()
+    bias, alpha = potential.network.biases[0].detach(), potential.alpha.item()
+    amplitude = (potential.scale * torch.nn.functional.softplus(potential.network.raw[0][0]) / 3).detach()
+    linear, gram = potential.linear.detach(), weight @ weight.T
+
+    def slope(h):
+        return amplitude * (torch.sigmoid(h + bias) - 0.5)
+
+    x = 2 * randn(5, 8)
+    with torch.no_grad():
+        z, logdet = ConvexFlow(potential, tolerance=1e-12).inverse(x)
+    for row, ours, inverse_logdet in zip(x, z, logdet, strict=True):
+        right = (weight @ (row - linear)).numpy()
+
+        def equations(h, right=right):
+            return alpha * h + (gram @ slope(torch.from_numpy(h))).numpy() - right
+
+        h = torch.from_numpy(scipy.optimize.root(equations, right / alpha, tol=1e-13).x)
+        torch.testing.assert_close(ours, (row - linear - weight.T @ slope(h)) / alpha, rtol=1e-9, atol=1e-9)
+        first = torch.sigmoid(h + bias)
+        small = torch.eye(3).double() + (amplitude * first * (1 - first))[:, None] * gram / alpha
+        exact = 8 * math.log(alpha) + torch.linalg.slogdet(small).logabsdet
+        torch.testing.assert_close(inverse_logdet, -exact, rtol=1e-9, atol=1e-9)
+
+
+def test_samples_that_do_not_converge_are_counted():
+    """Never silent: how many of how many, and the worst residual; the others are told apart."""
+    flow = ConvexFlow(dense((10,), width=30), tolerance=1e-9, iterations=2)
+    x = randn(6, 10)
+    x[0] = flow.potential.gradient(x[:1]).detach()[0]
+    x[1] = math.nan
+    with pytest.raises(NotConverged, match="6 of 6 samples did not converge in 2 iterations; the worst") as caught:
+        flow.inverse(x)
+    assert caught.value.residuals.isnan().tolist() == [False, True, False, False, False, False]
+    flow.iterations = 200
+    with pytest.raises(NotConverged, match="1 of 6 samples did not converge in 200 iterations; the worst residual"):
+        flow.inverse(x)
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 0.0}, {"tolerance": math.nan}, {"iterations": 0}])
+def test_impossible_inversions_are_refused(options):
+    with pytest.raises(InvalidInput, match=r"expected a tolerance in \(0, 1\)"):
+        ConvexFlow(dense(), **options)
+
+
+def test_the_transport_cost_of_a_gradient_map():
+    """|x - z|^2 / 2; for a quadratic F, a linear map, it is the closed form of its Gaussian."""
+    potential = ConvexPotential((2,), width=1, generator=generator()).double()
+    with torch.no_grad():
+        potential.log_scale.fill_(-80.0)
+        potential.linear.zero_()
+        potential.log_alpha.fill_(math.log(3.0))
+    z = randn(20, 2)
+    x, logdet, cost = ConvexFlow(potential).forward_with_cost(z)
+    torch.testing.assert_close(x, 3 * z, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(logdet, torch.full((20,), 2 * math.log(3)).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(cost.transport, 2 * z.square().sum(1), rtol=1e-12, atol=1e-12)
+    assert not cost.hjb.any()
+
+
+# --- maps of single entries, and maps run backwards
+
+
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_activation_normalisation_standardises_its_first_batch(way):
+    norm = ActNorm((3,)).double()
+    data = randn(500, 3) * torch.tensor([0.1, 1, 30]) + torch.tensor([5.0, 0, -2])
+    out, logdet = getattr(norm, way)(data)
+    torch.testing.assert_close(out.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(out.std(0, correction=0), torch.ones(3).double(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(logdet[0], -data.std(0, correction=0).log().sum(), rtol=1e-9, atol=1e-9)
+    later, _ = getattr(norm, way)(data + 1)
+    assert not torch.allclose(later.mean(0), torch.zeros(3).double(), atol=1e-3)
+
+
+def test_activation_normalisation_of_lattice_fields_keeps_their_symmetry():
+    norm = ActNorm((4, 4), common=True).double()
+    data = 3 * randn(50, 4, 4) + 1
+    out, logdet = (tensor.detach() for tensor in norm.inverse(data))
+    assert out.square().mean().item() == pytest.approx(1.0)
+    torch.testing.assert_close(out, data * (out[0, 0, 0] / data[0, 0, 0]), rtol=1e-12, atol=1e-12)
+    assert logdet[0].item() == pytest.approx(16 * math.log(out[0, 0, 0] / data[0, 0, 0]))
+    assert [name for name, _ in norm.named_parameters()] == ["log_scale"]
+
+
+def test_activation_normalisation_waits_for_training():
+    norm = ActNorm((2,)).double().eval()
+    x = 5 + randn(10, 2)
+    assert torch.equal(norm(x)[0], x) and not norm.initialised
+    norm.train()(x)
+    saved = ActNorm((2,)).double()
+    saved.load_state_dict(norm.state_dict())
+    assert saved.initialised and torch.equal(saved.train()(x)[0], norm(x)[0])
+
+
+def test_activation_normalisation_of_constants_and_of_nothing():
+    x = torch.stack([torch.full((9,), 4.0), torch.arange(9.0)], 1)
+    out, logdet = ActNorm((2,)).inverse(x)
+    assert not out[:, 0].any() and logdet.isfinite().all()
+    with pytest.raises(InvalidInput, match="1 samples are too few"):
+        ActNorm((2,))(x[:1])
+
+
+def test_an_inverted_map_swaps_its_directions():
+    flow = ConvexFlow(dense((3,)), logdet=LanczosLogdet(2), tolerance=1e-10)
+    inverted, x = Inverted(flow), randn(5, 3)
+    for ours, expected in zip(inverted.inverse(x), flow(x), strict=True):
+        assert torch.equal(ours, expected)
+    for ours, expected in zip(inverted(x), flow.inverse(x), strict=True):
+        assert torch.equal(ours, expected)
+    cost = inverted.forward_with_cost(x)[2].transport
+    assert torch.equal(inverted.inverse_with_cost(x)[2].transport, flow.forward_with_cost(x)[2].transport)
+    torch.testing.assert_close(cost, (x - inverted(x)[0]).square().sum(1) / 2, rtol=1e-8, atol=1e-8)
+    inverted.redraw(generator(3))
+    assert flow.logdet.seed != 0

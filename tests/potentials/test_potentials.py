@@ -1,0 +1,845 @@
+"""Potentials: closed forms against autograd and brute force, symmetry, averages, and the kernels below them."""
+
+import itertools
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isingflow.architectures.build import build_flow, gradient_flow
+from isingflow.errors import InvalidInput, SymmetryMismatch
+from isingflow.flows import GradientFlow
+from isingflow.lattice import CRITICAL_BETA, square, triangular
+from isingflow.lattice.symmetry import Group, require, square_torus_group, triangular_torus_group
+from isingflow.potentials import (
+    DensePotential,
+    ImagePotential,
+    LatticePotential,
+    LatticeResidualPotential,
+    Potential,
+    ResidualPotential,
+    SampledAverage,
+    SymmetricAverage,
+    group_average,
+)
+from isingflow.potentials.base import chebyshev
+from isingflow.potentials.layers.convolutional import multiplicities
+from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer, hidden_layer, kernels
+from isingflow.runs.config import FlowConfig
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+
+
+def awake(potential: Potential, seed: int = 0, strength: float = 0.3) -> Potential:
+    """In float64, with every parameter moved: amplitudes that start at zero would hide most of what is tested."""
+    potential = potential.double()
+    source = generator(seed)
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter.add_(strength * torch.randn(parameter.shape, generator=source, dtype=torch.float64))
+    return potential
+
+
+def dense(shape, activation="lncosh", hidden=5, seed=0, **options):
+    return DensePotential(shape, hidden, activation=activation, generator=generator(seed), **options)
+
+
+def image(shape=(3, 4), features=4, seed=0, **options):
+    return ImagePotential(shape, features=features, generator=generator(seed), **options)
+
+
+def convolutional(group, radial=2, oriented=2, seed=0, **options):
+    options = {"hidden": 4, "time_terms": 3} | options
+    return LatticePotential(group, radial=radial, oriented=oriented, generator=generator(seed), **options)
+
+
+def point_group(shape) -> Group:
+    """D4 about site 0 and no translations: a subgroup of the torus' group that is not normal."""
+    return Group(shape, False, square_torus_group(*shape).point)
+
+
+POTENTIALS = {
+    "dense lncosh": lambda: dense((2, 3)),
+    "dense softplus": lambda: dense((2, 3), "softplus"),
+    "dense softplus on a graph": lambda: dense((5,), "softplus"),
+    "dense lncosh in time": lambda: dense((2, 3), time_terms=2),
+    "dense softplus in time": lambda: dense((5,), "softplus", time_terms=4),
+    "dense softplus from given directions": lambda: dense(
+        (5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4)
+    ),
+    "image": lambda: image(kernel=3),
+    "image smaller than its kernel": lambda: image((2, 3), kernel=5, time_terms=1),
+    "image without neighbours": lambda: image((3, 2), kernel=1, time_terms=2),
+    "square": lambda: convolutional(square_torus_group(4, 4)),
+    "odd square": lambda: convolutional(square_torus_group(3, 3)),
+    "rectangle": lambda: convolutional(square_torus_group(3, 4)),
+    "odd rectangle": lambda: convolutional(square_torus_group(4, 3)),
+    "anisotropic": lambda: convolutional(square_torus_group(4, 4, axes_equal=False)),
+    "triangular": lambda: convolutional(triangular_torus_group(3, 3)),
+    "triangular rectangle": lambda: convolutional(triangular_torus_group(4, 2)),
+    "shortest": lambda: convolutional(square_torus_group(2, 2)),
+    "width 2": lambda: convolutional(square_torus_group(5, 2)),
+    "radial only": lambda: convolutional(square_torus_group(3, 3), oriented=0, time_terms=1),
+    "oriented only": lambda: convolutional(square_torus_group(3, 3), radial=0, time_terms=2),
+    "residual": lambda: ResidualPotential((2, 3), width=4, layers=3, generator=generator()),
+    "residual, one layer": lambda: ResidualPotential((3,), width=4, layers=1, rank=2, generator=generator()),
+    "residual on a lattice": lambda: LatticeResidualPotential(
+        square_torus_group(3, 3), radial=1, oriented=1, width=3, generator=generator()
+    ),
+    "exact average": lambda: SymmetricAverage(dense((2, 3), "softplus"), square_torus_group(2, 3)),
+    "exact average over a point group": lambda: SymmetricAverage(dense((3, 3), "softplus"), point_group((3, 3))),
+    "exact average of a lattice potential": lambda: SymmetricAverage(
+        convolutional(square_torus_group(3, 3, axes_equal=False)), square_torus_group(3, 3)
+    ),
+    "sampled average": lambda: SampledAverage(
+        dense((2, 3), "softplus"), square_torus_group(2, 3), slots=3, generator=generator(1)
+    ),
+    "sampled average of an even potential": lambda: SampledAverage(
+        dense((3, 3)), square_torus_group(3, 3), slots=4, generator=generator(1)
+    ),
+    "sampled average of a lattice potential": lambda: SampledAverage(
+        convolutional(square_torus_group(3, 3, axes_equal=False)),
+        square_torus_group(3, 3),
+        slots=2,
+        generator=generator(1),
+    ),
+    "sampled average over more than normalises the potential's own group": lambda: SampledAverage(
+        SymmetricAverage(dense((3, 3), "softplus"), point_group((3, 3))),
+        square_torus_group(3, 3),
+        slots=4,
+        generator=generator(1),
+    ),
+}
+
+every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
+OTHERS = ("dense", "image", "average", "residual")
+LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if not any(word in name for word in OTHERS)}
+lattice_potentials = pytest.mark.parametrize("make", LATTICE_POTENTIALS.values(), ids=LATTICE_POTENTIALS)
+seeds = st.integers(0, 2**16)
+times = st.floats(0, 1)
+
+
+def differentiated(potential: Potential, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradient of `value` and the trace of its Hessian by autograd, with their graphs; x requires gradients."""
+    n, sites = len(x), x[0].numel()
+    copies = x.repeat(sites, *[1] * (x.ndim - 1))
+    one_each = torch.arange(sites).repeat_interleave(n)[:, None]
+    (gradient,) = torch.autograd.grad(potential.value(copies, t).sum(), copies, create_graph=True)
+    diagonal = gradient.flatten(1).gather(1, one_each)
+    (rows,) = torch.autograd.grad(diagonal.sum(), copies, create_graph=True)
+    return gradient[:n], rows.flatten(1).gather(1, one_each).view(sites, n).sum(0)
+
+
+@every_potential
+@settings(max_examples=6)
+@given(seed=seeds, t=times)
+def test_gradient_and_laplacian_are_those_of_the_value(make, seed, t):
+    potential = awake(make(), seed)
+    x = (1.5 * randn(3, *potential.shape, seed=seed)).requires_grad_()
+    gradient, laplacian = potential.bind()(x, t)
+    expected_gradient, expected_laplacian = differentiated(potential, x, t)
+    assert gradient.shape == x.shape and laplacian.shape == (3,)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(laplacian, expected_laplacian, rtol=1e-10, atol=1e-10)
+
+
+@every_potential
+@settings(max_examples=3)
+@given(seed=seeds, t=times)
+def test_backward_is_that_of_double_autograd(make, seed, t):
+    """The hand-written backward pass of (gradient, Laplacian) against third derivatives of the value."""
+    potential = awake(make(), seed)
+    x = randn(3, *potential.shape, seed=seed).requires_grad_()
+    weights = randn(*x.shape, seed=seed + 1), randn(3, seed=seed + 2)
+    inputs = [x, *potential.parameters()]
+
+    def pulled_back(gradient, laplacian):
+        scalar = (weights[0] * gradient).sum() + (weights[1] * laplacian).sum()
+        return torch.autograd.grad(scalar, inputs, materialize_grads=True)
+
+    hand_written = pulled_back(*potential.bind()(x, t))
+    automatic = pulled_back(*differentiated(potential, x, t))
+    for name, ours, expected in zip(["x", *dict(potential.named_parameters())], hand_written, automatic, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@every_potential
+def test_a_gradient_alone_or_a_laplacian_alone_can_be_differentiated(make):
+    potential = awake(make())
+    x = randn(2, *potential.shape).requires_grad_()
+    both = torch.autograd.grad(sum(part.sum() for part in potential.bind()(x, 0.4)), x)[0]
+    apart = [torch.autograd.grad(potential.bind()(x, 0.4)[part].sum(), x)[0] for part in (0, 1)]
+    torch.testing.assert_close(apart[0] + apart[1], both, rtol=1e-11, atol=1e-11)
+
+
+@every_potential
+@settings(max_examples=4)
+@given(seed=seeds, t=times)
+def test_claimed_symmetry_is_exact(make, seed, t):
+    """phi(g x) = phi(x), grad phi(g x) = g grad phi(x), laplacian phi(g x) = laplacian phi(x): for every element g."""
+    potential = awake(make(), seed)
+    x = randn(1, *potential.shape, seed=seed)
+    elements = list(potential.symmetry.elements())
+    images = torch.cat([g.apply(x) for g in elements])
+    with torch.no_grad():
+        value = potential.value(images, t)
+        gradient, laplacian = potential.bind()(images, t)
+    torch.testing.assert_close(value, value[:1].expand_as(value), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(laplacian, laplacian[:1].expand_as(laplacian), rtol=1e-11, atol=1e-11)
+    turned_back = torch.stack([g.inverse().apply(row) for g, row in zip(elements, gradient, strict=True)])
+    torch.testing.assert_close(turned_back, gradient[:1].expand_as(gradient), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("make", "larger"),
+    [
+        (POTENTIALS["dense lncosh"], Group((2, 3), translations=True)),
+        (POTENTIALS["dense softplus"], Group((2, 3), flip=True)),
+        (POTENTIALS["anisotropic"], square_torus_group(4, 4)),
+        (POTENTIALS["triangular"], square_torus_group(3, 3)),
+        (POTENTIALS["sampled average"], square_torus_group(2, 3)),
+    ],
+    ids=["dense: translations", "softplus: flip", "anisotropic: D4", "triangular: D4", "sampled: all"],
+)
+def test_symmetry_that_is_not_claimed_is_not_there(make, larger):
+    """Or the potential would be less expressive than it says: an anisotropic one must tell x from y."""
+    potential = awake(make())
+    x = randn(1, *potential.shape)
+    values = potential.value(torch.cat([g.apply(x) for g in larger.elements()]), 0.3)
+    assert not potential.symmetry.contains(larger)
+    assert values.std() > 1e-3 * values.abs().max()
+
+
+@every_potential
+def test_float32_agrees_with_float64(make):
+    potential = awake(make())
+    x = randn(4, *potential.shape)
+    with torch.no_grad():
+        exact = potential.bind()(x, 0.7)
+        single = potential.float().bind()(x.float(), 0.7)
+    for ours, expected in zip(single, exact, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@every_potential
+def test_samples_do_not_see_each_other(make):
+    potential = awake(make())
+    x = randn(5, *potential.shape)
+    with torch.no_grad():
+        together = potential.bind()(x, 0.2)
+        apart = [potential.bind()(row[None], 0.2) for row in x]
+    for part in (0, 1):
+        torch.testing.assert_close(together[part], torch.cat([one[part] for one in apart]), rtol=1e-11, atol=1e-12)
+
+
+@every_potential
+def test_one_field_for_each_step(make):
+    """At its own step's midpoint a field is the potential's own, whatever the number of steps."""
+    potential = awake(make())
+    x = randn(2, *potential.shape)
+    midpoints = [(step + 0.5) / 12 for step in range(12)]
+    with torch.no_grad():
+        for field, t in zip(potential.fields(midpoints), midpoints, strict=True):
+            for ours, expected in zip(field(x, t), potential.bind()(x, t), strict=True):
+                torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+
+
+@every_potential
+def test_state_survives(make, tmp_path):
+    """A potential with the same shape but other parameters and draws becomes the same function."""
+    potential, other = awake(make(), 1), awake(make(), 2)
+    other.redraw(generator(5))
+    other.load_state_dict(potential.state_dict())
+    x = randn(3, *potential.shape)
+    for t in (0.1, 0.5, 0.9):
+        assert torch.equal(potential.value(x, t), other.value(x, t))
+
+
+def test_dense_value_by_hand():
+    x = randn(3, 2, 2)
+    for activation, function in {
+        "lncosh": lambda p: np.log(np.cosh(p)),
+        "softplus": lambda p: np.log1p(np.exp(p)),
+    }.items():
+        potential = awake(dense((2, 2), activation, hidden=3))
+        w, a, b = (p.detach().numpy() for p in (potential.weight, potential.amplitude, potential.bias))
+        expected = [sum(a[h] * function(w[h] @ row.ravel() + b[h]) for h in range(3)) for row in x.numpy()]
+        np.testing.assert_allclose(potential.value(x, 0.0).detach(), expected, rtol=1e-13)
+
+
+def test_dense_lncosh_has_no_bias():
+    assert {name for name, _ in dense((4,)).named_parameters()} == {"weight", "amplitude"}
+    assert {name for name, _ in dense((4,), "softplus").named_parameters()} == {"weight", "amplitude", "bias"}
+
+
+@lattice_potentials
+def test_lattice_value_by_sums_over_sites(make):
+    """phi by its definition: loops over orientations, sites and displacements, and a plain discrete Fourier sum."""
+    potential = awake(make())
+    t, shape = 0.3, potential.shape
+    x = randn(*shape).numpy()
+    basis = np.polynomial.chebyshev.chebvander([2 * t - 1], potential.amplitude.shape[1] - 1)[0]
+    amplitude = potential.amplitude.detach().numpy() @ basis
+    quadratic = basis @ potential.quadratic.detach().numpy()
+    weight, bias = potential.weight.detach().numpy(), potential.bias.detach().numpy()
+
+    spectra = potential.spectra().detach()
+    total = 0.0
+    for orientation in range(spectra.shape[1]):
+        by_displacement = torch.fft.irfft2(spectra[:, orientation] + 0j, s=shape).numpy()
+        for site in np.ndindex(*shape):
+            u = np.zeros(len(spectra))
+            for other in np.ndindex(*shape):
+                displacement = tuple((i - j) % n for i, j, n in zip(site, other, shape, strict=True))
+                u += by_displacement[(slice(None), *displacement)] * x[other]
+            p = weight @ u
+            total += amplitude @ (np.sqrt(1 + (p + bias) ** 2) + np.sqrt(1 + (p - bias) ** 2)) / 2
+
+    sites = np.indices(shape).reshape(2, -1)
+    orbits = potential.symmetry.momentum_orbits()
+    for k in np.ndindex(*shape):
+        phase = 2 * np.pi * (np.array(k) / shape) @ sites
+        power = abs(np.exp(-1j * phase) @ x.ravel()) ** 2 / x.size
+        total += quadratic[orbits[k]] * power / 2
+    assert potential.value(torch.from_numpy(x)[None], t).item() == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("group", "orientations"),
+    [
+        (square_torus_group(6, 6), 2),
+        (square_torus_group(6, 6, axes_equal=False), 1),
+        (square_torus_group(5, 6), 1),
+        (triangular_torus_group(6, 6), 3),
+    ],
+    ids=str,
+)
+def test_oriented_kernels_see_every_direction_of_a_bond_and_only_that(group, orientations):
+    """Their orbits: a bond and its reverse together, other directions apart; turning them permutes the orientations."""
+    potential = convolutional(group)
+    labels = potential.oriented_orbits.numpy()
+    assert labels.shape == (orientations, *group.shape)
+    for along in labels:
+        assert along[0, 1] == along[0, -1] and along[1, 0] == along[-1, 0]
+    if orientations > 1:
+        assert labels[0, 0, 1] != labels[0, 1, 0]
+    for point in group.point:
+        turned = {along.ravel()[point].tobytes() for along in labels}
+        assert turned == {along.tobytes() for along in labels}
+
+
+@pytest.mark.parametrize("group", [square_torus_group(5, 5), triangular_torus_group(6, 6)], ids=str)
+def test_radial_kernels_have_one_value_per_distance_class(group):
+    potential = convolutional(group)
+    np.testing.assert_array_equal(potential.radial_orbits.numpy(), group.displacement_orbits())
+    assert potential.radial.shape == (2, group.displacement_orbits().max() + 1)
+
+
+def test_averages_are_means_over_the_group():
+    inner, group = awake(dense((2, 3), "softplus")), square_torus_group(2, 3)
+    x = randn(4, 2, 3)
+    expected = torch.stack([inner.value(g.apply(x), 0.5) for g in group.elements()]).mean(0)
+    torch.testing.assert_close(group_average(inner, group).value(x, 0.5), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_averaging_what_is_symmetric_changes_nothing():
+    potential = awake(convolutional(square_torus_group(3, 3)))
+    average = SymmetricAverage(potential, potential.symmetry)
+    x = randn(2, 3, 3)
+    for ours, expected in zip(average.bind()(x, 0.4), potential.bind()(x, 0.4), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_sampled_average_approaches_the_exact_one():
+    """4000 draws: value, gradient and Laplacian within five standard errors of the sum over all elements."""
+    inner, group, draws = awake(dense((2, 3), "softplus"), strength=1.0), square_torus_group(2, 3), 4000
+    sampled = group_average(inner, group, "sampled", slots=draws, generator=generator(3))
+    x = randn(1, 2, 3)
+    midpoints = [(slot + 0.5) / draws for slot in range(draws)]
+    with torch.no_grad():
+        outputs = [field(x, 0.5) for field in sampled.fields(midpoints)]
+        drawn = torch.stack([torch.cat([gradient.flatten(), laplacian]) for gradient, laplacian in outputs])
+        exact = torch.cat([part.flatten() for part in group_average(inner, group).bind()(x, 0.5)])
+    errors = drawn.std(0) / math.sqrt(draws)
+    assert (errors > 0).all()
+    assert ((drawn.mean(0) - exact).abs() < 5 * errors).all()
+
+
+def test_draws_stay_until_they_are_redrawn():
+    potential = awake(POTENTIALS["sampled average"]())
+    x = randn(2, *potential.shape)
+
+    def values():
+        return torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
+
+    before = values()
+    potential.bind()(x, 0.5), potential.fields([0.5])[0](x, 0.5), torch.rand(3)
+    assert torch.equal(values(), before)
+    potential.redraw(generator(8))
+    redrawn = values()
+    assert not torch.equal(redrawn, before)
+    potential.redraw(generator(9))
+    potential.redraw(generator(8))
+    assert torch.equal(values(), redrawn)
+
+
+def test_fields_of_a_sampled_average_keep_their_element_for_the_whole_step():
+    """The slot is that of the step's midpoint: also at the step's ends, which belong to two slots."""
+    potential = awake(POTENTIALS["sampled average"]())
+    inner = potential.potential.bind()
+    x = randn(2, *potential.shape)
+    elements = [potential.permutations[slot].numpy() for slot in range(3)]
+    assert len({e.tobytes() for e in elements}) > 1, "draw other elements: these cannot tell the slots apart"
+    for steps in (3, 6):
+        fields = potential.fields([(step + 0.5) / steps for step in range(steps)])
+        for step, field in enumerate(fields):
+            slot = step * 3 // steps
+            permutation, sign = potential.permutations[slot], float(potential.signs[slot])
+            moved = sign * x.flatten(1)[:, permutation].view(x.shape)
+            gradient, laplacian = inner(moved, 0.0)
+            expected = torch.empty_like(x).flatten(1)
+            expected[:, permutation] = sign * gradient.flatten(1)
+            for t in (step / steps, (step + 1) / steps):
+                ours = field(x, t)
+                torch.testing.assert_close(ours[0].flatten(1), expected, rtol=1e-13, atol=1e-13)
+                torch.testing.assert_close(ours[1], laplacian, rtol=1e-13, atol=1e-13)
+
+
+def test_the_last_slot_holds_the_end_of_time():
+    potential = awake(POTENTIALS["sampled average"]())
+    x = randn(2, *potential.shape)
+    assert torch.equal(potential.value(x, 1.0), potential.value(x, 0.99))
+
+
+@every_potential
+def test_redrawing_changes_sampled_averages_only(make):
+    potential = awake(make())
+    x = randn(2, *potential.shape)
+    before = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
+    potential.redraw(generator(123))
+    after = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
+    assert torch.equal(before, after) != isinstance(potential, SampledAverage)
+
+
+# --- the hidden layer
+
+
+class Eager(Layer):
+    """The torch kernels also where a fused one exists."""
+
+    def _fused(self, u: torch.Tensor) -> bool:
+        return False
+
+    def _saturating(self, u: torch.Tensor) -> None:
+        return None
+
+
+layers = st.tuples(
+    st.integers(1, 6), st.integers(1, 5), st.sampled_from([1, 7, 255, 256, 257, 700]), st.integers(0, 2**16)
+)
+
+
+def layer_inputs(hidden, features, columns, seed, dtype=torch.float64):
+    shapes = [(features, columns), (hidden, features), (hidden,), (hidden,), (hidden,)]
+    inputs = [randn(*shape, seed=seed + i, dtype=dtype) for i, shape in enumerate(shapes)]
+    return [*inputs[:-1], inputs[-1].abs()]
+
+
+def layer_results(inputs, layer):
+    inputs = [tensor.clone(memory_format=torch.preserve_format).requires_grad_() for tensor in inputs]
+    gradient, laplacian = hidden_layer(*inputs, layer)
+    weights = randn(*gradient.shape, seed=91, dtype=gradient.dtype), randn(*laplacian.shape, seed=92).to(laplacian)
+    scalar = (weights[0] * gradient).sum() + (weights[1] * laplacian).sum()
+    return [gradient.detach(), laplacian.detach(), *torch.autograd.grad(scalar, inputs)]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-4)], ids=str)
+@settings(max_examples=20)
+@given(layers)
+def test_fused_kernels_are_the_torch_kernels(activation, dtype, tolerance, sizes):
+    """Those of a GPU, that is, where nothing else is run."""
+    inputs = layer_inputs(*sizes, dtype=dtype)
+    expected = layer_results([tensor.double() for tensor in inputs], Eager(activation))
+    for ours, exact in zip(layer_results(inputs, Layer(activation)), expected, strict=True):
+        assert ours.dtype == dtype
+        scale = max(float(exact.abs().max()), 1.0)
+        torch.testing.assert_close(ours.double() / scale, exact / scale, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_layers_take_inputs_of_any_memory_layout(activation):
+    inputs = layer_inputs(3, 4, 300, 0)
+    strided = [tensor.T.contiguous().T if tensor.ndim == 2 else tensor for tensor in inputs]
+    strided[2:] = [torch.stack([tensor, tensor], 1)[:, 0] for tensor in inputs[2:]]
+    assert not any(tensor.is_contiguous() for tensor in strided)
+    for ours, expected in zip(
+        layer_results(strided, Layer(activation)), layer_results(inputs, Layer(activation)), strict=True
+    ):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@settings(max_examples=10)
+@given(layers)
+def test_layers_are_derivatives_of_their_value(activation, sizes):
+    """phi(u) = sum_m a_m f(v_m.u; b_m), differentiated along the columns; gamma enters as a weight of f''."""
+    u, v, b, a, gamma = layer_inputs(*sizes)
+    u.requires_grad_()
+    gradient, laplacian = hidden_layer(u, v, b, a, gamma, Layer(activation))
+    value = ACTIVATIONS[activation].value
+    (expected,) = torch.autograd.grad((a[:, None] * value(v @ u, b[:, None])).sum(), u)
+    torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
+    p = (v @ u).detach().requires_grad_()
+    (first,) = torch.autograd.grad(value(p, b[:, None]).sum(), p, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), p)
+    torch.testing.assert_close(laplacian, ((a * gamma)[:, None] * second).sum(0), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@given(p=st.floats(-15, 15), b=st.floats(-3, 3))
+def test_activations_against_autograd(activation, p, b):
+    """f', f'', f''', d f'/db and d f''/db of one formula each (torch's own softplus is only a line above 20)."""
+    p, b = (torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in (p, b))
+
+    def derivative(of, by):
+        return torch.autograd.grad(of, by, create_graph=True)[0]
+
+    first = derivative(ACTIVATIONS[activation].value(p + 0.0, b + 0.0), p)
+    second = derivative(first, p)
+    expected = first, second, derivative(second, p), derivative(first, b), derivative(second, b)
+    ours = ACTIVATIONS[activation].derivatives(p, b)
+    if activation == "lncosh" and float(p.detach() + b.detach()) == 0:
+        # |x| has no derivative at 0 for autograd; tanh and its derivatives there are 0, 1, 0
+        expected = tuple(torch.tensor(number, dtype=torch.float64) for number in (0.0, 1.0, 0.0, 1.0, 0.0))
+    for got, want in zip(ours, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("activation", "biases"), [("even-root", (0.0, 0.7, -2.0)), ("lncosh", (0.0,))])
+def test_even_activations_are_even(activation, biases):
+    p = torch.linspace(-5, 5, 41, dtype=torch.float64)
+    for bias in biases:
+        value = ACTIVATIONS[activation].value(p, torch.tensor(bias, dtype=torch.float64))
+        torch.testing.assert_close(value, value.flip(0), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_survive_large_arguments(activation):
+    """Linear tails: f ~ |p| (softplus: p or 0), f' -> +-1 (1 or 0), higher derivatives to 0; in float32 too."""
+    p, b = torch.tensor([-1e4, 1e4]), torch.zeros(2)
+    low = torch.tensor([0.0, 1e4]) if activation == "softplus" else p.abs()
+    torch.testing.assert_close(ACTIVATIONS[activation].value(p, b), low, rtol=1e-4, atol=1e-4)
+    first, *higher = ACTIVATIONS[activation].derivatives(p, b)
+    torch.testing.assert_close(first, torch.tensor([0.0, 1.0]) if activation == "softplus" else p.sign())
+    for derivative in higher:
+        torch.testing.assert_close(derivative, torch.zeros(2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_kernels_are_made_once(activation):
+    assert kernels(activation, False) is kernels(activation, False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler; none is found"
+)
+@pytest.mark.parametrize("activation", ["lncosh", "softplus"])
+def test_compiled_kernels_are_the_eager_ones(activation):
+    potential = awake(dense((3, 4), activation))
+    x = randn(5, 3, 4).requires_grad_()
+
+    def results():
+        gradient, laplacian = potential.bind()(x, 0.0)
+        inputs = [x, *potential.parameters()]
+        return [gradient, laplacian, *torch.autograd.grad(gradient.square().sum() + laplacian.sum(), inputs)]
+
+    eager = results()
+    potential.compiled = True
+    for ours, expected in zip(results(), eager, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
+
+
+# --- what lies below
+
+
+@given(t=times, count=st.integers(1, 12))
+def test_chebyshev_polynomials(t, count):
+    expected = np.polynomial.chebyshev.chebvander([2 * t - 1], count - 1)[0]
+    ours = chebyshev(t, count, torch.zeros(1, dtype=torch.float64))
+    assert ours.shape == (count,)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_chebyshev_follows_the_dtype():
+    assert chebyshev(0.3, 4, torch.zeros(1)).dtype == torch.float32
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_multiplicities_count_the_momenta_that_rfft2_leaves_out(lx, ly):
+    counts = np.zeros((lx, ly // 2 + 1))
+    for ky in range(ly):
+        counts[:, min(ky, ly - ky)] += 1
+    np.testing.assert_array_equal(multiplicities((lx, ly)), counts)
+
+
+# --- how they start
+
+
+@pytest.mark.parametrize("lattice", [square(8), square(6, 10), triangular(6), square(7, jy=0.3)], ids=str)
+def test_features_start_at_order_one(lattice):
+    """In the flow that build_flow makes: fields of the mean-field Gaussian, convolved with the initial kernels."""
+    target = HubbardStratonovich(lattice, 0.35)
+    flow = build_flow(target, FlowConfig(hidden=8), seed=0)
+    potential = gradient_flow(flow).potential
+    y = target.mean_field().transform(randn(400, *lattice.shape))
+    kernel_spectra = potential.spectra().detach().double()
+    features = torch.fft.irfft2(kernel_spectra[:, :, None] * torch.fft.rfft2(y), s=lattice.shape)
+    deviations = features.square().mean((2, 3, 4)).sqrt()
+    assert ((deviations > 0.8) & (deviations < 1.25)).all(), deviations
+
+
+@pytest.mark.parametrize("activation", ["lncosh", "softplus"])
+def test_dense_features_start_at_order_one(activation):
+    potential = dense((8, 8), activation, hidden=64)
+    p = randn(500, 64).float() @ potential.weight.detach().T
+    assert 0.9 < math.sqrt(3) * float(p.std()) < 1.1
+
+
+def from_directions():
+    return dense((5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4))
+
+
+identities = pytest.mark.parametrize(
+    "make",
+    [*LATTICE_POTENTIALS.values(), from_directions, image],
+    ids=[*LATTICE_POTENTIALS, "dense from directions", "image"],
+)
+
+
+@identities
+def test_zero_amplitudes_make_the_identity(make):
+    potential = make()
+    x = randn(3, *potential.shape, dtype=torch.float32)
+    gradient, laplacian = potential.bind()(x, 0.4)
+    assert not gradient.any() and not laplacian.any() and not potential.value(x, 0.4).any()
+    moved, logdet = GradientFlow(potential, steps=3)(x)
+    assert torch.equal(moved, x) and not logdet.any()
+
+
+@identities
+def test_from_the_identity_every_amplitude_can_be_learnt(make):
+    potential = make().double()
+    x = randn(4, *potential.shape)
+    gradient, laplacian = potential.bind()(x, 0.37)
+    (x * gradient).sum().sub(laplacian.square().sum() + laplacian.sum()).backward()
+    for name, parameter in potential.named_parameters():
+        if name in ("amplitude", "quadratic"):
+            assert (parameter.grad.abs() > 1e-12).all(), name
+
+
+def test_directions_are_where_dense_weights_start():
+    directions = randn(5, 5, seed=4)
+    torch.testing.assert_close(from_directions().weight.detach(), directions.float(), rtol=0, atol=0)
+
+
+def test_dense_units_bend_where_data_are_however_steep_they_start():
+    """The distances of the planes w.x + b = 0 from the origin are standard normal numbers, whatever |w|."""
+    distances = []
+    for steepness in (1.0, 20.0):
+        directions = steepness * torch.nn.functional.normalize(torch.randn(4000, 3, generator=generator(1)), dim=1)
+        potential = dense((3,), "softplus", hidden=4000, directions=directions)
+        distances.append((potential.bias / potential.weight.norm(dim=1)).detach())
+    torch.testing.assert_close(*distances, rtol=1e-5, atol=1e-6)
+    assert abs(distances[0].std().item() - 1) < 5 / math.sqrt(2 * 4000)
+    assert abs(distances[0].mean().item()) < 5 / math.sqrt(4000)
+
+
+def test_a_constant_dense_potential_is_the_first_term_of_one_in_time():
+    """And keeps the names and shapes that it had before there were more terms."""
+    constant, series = dense((2, 3), "softplus"), dense((2, 3), "softplus", time_terms=3)
+    assert {name: tuple(tensor.shape) for name, tensor in constant.state_dict().items()} == {
+        "weight": (5, 6),
+        "amplitude": (5,),
+        "bias": (5,),
+    }
+    x = randn(4, 2, 3).float()
+    with torch.no_grad():
+        for t in (0.0, 0.3):
+            torch.testing.assert_close(constant.value(x, t), series.value(x, t))
+        series.amplitude[:, 1] = 1.0
+        assert not torch.allclose(series.value(x, 0.0), series.value(x, 1.0))
+
+
+@pytest.mark.parametrize("name", ["dense softplus", "square", "sampled average"])
+def test_seeds_decide_everything(name):
+    factories = {
+        "dense softplus": lambda seed: dense((2, 3), "softplus", seed=seed),
+        "square": lambda seed: convolutional(square_torus_group(4, 4), seed=seed),
+        "sampled average": lambda seed: group_average(
+            dense((4, 4), seed=0), square_torus_group(4, 4), "sampled", slots=5, generator=generator(seed)
+        ),
+    }
+    first, again, other = (factories[name](seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"radial": 0, "oriented": 0}, "at least one kernel"),
+        ({"radial": -1, "oriented": 3}, "at least one kernel"),
+        ({"radial": 2, "oriented": -1}, "at least one kernel"),
+        ({"hidden": 0}, "one hidden unit"),
+        ({"time_terms": 0}, "one polynomial in time"),
+    ],
+)
+def test_lattice_potentials_need_something_to_work_with(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        convolutional(square_torus_group(4, 4), **options)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        Group((4, 4), translations=True, flip=True),
+        Group((4, 4), True, square_torus_group(4, 4).point, flip=False),
+        Group((4, 4), False, square_torus_group(4, 4).point, flip=True),
+        square(4, boundary="open").symmetry,
+    ],
+    ids=["no inversion", "no flip", "no translations", "open"],
+)
+def test_lattice_potentials_refuse_groups_that_are_too_small(group):
+    with pytest.raises(SymmetryMismatch, match="needs translations x C2 x Z2; the symmetry asked for is only"):
+        convolutional(group)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "relu"}, "'relu': expected one of lncosh, softplus"),
+        ({"hidden": 0}, "at least one unit"),
+        ({"time_terms": 0}, "one term"),
+        ({"directions": torch.ones(5, 3)}, r"shape \(5, 3\): expected \(5, 4\)"),
+    ],
+)
+def test_dense_potentials_refuse(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        dense((2, 2), **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{"shape": (0, 3)}, {"features": 0}, {"kernel": 4}, {"time_terms": 0}, {"steepness": 0}]
+)
+def test_image_potentials_refuse(options):
+    with pytest.raises(InvalidInput, match="expected at least one of each, and a kernel of odd width"):
+        image(**options)
+
+
+def test_blocks_of_images_do_not_change_an_image_potential(monkeypatch):
+    potential = awake(image((5, 6), features=3))
+    x = randn(7, 30).requires_grad_()
+
+    def results():
+        gradient, laplacian = potential.bind()(x, 0.3)
+        loss = (gradient * randn(7, 30, seed=1)).sum() + laplacian.square().sum()
+        return gradient, laplacian, *torch.autograd.grad(loss, [x, *potential.parameters()])
+
+    whole = results()
+    monkeypatch.setattr("isingflow.potentials.image.CACHE", 200)
+    for blocked, expected in zip(results(), whole, strict=True):
+        torch.testing.assert_close(blocked, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_averages_refuse():
+    potential, group = dense((4, 4)), square_torus_group(4, 4)
+    with pytest.raises(InvalidInput, match="mode 'mean': expected exact or sampled"):
+        group_average(potential, group, "mean")
+    with pytest.raises(InvalidInput, match="needs a generator"):
+        group_average(potential, group, "sampled", slots=2)
+    with pytest.raises(InvalidInput, match="at least one slot"):
+        group_average(potential, group, "sampled", slots=0, generator=generator())
+    for mode in ("exact", "sampled"):
+        with pytest.raises(InvalidInput, match=r"fields of shape \(4, 4\), the group acts on \(2, 8\)"):
+            group_average(potential, square_torus_group(2, 8), mode, generator=generator())
+    with pytest.raises(InvalidInput, match="has 16384 terms; at most 4096"):
+        group_average(dense((32, 32), hidden=1), square_torus_group(32, 32))
+
+
+TARGETS = {
+    "square": square(4),
+    "anisotropic": square(4, jy=0.5),
+    "antiferromagnetic columns": square(4, jy=-1.0),
+    "triangular": triangular(4),
+    "open": square(4, boundary="open"),
+    "rectangle": square(4, 6),
+}
+
+
+@pytest.mark.parametrize(("claimed", "real"), list(itertools.product(TARGETS, repeat=2)))
+def test_claims_beyond_the_target_are_refused(claimed, real):
+    """A potential that is symmetric like one lattice, on another: refused unless all its elements are the target's."""
+    of_potential, of_target = TARGETS[claimed].symmetry, TARGETS[real].symmetry
+    averaged = SymmetricAverage(dense(of_potential.shape, hidden=1), of_potential)
+    fits = set(averaged.symmetry.elements()) <= set(of_target.elements())
+    assert fits == (claimed == real or (claimed, real) in ALLOWED)
+    if fits:
+        require(averaged.symmetry, of_target)
+    else:
+        with pytest.raises(SymmetryMismatch):
+            require(averaged.symmetry, of_target)
+
+
+ALLOWED = {
+    ("anisotropic", "square"),
+    ("anisotropic", "antiferromagnetic columns"),
+    ("antiferromagnetic columns", "square"),
+    ("antiferromagnetic columns", "anisotropic"),
+    ("open", "square"),
+}
+
+
+def test_a_flow_with_too_much_symmetry_is_not_built(monkeypatch):
+    """build_flow takes the target's own symmetry; a potential that claims more must still not get through."""
+    import isingflow.architectures.build
+
+    monkeypatch.setattr(
+        isingflow.architectures.build,
+        "LatticePotential",
+        lambda symmetry, **options: LatticePotential(square_torus_group(*symmetry.shape), **options),
+    )
+    with pytest.raises(SymmetryMismatch, match="4 of the 8 operations of D4"):
+        build_flow(HubbardStratonovich(square(4, jy=0.5), CRITICAL_BETA), FlowConfig(), seed=0)
+
+
+@pytest.mark.parametrize("lattice", [square(4), square(4, jy=0.5), triangular(4), square(2, 4)], ids=str)
+def test_flows_get_the_symmetry_of_their_lattice(lattice):
+    flow = build_flow(HubbardStratonovich(lattice, 0.4), FlowConfig(), seed=0)
+    assert gradient_flow(flow).potential.symmetry == lattice.symmetry
+
+
+def test_unknown_or_impossible_potentials_are_not_built():
+    target = HubbardStratonovich(square(4, boundary="open"), 0.4)
+    with pytest.raises(InvalidInput, match="needs translation invariance"):
+        build_flow(target, FlowConfig(), seed=0)
+    with pytest.raises(InvalidInput, match="'cubic': expected lattice or dense"):
+        build_flow(target, FlowConfig(potential="cubic"), seed=0)
+    with pytest.raises(InvalidInput, match="expected exact or sampled"):
+        build_flow(target, FlowConfig(potential="dense", average="mean"), seed=0)

@@ -1,0 +1,360 @@
+"""Configurations: to JSON and back, presets, what is refused, and what two runs differ in."""
+
+import copy
+import json
+from dataclasses import asdict, fields, replace
+
+import networkx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isingflow.architectures.build import build_flow, gradient_flow
+from isingflow.errors import InvalidInput
+from isingflow.flows.solvers.runge_kutta import TABLEAUX
+from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
+from isingflow.potentials import DensePotential, LatticePotential, SampledAverage
+from isingflow.runs.config import PRESETS, FlowConfig, RunConfig, TrainingConfig
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+LATTICES = {
+    "square": square(4),
+    "rectangle": square(4, 6),
+    "anisotropic": square(4, jy=0.5),
+    "varying": square(3, jx=np.arange(9.0).reshape(3, 3)),
+    "open": square(4, boundary="open"),
+    "triangular": triangular(4),
+    "glass": edwards_anderson(4, seed=3),
+    "graph": from_graph(networkx.petersen_graph()),
+}
+every_preset = pytest.mark.parametrize("preset", PRESETS)
+every_lattice = pytest.mark.parametrize("lattice", LATTICES.values(), ids=LATTICES)
+
+
+@every_preset
+@every_lattice
+def test_configurations_survive_json(preset, lattice):
+    config = RunConfig.from_preset(preset, lattice, -0.3, seed=5, iterations=7)
+    again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert again.to_dict() == config.to_dict()
+    assert not config.differences(again)
+
+
+def values_like(value):
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.integers(1, 100)
+    if isinstance(value, float):
+        return st.floats(0.001, 0.9)
+    return st.just(value)
+
+
+def configs(cls):
+    return st.builds(cls, **{name: values_like(value) for name, value in asdict(cls()).items()})
+
+
+@given(configs(FlowConfig), configs(TrainingConfig), st.floats(-2, 2), st.integers(0, 2**31))
+def test_any_settings_survive_json(flow, training, beta, seed):
+    config = RunConfig(square(4), beta, "quick", seed, flow, training)
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_paper_s_preset_is_the_published_configuration():
+    """Zhang, E and Wang (2018): dense ln cosh potential, h = 512, RK4 with 50 steps of 0.1, batch 64, Adam."""
+    flow, training = PRESETS["paper"].flow, PRESETS["paper"].training
+    assert (flow.potential, flow.hidden, flow.tableau, flow.steps) == ("dense", 512, "rk4", 50)
+    assert flow.time / flow.steps == pytest.approx(0.1)
+    assert flow.average == "sampled" and not flow.whitened
+    assert (training.iterations, training.batch) == (2000, 64)
+    assert (training.learning_rate, training.schedule, training.weight_decay) == (1e-3, "constant", 1e-3)
+    assert (training.clip, training.jitter, training.transport_cost, training.force_matching) == (0, 0, 0, 0)
+    assert training.beta2 == 0.999
+    assert not training.adapt_steps, "the published run keeps its 50 steps"
+
+
+def test_the_paper_s_flow_is_the_published_one():
+    """131,584 parameters on 16x16; one group element for every step; from a standard normal."""
+    target = HubbardStratonovich(square(16), CRITICAL_BETA)
+    flow = build_flow(target, PRESETS["paper"].flow, seed=0)
+    potential = gradient_flow(flow).potential
+    assert flow.parameter_count == 131_584
+    assert len(flow.transforms) == 1
+    assert isinstance(potential, SampledAverage) and len(potential.permutations) == 50
+    assert potential.group == replace(target.symmetry, flip=False) and potential.group.order == 2048
+    assert isinstance(potential.potential, DensePotential) and potential.potential.activation == "lncosh"
+    grid = torch.tensor(gradient_flow(flow).grid()) * gradient_flow(flow).time
+    torch.testing.assert_close(grid.diff(), torch.full((50,), 0.1))
+
+
+@pytest.mark.parametrize("preset", ["quick", "accurate"])
+def test_our_presets_are_exactly_symmetric_and_certified(preset):
+    flow, training = PRESETS[preset].flow, PRESETS[preset].training
+    assert flow.potential == "lattice" and flow.whitened
+    assert training.tolerance <= 0.01 and training.adapt_steps and training.jitter > 0
+    built = build_flow(HubbardStratonovich(square(4), CRITICAL_BETA), flow, seed=0)
+    assert isinstance(gradient_flow(built).potential, LatticePotential)
+    assert gradient_flow(built).potential.symmetry == square(4).symmetry
+
+
+@every_preset
+def test_presets_hold_sensible_numbers(preset):
+    flow, training = PRESETS[preset].flow, PRESETS[preset].training
+    assert flow.tableau in TABLEAUX and flow.steps >= 1 and flow.time > 0
+    assert training.iterations >= training.check_every >= 1
+    assert training.schedule in ("one-cycle", "constant")
+    assert 0 <= training.jitter < 1 and training.evaluation_samples >= 2
+
+
+@every_preset
+@every_lattice
+def test_every_preset_makes_a_flow_on_every_lattice(preset, lattice):
+    """Without translations the convolutional potential gives way to the dense one."""
+    config = RunConfig.from_preset(preset, lattice, 0.4)
+    assert (config.preset, config.beta, config.lattice, config.seed) == (preset, 0.4, lattice, 0)
+    expected = PRESETS[preset].flow.potential if lattice.translation_invariant else "dense"
+    assert config.flow.potential == expected
+    flow = build_flow(HubbardStratonovich(lattice, 0.4), config.flow, seed=0)
+    assert flow.shape == lattice.shape and flow.parameter_count > 0
+    if lattice.translation_invariant:
+        assert config.flow == PRESETS[preset].flow
+
+
+def test_iterations_can_be_chosen_and_nothing_else_changes():
+    plain = RunConfig.from_preset("quick", square(4), 0.4)
+    short = RunConfig.from_preset("quick", square(4), 0.4, iterations=3)
+    assert short.training == replace(plain.training, iterations=3)
+    assert (short.flow, short.lattice, short.beta) == (plain.flow, plain.lattice, plain.beta)
+
+
+@pytest.mark.parametrize("preset", ["", "Quick", "fast", "paper "])
+def test_unknown_presets_are_refused(preset):
+    with pytest.raises(InvalidInput, match=f"preset {preset!r}: expected one of quick, accurate, paper"):
+        RunConfig.from_preset(preset, square(4), 0.4)
+
+
+@pytest.mark.parametrize("iterations", [0, -5])
+def test_there_is_at_least_one_iteration(iterations):
+    with pytest.raises(InvalidInput, match="expected at least 1"):
+        RunConfig.from_preset("quick", square(4), 0.4, iterations=iterations)
+
+
+# --- training up from smaller lattices
+
+
+def sizes(config):
+    """The lattices and iterations of a run, from its own down to the smallest that it starts from."""
+    found = []
+    while config is not None:
+        found.append((config.lattice.shape, config.training.iterations))
+        config = config.coarse
+    return found
+
+
+@pytest.mark.parametrize(
+    ("lattice", "shapes"),
+    [
+        (square(16), [(16, 16)]),
+        (square(30), [(30, 30)]),
+        (square(33), [(33, 33)]),
+        (square(32), [(32, 32), (16, 16)]),
+        (square(32, 64, jy=0.5), [(32, 64), (16, 32)]),
+        (triangular(34), [(34, 34), (17, 17)]),
+        (square(128), [(128, 128), (64, 64), (32, 32), (16, 16)]),
+        (square(32, boundary="open"), [(32, 32)]),
+        (edwards_anderson(32, seed=0), [(32, 32)]),
+    ],
+    ids=str,
+)
+def test_accurate_trains_large_uniform_tori_up_from_small_ones(lattice, shapes):
+    config = RunConfig.from_preset("accurate", lattice, 0.4, seed=3)
+    assert [shape for shape, _ in sizes(config)] == shapes
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    smallest = config
+    while smallest.coarse is not None:
+        assert (smallest.coarse.beta, smallest.coarse.seed, smallest.coarse.flow) == (0.4, 3, config.flow)
+        smallest = smallest.coarse
+    for preset in ("quick", "paper"):
+        assert RunConfig.from_preset(preset, lattice, 0.4).coarse is None
+
+
+def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
+    whole = RunConfig.from_preset("accurate", square(64), 0.4)
+    some = RunConfig.from_preset("accurate", square(64), 0.4, iterations=whole.training.iterations // 10)
+    assert [n for _, n in sizes(some)] == pytest.approx([n / 10 for _, n in sizes(whole)], abs=1)
+    one = [n for _, n in sizes(RunConfig.from_preset("accurate", square(64), 0.4, iterations=1))]
+    assert one[0] == 1
+    assert min(one) >= 1
+    assert RunConfig.from_preset("accurate", square(64), 0.4, iterations=whole.training.iterations) == whole
+
+
+def test_larger_lattices_are_evaluated_on_fewer_samples_of_more_sites():
+    samples = {
+        n: RunConfig.from_preset("accurate", square(n), 0.4).training.evaluation_samples for n in (4, 16, 32, 200)
+    }
+    assert samples == {4: 16384, 16: 16384, 32: 4096, 200: 1024}
+
+
+def test_what_the_smaller_lattice_differs_in_is_named_and_checked():
+    config = RunConfig.from_preset("accurate", square(32), 0.4)
+    other = replace(config, training=replace(config.training, coarse=replace(config.training.coarse, batch=3)))
+    assert other.differences(config) == [f"training.coarse.batch: 3 here, {config.training.coarse.batch} there"]
+    for entry, value, complaint in (("coarse", 3, "expected the entries"), ("batch", "many", "batch is 'many'")):
+        data = config.to_dict()
+        place = data["training"] if entry == "coarse" else data["training"]["coarse"]
+        place[entry] = value
+        with pytest.raises(InvalidInput, match=complaint):
+            RunConfig.from_dict(data)
+
+
+# --- what is no configuration
+
+
+@pytest.mark.parametrize("garbage", [None, 3, "run", [], {}, [1, 2], {"lattice": 1}, {1: 2}])
+def test_garbage_is_refused(garbage):
+    with pytest.raises(InvalidInput, match="not a run: expected the entries"):
+        RunConfig.from_dict(garbage)
+
+
+VALID = RunConfig.from_preset("quick", square(4), 0.4).to_dict()
+
+
+def changed(path, value):
+    data = copy.deepcopy(VALID)
+    *folders, name = path.split(".")
+    place = data
+    for folder in folders:
+        place = place[folder]
+    if value is None:
+        del place[name]
+    else:
+        place[name] = value
+    return data
+
+
+@pytest.mark.parametrize("path", [*VALID, *(f"{part}.{name}" for part in ("flow", "training") for name in VALID[part])])
+def test_missing_entries_are_refused(path):
+    with pytest.raises(InvalidInput, match="expected the entries"):
+        RunConfig.from_dict(changed(path, None))
+
+
+@pytest.mark.parametrize("path", ["extra", "flow.extra", "training.extra"])
+def test_foreign_entries_are_refused(path):
+    with pytest.raises(InvalidInput, match="expected the entries"):
+        RunConfig.from_dict(changed(path, 1))
+
+
+@pytest.mark.parametrize(
+    "path", [f"{part}.{name}" for part in ("flow", "training") for name in VALID[part] if name != "kind"]
+)
+@pytest.mark.parametrize("value", [[], {}, "text", 1.5, 3, True], ids=repr)
+def test_entries_of_the_wrong_type_are_refused(path, value):
+    """Integers where numbers are expected are fine; nothing else is mistaken for another type."""
+    part, name = path.split(".")
+    cls = FlowConfig if part == "flow" else TrainingConfig
+    wanted = next(field.type for field in fields(cls) if field.name == name)
+    given_type = type(value).__name__
+    if given_type == wanted or (given_type, wanted) == ("int", "float"):
+        return
+    if (given_type, wanted) == ("str", "str"):
+        return
+    with pytest.raises(InvalidInput, match=name):
+        RunConfig.from_dict(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("beta", "0.4"),
+        ("beta", [0.4]),
+        ("beta", True),
+        ("beta", float("nan")),
+        ("beta", float("inf")),
+        ("seed", "1"),
+        ("seed", 1.0),
+        ("seed", True),
+        ("preset", ["quick"]),
+        ("preset", 3),
+        ("lattice", 3),
+        ("lattice", {}),
+        ("lattice", {"kind": "cubic"}),
+        ("lattice", {"kind": ["square"]}),
+        ("lattice", {**VALID["lattice"], "shape": [4]}),
+        ("lattice", {**VALID["lattice"], "shape": [4, -4]}),
+        ("lattice", {**VALID["lattice"], "jx": "strong"}),
+        ("flow", []),
+        ("flow", None),
+        ("training", "long"),
+    ],
+)
+def test_wrong_physics_is_refused(path, value):
+    with pytest.raises(InvalidInput):
+        RunConfig.from_dict(changed(path, value) if value is not None else {**VALID, path: None})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("flow.steps", 0),
+        ("flow.hidden", -3),
+        ("flow.time", float("nan")),
+        ("flow.time", -1.0),
+        ("flow.tableau", "rk5"),
+        ("flow.kind", "coupling"),
+        ("flow.kind", ["ot"]),
+        ("flow.kind", "ot"),
+        ("flow.potential", "cubic"),
+        ("flow.potential", 1.0),
+    ],
+)
+def test_impossible_flows_are_refused_before_they_run(path, value):
+    """By from_dict or, at the latest, when the flow is built; always as an error of ours."""
+    with pytest.raises(InvalidInput):
+        config = RunConfig.from_dict(changed(path, value))
+        build_flow(HubbardStratonovich(config.lattice, config.beta), config.flow, seed=0)
+
+
+# --- what differs
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("beta", 0.5, "beta: 0.4 here, 0.5 there"),
+        ("seed", 9, "seed: 0 here, 9 there"),
+        ("flow.hidden", 48, "flow.hidden: 32 here, 48 there"),
+        ("training.schedule", "constant", "training.schedule: one-cycle here, constant there"),
+        ("lattice.jy", 0.5, "lattice.jy: 1.0 here, 0.5 there"),
+    ],
+)
+def test_differences_are_named(path, value, line):
+    here, there = RunConfig.from_dict(VALID), RunConfig.from_dict(changed(path, value))
+    assert here.differences(there) == [line]
+    assert not here.differences(here)
+
+
+def test_all_differences_are_named():
+    here = RunConfig.from_preset("quick", square(4), 0.4)
+    there = RunConfig.from_preset("paper", square(4), 0.4, seed=2)
+    named = {line.partition(":")[0] for line in here.differences(there)}
+    assert {"preset", "seed", "flow.potential", "flow.hidden", "training.batch"} <= named
+    ours, theirs = asdict(here.flow), asdict(there.flow)
+    assert {f"flow.{name}" for name in ours if ours[name] != theirs[name]} == {
+        n for n in named if n.startswith("flow.")
+    }
+
+
+@every_lattice
+def test_lattices_of_any_kind_can_be_compared(lattice):
+    """Also where one has entries that the other has not: in both directions, and every difference on one line."""
+    for other in LATTICES.values():
+        here, there = (RunConfig(each, 0.4, "quick") for each in (lattice, other))
+        lines = here.differences(there)
+        assert bool(lines) == (lattice != other)
+        assert all("\n" not in line and " here, " in line and line.endswith(" there") for line in lines)
+        ours, theirs = lattice.to_dict(), other.to_dict()
+        expected = {f"lattice.{entry}" for entry in ours.keys() | theirs if ours.get(entry) != theirs.get(entry)}
+        assert {line.partition(":")[0] for line in lines} == expected
