@@ -17,7 +17,7 @@ class SpectralScaling(Transform):
         scale: eigenvalues of B, float64, in the basis' layout.
 
     Example:
-        >>> from isingflow.targets.spectral import FourierBasis
+        >>> from isingflow.flows.spectral import FourierBasis
         >>> double = SpectralScaling(FourierBasis((4, 4)), torch.full((4, 4), 2.0))
         >>> x, logdet = double(torch.ones(1, 4, 4))
         >>> x[0, 0], logdet

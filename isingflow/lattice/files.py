@@ -11,7 +11,8 @@ from xml.etree.ElementTree import ParseError
 import networkx
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice import Lattice, from_graph
+from isingflow.lattice.graph import Lattice
+from isingflow.lattice.kinds import from_graph
 
 logger = logging.getLogger(__name__)
 

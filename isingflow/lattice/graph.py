@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral, Real
 from typing import Any
 
 import networkx
@@ -21,10 +19,13 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import symmetry
-from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_shape, check_strengths, frozen
+from isingflow.lattice.checks import MAX_SITES, check_beta, frozen
 
 CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
 """Critical coupling of the isotropic square lattice, ln(1 + sqrt 2) / 2 = 0.44068679350977."""
+
+PARAMETERS = {"square": ("jx", "jy"), "triangular": (), "edwards-anderson": ("seed",), "graph": ("bonds", "strengths")}
+"""What describes a lattice beside its shape and boundary, by kind."""
 
 MAX_DENSE_SITES = 16384
 MIN_HALVED = 3
@@ -45,6 +46,7 @@ class Lattice:
         edges: (bonds, strengths) of a graph, else None.
 
     Example:
+        >>> from isingflow.lattice import square
         >>> lattice = square(16)
         >>> print(lattice, lattice.sites, len(lattice.bonds), lattice.symmetry)
         periodic 16x16 256 512 translations x D4 x Z2
@@ -110,6 +112,7 @@ class Lattice:
             InvalidInput: beta is not finite, or there are more than 16384 sites.
 
         Example:
+            >>> from isingflow.lattice import square
             >>> square(2).couplings(0.5)[0]
             array([0., 1., 1., 0.])
         """
@@ -155,6 +158,7 @@ class Lattice:
             InvalidInput: more than 16384 sites without translation invariance.
 
         Example:
+            >>> from isingflow.lattice import square
             >>> square(4).spectrum().max(), square(4, boundary="open").spectrum().max().round(3)
             (np.float64(4.0), np.float64(3.236))
         """
@@ -192,6 +196,7 @@ class Lattice:
         None where there is none: lengths that are odd or below 6, open boundaries, disorder, graphs.
 
         Example:
+            >>> from isingflow.lattice import square
             >>> square(32, 16).halved(), square(7).halved()
             (<Lattice: periodic 16x8>, None)
         """
@@ -210,7 +215,7 @@ class Lattice:
         return np.indices(self.shape).reshape(2, -1).T @ np.array(axes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-serialisable description that `from_dict` turns back into an equal lattice."""
+        """A JSON-serialisable description that `lattice.from_dict` turns back into an equal lattice."""
         if self.kind == "graph":
             return {
                 "kind": self.kind,
@@ -218,31 +223,8 @@ class Lattice:
                 "bonds": self.bonds.tolist(),
                 "strengths": self.strengths.tolist(),
             }
-        parameters = {name: np.asarray(getattr(self, name)).tolist() for name in _BUILDERS[self.kind][1]}
+        parameters = {name: np.asarray(getattr(self, name)).tolist() for name in PARAMETERS[self.kind]}
         return {"kind": self.kind, "shape": list(self.shape), "boundary": self.boundary, **parameters}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Lattice:
-        """The lattice that `to_dict` described.
-
-        Raises:
-            InvalidInput: the data do not describe a lattice.
-
-        Example:
-            >>> Lattice.from_dict(square(8).to_dict()) == square(8)
-            True
-        """
-        kind = data.get("kind") if isinstance(data, Mapping) else None
-        if not isinstance(kind, str) or kind not in _BUILDERS:
-            raise InvalidInput(f"not a lattice: expected a mapping whose kind is one of {', '.join(_BUILDERS)}")
-        build, names = _BUILDERS[kind]
-        expected = {"kind", "shape", *names, *([] if kind == "graph" else ["boundary"])}
-        if set(data) != expected:
-            raise InvalidInput(f"not a lattice: a {kind} one has the entries {', '.join(sorted(expected))}")
-        shape = data["shape"]
-        if not isinstance(shape, list | tuple) or len(shape) != (1 if kind == "graph" else 2):
-            raise InvalidInput(f"not a lattice: shape {shape!r} of a {kind} one")
-        return build(*shape, **{name: data[name] for name in expected - {"kind", "shape"}})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lattice) and self.to_dict() == other.to_dict()
@@ -297,140 +279,3 @@ class Lattice:
                 f"{self}: too large for a dense {self.sites} x {self.sites} matrix; "
                 f"up to {MAX_DENSE_SITES} sites are possible, more on translation-invariant lattices without one"
             )
-
-
-def heading(lattice: Lattice, beta: float) -> str:
-    """A magnet in words.
-
-    Example:
-        >>> heading(square(8), CRITICAL_BETA)
-        '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
-    """
-    model = "Ising" if lattice.kind == "graph" else "2D Ising"
-    isotropic = lattice.kind == "square" and lattice == square(*lattice.shape, boundary=lattice.boundary)
-    return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
-
-
-def square(
-    lx: int,
-    ly: int | None = None,
-    *,
-    jx: float | np.ndarray = 1.0,
-    jy: float | np.ndarray = 1.0,
-    boundary: str = "periodic",
-) -> Lattice:
-    """The square lattice, lx x ly (ly = lx if not given).
-
-    Args:
-        lx, ly: lengths, at least 2.
-        jx, jy: strengths, numbers or (lx, ly) arrays: jx[x, y] couples (x, y) to (x+1, y), jy[x, y] couples (x, y) to
-            (x, y+1). With an open boundary the last row of jx and the last column of jy are not used.
-        boundary: "periodic" or "open".
-
-    Raises:
-        InvalidInput: lengths, strengths or boundary are not as above.
-
-    Example:
-        >>> square(4, 6, jy=0.5)
-        <Lattice: periodic 4x6, jx = 1, jy = 0.5>
-    """
-    shape = check_shape(lx, ly)
-    check_boundary(boundary)
-    used = 1 if boundary == "open" else 0
-    jx = check_strengths("jx", jx, shape, (shape[0] - used, shape[1]))
-    jy = check_strengths("jy", jy, shape, (shape[0], shape[1] - used))
-    return Lattice("square", shape, boundary, jx, jy)
-
-
-def triangular(lx: int, ly: int | None = None, *, boundary: str = "periodic") -> Lattice:
-    """The triangular lattice with strength 1: the square one and the diagonals (x, y) to (x+1, y+1).
-
-    Raises:
-        InvalidInput: lengths below 2, or an unknown boundary.
-
-    Example:
-        >>> print(triangular(6).symmetry)
-        translations x D6 x Z2
-    """
-    shape = check_shape(lx, ly)
-    check_boundary(boundary)
-    return Lattice("triangular", shape, boundary, 1.0, 1.0)
-
-
-def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str = "periodic") -> Lattice:
-    """The +-J spin glass: a square lattice whose strengths are +1 or -1 with equal probability.
-
-    Args:
-        lx, ly: lengths, at least 2.
-        seed: a non-negative integer for numpy.random.default_rng; the same seed gives the same strengths.
-        boundary: "periodic" or "open".
-
-    Raises:
-        InvalidInput: lengths, seed or boundary are not as above.
-
-    Example:
-        >>> sorted(set(edwards_anderson(8, seed=1).strengths))
-        [np.float64(-1.0), np.float64(1.0)]
-    """
-    shape = check_shape(lx, ly)
-    check_boundary(boundary)
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise InvalidInput(f"seed {seed!r}: expected a non-negative integer")
-    if math.prod(shape) > MAX_SITES:
-        raise InvalidInput(f"size {shape[0]}x{shape[1]}: a disordered lattice has at most {MAX_SITES} sites")
-    signs = 1.0 - 2.0 * np.random.default_rng(int(seed)).integers(2, size=(2, *shape))
-    couplings = square(*shape, jx=signs[0], jy=signs[1], boundary=boundary)
-    return Lattice("edwards-anderson", shape, boundary, couplings.jx, couplings.jy, int(seed))
-
-
-def from_graph(graph: networkx.Graph) -> Lattice:
-    """A lattice from any undirected networkx graph, its nodes numbered in graph order.
-
-    Args:
-        graph: edges carry their strength in the attribute `coupling` (1.0 where absent); parallel edges add up. It need
-            not be connected: parts without a bond between them are independent.
-
-    Raises:
-        InvalidInput: no edges, self-loops, directed edges, or couplings that are not finite numbers.
-
-    Example:
-        >>> from_graph(networkx.petersen_graph())
-        <Lattice: graph of 10 sites and 15 bonds>
-    """
-    if not isinstance(graph, networkx.Graph):
-        raise InvalidInput(f"expected a networkx graph, not {type(graph).__name__}")
-    if graph.is_directed():
-        raise InvalidInput("the graph is directed; couplings are symmetric: give an undirected graph")
-    site = {node: index for index, node in enumerate(graph)}
-    edges = list(graph.edges(data="coupling", default=1.0))
-    return _from_bonds(len(site), bonds=[[site[a], site[b]] for a, b, _ in edges], strengths=[c for *_, c in edges])
-
-
-def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
-    """A graph lattice from lists, in which nothing is taken on trust."""
-    try:
-        pairs, values = np.array(bonds), list(strengths)
-    except (TypeError, ValueError):
-        raise InvalidInput("bonds must be a list of pairs of sites, strengths a list of numbers") from None
-    if pairs.size == 0:
-        raise InvalidInput("the graph has no edges: at least one bond is needed")
-    if isinstance(sites, bool) or not isinstance(sites, Integral) or not 2 <= sites <= MAX_SITES:
-        raise InvalidInput(f"{sites!r} sites: expected an integer from 2 to {MAX_SITES}")
-    if pairs.shape != (len(values), 2) or pairs.dtype.kind != "i" or pairs.min() < 0 or pairs.max() >= sites:
-        raise InvalidInput(f"bonds must be pairs of sites 0 .. {sites - 1}, as many as there are strengths")
-    loops = pairs[pairs[:, 0] == pairs[:, 1], 0]
-    if loops.size:
-        raise InvalidInput(f"the graph has a self-loop at site {loops[0]}: a spin does not couple to itself")
-    for pair, value in zip(pairs, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise InvalidInput(f"coupling {value!r} of the bond {pair[0]}-{pair[1]}: expected a finite number")
-    edges = frozen(pairs.astype(np.int64)), frozen(np.array(values, dtype=float))
-    return Lattice("graph", (int(sites),), edges=edges)
-
-
-_BUILDERS: dict[str, tuple[Callable[..., Lattice], tuple[str, ...]]] = {
-    "square": (square, ("jx", "jy")),
-    "triangular": (triangular, ()),
-    "edwards-anderson": (edwards_anderson, ("seed",)),
-    "graph": (_from_bonds, ("bonds", "strengths")),
-}

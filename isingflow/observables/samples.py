@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isingflow import lattice as lattices
 from isingflow.errors import FileError, InvalidInput
 from isingflow.lattice import Lattice, check_beta, square
 from isingflow.observables import Observables, measure
@@ -148,7 +149,7 @@ def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:
         raise InvalidInput("beta must be a number, and size a list of lengths")
     if "lattice" in arrays:
         try:
-            lattice = Lattice.from_dict(json.loads(str(arrays["lattice"])))
+            lattice = lattices.from_dict(json.loads(str(arrays["lattice"])))
         except (json.JSONDecodeError, RecursionError):
             raise InvalidInput("its lattice is not JSON") from None
     elif len(size) == 2:

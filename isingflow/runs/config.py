@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from isingflow import lattice as lattices
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.kinds import FLOWS, AnyFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
@@ -137,7 +138,7 @@ class RunConfig(_Comparable):
         beta = data["beta"]
         if isinstance(beta, bool) or not isinstance(beta, int | float) or not math.isfinite(beta):
             raise InvalidInput(f"not a run: beta is {beta!r}, expected a finite number")
-        return cls(Lattice.from_dict(data["lattice"]), float(beta), **_common(data))
+        return cls(lattices.from_dict(data["lattice"]), float(beta), **_common(data))
 
 
 @dataclass(frozen=True)

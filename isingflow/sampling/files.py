@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isingflow import lattice as lattices
 from isingflow.errors import FileError, InvalidInput
 from isingflow.lattice import Lattice, check_beta
 from isingflow.observables.files import sample_writer
@@ -91,7 +92,7 @@ class Chains:
                 field=arrays["field"],
                 spins=arrays["spins"],
                 acceptance=arrays["acceptance"],
-                lattice=Lattice.from_dict(json.loads(str(arrays["lattice"]))),
+                lattice=lattices.from_dict(json.loads(str(arrays["lattice"]))),
                 beta=check_beta(float(arrays["beta"])),
                 seconds=float(arrays["seconds"]),
                 identity=dict(json.loads(str(arrays["identity"]))),

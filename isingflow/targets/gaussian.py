@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from isingflow.targets.spectral import EigenBasis, FourierBasis, SpectralBasis
+from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 

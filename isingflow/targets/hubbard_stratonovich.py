@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact import thermodynamics
+from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.lattice import Lattice, check_beta
 from isingflow.lattice.symmetry import Group
 from isingflow.targets.gaussian import MeanField, best_gaussian
-from isingflow.targets.spectral import EigenBasis, FourierBasis, SpectralBasis
 
 if TYPE_CHECKING:
     pass

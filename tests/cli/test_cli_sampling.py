@@ -19,7 +19,8 @@ from test_cli import document, failure, invoke
 from isingflow import exact
 from isingflow.evaluation import magnets as evaluation
 from isingflow.evaluation.magnets import draw_samples
-from isingflow.lattice import Lattice, edwards_anderson, from_graph, square, triangular
+from isingflow.lattice import edwards_anderson, from_graph, square, triangular
+from isingflow.lattice.kinds import from_dict
 from isingflow.monte_carlo import simulate
 from isingflow.observables import measure
 from isingflow.observables.samples import Samples
@@ -248,7 +249,7 @@ class TestSample:
         with np.load("a.npz", allow_pickle=False) as arrays:
             assert arrays["spins"].shape == (6, 3, 4, 4) and arrays["spins"].dtype == np.int8
             assert arrays["field"].shape == (6, 4, 4)
-            assert Lattice.from_dict(json.loads(str(arrays["lattice"]))) == square(4)
+            assert from_dict(json.loads(str(arrays["lattice"]))) == square(4)
             assert arrays["certified"].dtype == bool and arrays["certified"]
 
     def test_blocks_are_the_samples_of_memory(self, trained):

@@ -25,6 +25,7 @@ from isingflow.flows import (
     SpectralScaling,
 )
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, step, step_with_error
+from isingflow.flows.spectral import EigenBasis, FourierBasis
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.symmetry import Group, square_torus_group, trivial_group
 from isingflow.potentials import (
@@ -40,7 +41,6 @@ from isingflow.potentials import (
 )
 from isingflow.runs.config import FlowConfig
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.targets.spectral import EigenBasis, FourierBasis
 
 every_tableau = pytest.mark.parametrize("tableau", TABLEAUX.values(), ids=TABLEAUX)
 every_method = pytest.mark.parametrize("method", TABLEAUX)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import Flow, GradientFlow, SpectralScaling, diagnostics
+from isingflow.flows.spectral import FourierBasis
 from isingflow.lattice import CRITICAL_BETA, square
 from isingflow.lattice.symmetry import square_torus_group, triangular_torus_group, trivial_group
 from isingflow.potentials import (
@@ -26,7 +27,6 @@ from isingflow.potentials.layers.residual import EvenOpening, PlainOpening, anti
 from isingflow.potentials.resnet import REACH
 from isingflow.runs.config import TrainingConfig
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.targets.spectral import FourierBasis
 from isingflow.training.objectives import negative_log_likelihood, reverse_kl
 
 

@@ -12,6 +12,7 @@ from isingflow.architectures.build import build_flow, gradient_flow
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GradientFlow, SpectralScaling
 from isingflow.flows.certificate import integration_error, log_weights, pushed
+from isingflow.flows.spectral import EigenBasis
 from isingflow.lattice import square
 from isingflow.potentials import Potential
 from isingflow.runs.config import FlowConfig
@@ -31,7 +32,6 @@ from isingflow.statistics.free_energy import (
     variational_free_energy,
 )
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.targets.spectral import EigenBasis
 
 
 def generator(seed: int = 0) -> torch.Generator:

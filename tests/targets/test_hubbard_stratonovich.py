@@ -13,11 +13,11 @@ from scipy import integrate
 from scipy.optimize import minimize
 
 from isingflow.errors import InvalidInput
+from isingflow.flows.spectral import EigenBasis, FourierBasis
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, from_graph, square, triangular
 from isingflow.statistics.estimate import Estimate
 from isingflow.targets.gaussian import gaussian_averages
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich, ln_cosh
-from isingflow.targets.spectral import EigenBasis, FourierBasis
 
 PAIR = from_graph(networkx.path_graph(2))
 SMALL = {
