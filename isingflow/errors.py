@@ -15,6 +15,10 @@ class InvalidInput(IsingflowError, ValueError):
     """A value outside what is accepted: a size, a temperature, a coupling, an option."""
 
 
+class InvalidTarget(InvalidInput):
+    """A target whose energy is not one: of the wrong shape or type, not finite, not differentiable."""
+
+
 class NoExactSolution(IsingflowError):
     """No exact method is known (or affordable) for this lattice."""
 

@@ -10,7 +10,7 @@ from isingflow.architectures.kinds import AnyFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.errors import InvalidInput
-from isingflow.flows import ActNorm, ConvexFlow, Flow, GradientFlow, SpectralScaling, Transform
+from isingflow.flows import ActNorm, ConvexFlow, Flow, GradientFlow, Transform
 from isingflow.lattice.symmetry import require
 from isingflow.potentials import (
     ConvexPotential,
@@ -22,6 +22,7 @@ from isingflow.potentials import (
     ResidualPotential,
     group_average,
 )
+from isingflow.targets.base import Start
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
@@ -44,8 +45,8 @@ def build_flow(
         SymmetryMismatch: a potential claims more symmetry than the target has.
     """
     generator = torch.Generator().manual_seed(seed)
-    mean_field = target.mean_field() if config.whitened else None
-    variances = None if mean_field is None else mean_field.variances
+    start = target.start() if config.whitened else Start()
+    variances = start.variances
     if isinstance(config, ConvexFlowConfig):
         trained = _convex_maps(target, config, variances, generator)
     else:
@@ -53,11 +54,7 @@ def build_flow(
         require(potential.symmetry, target.symmetry)
         options = {"time": config.time, "steps": config.steps, "tableau": config.tableau}
         trained = [GradientFlow(potential, **options, jitter=jitter, recompute=recompute)]
-    if mean_field is None:
-        return Flow(target.shape, trained)
-    gaussian = SpectralScaling(mean_field.basis, mean_field.variances.sqrt())
-    unwhiten = SpectralScaling(target.basis, target.eigenvalues.sqrt())
-    return Flow(target.shape, [gaussian, *trained, unwhiten])
+    return Flow(target.shape, [*start.latent, *trained, *start.field])
 
 
 def _monge_ampere(

@@ -38,7 +38,7 @@ from isingflow.statistics.free_energy import (
     variational_free_energy,
 )
 from isingflow.statistics.weights import pareto_k
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich, exact_free_energy
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 BATCH = 256
 MOST_SPINS = 2**24
@@ -255,7 +255,7 @@ def evaluate(
     """
     flow, target, state = load_run(run, device)
     generator = torch.Generator(device).manual_seed(seed)
-    exact, method = exact_free_energy(target)
+    exact, method = target.exact_free_energy() or (None, None)
     with workers(device) as pool:
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = integration_error(flow, target.energy, latent, pool).value

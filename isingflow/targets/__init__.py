@@ -1,1 +1,7 @@
-"""Unnormalised densities that flows are trained on."""
+"""Unnormalised densities: what flows are trained on and samplers draw from."""
+
+from isingflow.targets.base import Start, Target, as_target
+from isingflow.targets.checks import check_target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+__all__ = ["HubbardStratonovich", "Start", "Target", "as_target", "check_target"]

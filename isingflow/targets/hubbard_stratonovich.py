@@ -12,27 +12,26 @@ Both conditionals are exact: p(s_i = +1 | x) = sigmoid(2 x_i) and x | s ~ Normal
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isingflow.errors import InvalidInput, NoExactSolution
-from isingflow.exact import thermodynamics
+from isingflow.flows.linear import SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
-from isingflow.lattice import Lattice, check_beta
+from isingflow.lattice import Lattice, check_beta, heading
 from isingflow.lattice.symmetry import Group
+from isingflow.targets.base import Start, Target
 from isingflow.targets.gaussian import MeanField, best_gaussian
-
-if TYPE_CHECKING:
-    pass
 
 LogZ = TypeVar("LogZ")
 
 
-class HubbardStratonovich(nn.Module):
+class HubbardStratonovich(Target):
     """The continuous Ising density exp(-E(x)) / Z of a lattice at inverse temperature beta.
 
     Fields have shape (..., *lattice.shape) and any float dtype and device; results follow the field. Constants are
@@ -68,8 +67,8 @@ class HubbardStratonovich(nn.Module):
         self.beta = check_beta(beta)
         if not isinstance(min_eigenvalue, Real) or not 0 < min_eigenvalue < math.inf:
             raise InvalidInput(f"min_eigenvalue {min_eigenvalue!r}: expected a positive number")
+        self.min_eigenvalue = float(min_eigenvalue)
         self.shape = lattice.shape
-        self.sites = lattice.sites
         if lattice.translation_invariant:
             strengths = lattice.spectrum()
             self.basis: SpectralBasis = FourierBasis(self.shape)
@@ -91,10 +90,52 @@ class HubbardStratonovich(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.lattice}, beta={self.beta:g}, offset={self.offset:g}"
 
-    @property
+    @cached_property
     def symmetry(self) -> Group:
         """The symmetry of the density: the lattice's."""
         return self.lattice.symmetry
+
+    def title(self) -> str:
+        """The magnet in words."""
+        return heading(self.lattice, self.beta)
+
+    def at(self, *, beta: float) -> HubbardStratonovich:
+        """The same magnet at another temperature."""
+        return HubbardStratonovich(self.lattice, beta, self.min_eigenvalue).to(self.eigenvalues.device)
+
+    def start(self) -> Start:
+        """The best centred Gaussian; trained maps act on the whitened field y = A^-1/2 x."""
+        gaussian = self.mean_field()
+        return Start(
+            latent=[SpectralScaling(gaussian.basis, gaussian.variances.sqrt())],
+            field=[SpectralScaling(self.basis, self.eigenvalues.sqrt())],
+            variances=gaussian.variances if self.lattice.translation_invariant else None,
+        )
+
+    def exact_free_energy(self) -> tuple[float, str] | None:
+        """-ln Z of the continuous representation and the exact method behind it; None where there is none."""
+        from isingflow.exact import thermodynamics  # numba takes a second to load
+
+        try:
+            solution = thermodynamics(self.lattice, self.beta)
+        except NoExactSolution:
+            return None
+        return self.free_energy(solution.log_z), solution.method
+
+    def reference(self, samples: int, *, chains: int, seed: int) -> Tensor:
+        """Spins by Monte Carlo, int8, shape (chains, samples, *shape)."""
+        from isingflow.monte_carlo import simulate
+
+        states = simulate(self.lattice, self.beta, samples=samples, chains=chains, seed=seed)
+        return torch.from_numpy(states.spins)
+
+    def draw(self, field: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Spins drawn from p(s | x)."""
+        return {"spins": self.sample_spins(field, generator)}
+
+    def sweep(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Block Gibbs: s drawn from p(s | x), then a new x from p(x | s)."""
+        return self.sample_field(self.sample_spins(field, generator).to(field.dtype), generator)
 
     def energy(self, field: Tensor) -> Tensor:
         """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh x.
@@ -209,12 +250,3 @@ def ln_cosh(x: Tensor) -> Tensor:
     """ln cosh x, elementwise, without overflow."""
     magnitude = x.abs()
     return magnitude + torch.log1p(torch.exp(-2 * magnitude)) - math.log(2)
-
-
-def exact_free_energy(target: HubbardStratonovich) -> tuple[float | None, str | None]:
-    """-ln Z of the continuous representation and the exact method behind it; None and None if there is none."""
-    try:
-        solution = thermodynamics(target.lattice, target.beta)
-    except NoExactSolution:
-        return None, None
-    return target.free_energy(solution.log_z), solution.method

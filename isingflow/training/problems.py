@@ -27,7 +27,7 @@ from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig
 from isingflow.runs.settings import BOUNDS
 from isingflow.runtime.parallel import Workers
 from isingflow.statistics.free_energy import effective_sample_size
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich, exact_free_energy
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.objectives import both_bounds, negative_log_likelihood, reverse_kl
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Magnet(Problem):
         self.training = config.training
         self.source = device
         self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
-        self.exact, _ = exact_free_energy(self.target)
+        self.exact, _ = self.target.exact_free_energy() or (None, None)
         jitter, recompute = config.training.jitter, config.training.recompute
         self.flow = build_flow(self.target, config.flow, seed=config.seed, jitter=jitter, recompute=recompute).to(
             device
