@@ -21,7 +21,7 @@ import torch
 from machine import describe
 from observables import CPU, exact_answers
 
-from isingflow.evaluation.magnets import load_run
+from isingflow.evaluation.targets import load_run
 from isingflow.exact import moments
 from isingflow.flows import Flow, certificate
 from isingflow.lattice import CRITICAL_BETA, Lattice, square
@@ -34,7 +34,7 @@ from isingflow.sampling import latent, run_chains
 from isingflow.statistics import free_energy as estimators
 from isingflow.statistics.estimate import Estimate
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich, exact_free_energy
-from isingflow.training.loop import train
+from isingflow.training import train
 
 
 def free_energies(forward: torch.Tensor, reverse: torch.Tensor) -> dict[str, Estimate]:

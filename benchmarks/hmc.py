@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from machine import describe
 
-from isingflow.evaluation.magnets import load_run
+from isingflow.evaluation.targets import load_run
 from isingflow.exact import thermodynamics
 from isingflow.flows.certificate import log_weights, pushed
 from isingflow.observables import per_sample

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from machine import describe
 
-from isingflow.evaluation.magnets import draw_samples, load_run
+from isingflow.evaluation.targets import draw_samples, load_run
 from isingflow.exact import moments, thermodynamics
 from isingflow.lattice import CRITICAL_BETA, Lattice, square
 from isingflow.monte_carlo import simulate
@@ -32,7 +32,7 @@ from isingflow.runs.config import RunConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runtime.parallel import workers
 from isingflow.sampling import latent, run_chains
-from isingflow.training.loop import train
+from isingflow.training import train
 
 CPU = torch.device("cpu")
 

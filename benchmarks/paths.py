@@ -26,7 +26,7 @@ from isingflow.plots.transport import trajectories_figure
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.loading import load
-from isingflow.training.loop import train
+from isingflow.training import train
 
 CPU = torch.device("cpu")
 SHOWN = 200

@@ -28,7 +28,7 @@ from isingflow.plots.data import interpolated, synthesis_figure
 from isingflow.plots.style import png
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import RunFolder
-from isingflow.training.loop import train
+from isingflow.training import train
 from isingflow.training.progress import Progress
 
 SAMPLES, WAYS, BETWEEN = 40, 4, 8
@@ -82,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder.create(Path(folder) / "run", config)
         start = time.process_time()
-        train(run, device=cpu, data=codes, report_progress=report_flow)
+        train(run, device=cpu, data=codes, callbacks=[report_flow])
         flow_seconds = time.process_time() - start
         evaluation = evaluate_density(run, codes, device=cpu, samples=2000)
         flow = load(run.path)

@@ -9,30 +9,68 @@
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from isingflow import lattice
-from isingflow.statistics.estimate import Estimate
+if TYPE_CHECKING:
+    from isingflow import exact, lattice, testing
+    from isingflow.evaluation.reports import evaluate, plot
+    from isingflow.flows.base import Flow
+    from isingflow.monte_carlo.simulate import simulate
+    from isingflow.observables.measure import measure
+    from isingflow.runs.loading import load
+    from isingflow.statistics.estimate import Estimate
+    from isingflow.targets.base import Target
+    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+    from isingflow.training.train import train
 
-try:
-    __version__ = version("isingflow")
-except PackageNotFoundError:
-    __version__ = "unknown"
+    __version__: str
 
-__all__ = ["Estimate", "HubbardStratonovich", "exact", "lattice", "load"]
+__all__ = [
+    "Estimate",
+    "Flow",
+    "HubbardStratonovich",
+    "Target",
+    "evaluate",
+    "exact",
+    "lattice",
+    "load",
+    "measure",
+    "plot",
+    "simulate",
+    "testing",
+    "train",
+]
 
-# Names that need torch or numba are imported when first used: `isingflow --help` starts at once.
-_LAZY = {
-    "HubbardStratonovich": ("isingflow.targets.hubbard_stratonovich", "HubbardStratonovich"),
-    "load": ("isingflow.runs.loading", "load"),
+# Everything is imported when first used: `import isingflow` and `isingflow --help` wait for neither torch nor numba.
+_MODULES = ("exact", "lattice", "testing")
+_NAMES = {
+    "Estimate": "statistics.estimate",
+    "Flow": "flows.base",
+    "HubbardStratonovich": "targets.hubbard_stratonovich",
+    "Target": "targets.base",
+    "evaluate": "evaluation.reports",
+    "load": "runs.loading",
+    "measure": "observables.measure",
+    "plot": "evaluation.reports",
+    "simulate": "monte_carlo.simulate",
+    "train": "training.train",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        module, attribute = _LAZY[name]
-        return getattr(import_module(module), attribute)
-    if name == "exact":
-        return import_module("isingflow.exact")
+    if name in _NAMES:
+        return getattr(import_module(f"isingflow.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"isingflow.{name}")
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("isingflow")
+        except PackageNotFoundError:
+            return "unknown"
     raise AttributeError(f"module 'isingflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -35,11 +35,11 @@ def command(
     """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
-    from isingflow.evaluation.reports import evaluate_run
+    from isingflow.evaluation.reports import evaluate
 
     data = data_of(folder.config, root)
-    evaluation = evaluate_run(
-        folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data
+    evaluation = evaluate(
+        folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data, save=False
     )
     print_result(evaluation.as_dict(), as_json, evaluation.table)
     folder.save_report(evaluation.as_dict())

@@ -25,9 +25,9 @@ from isingflow.cli.options import (
     device_from,
 )
 from isingflow.cli.output import print_result, show_notes, warn
-from isingflow.cli.progress import Clock, ShowProgress, progress_display
 from isingflow.cli.signals import StopRequest
 from isingflow.evaluation.chains import Report, identity, missing_modes
+from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 
 if TYPE_CHECKING:
     from isingflow.sampling import Chains
@@ -89,7 +89,7 @@ def command(
         check_new_file(output)
     show_notes(quiet or as_json)
     from isingflow.errors import RunFolderError
-    from isingflow.evaluation.magnets import load_run
+    from isingflow.evaluation.targets import load_run
     from isingflow.runs.folder import open_magnet
     from isingflow.runtime.parallel import workers
     from isingflow.sampling import Chains, latent, physical, run_chains

@@ -15,7 +15,6 @@ import click
 from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
-from isingflow.lattice.files import READERS, read_graph
 
 if TYPE_CHECKING:
     from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -70,6 +69,8 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
         if build is None or name not in ("size", *arguments):
             raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
     if build is None:
+        from isingflow.lattice.files import READERS, read_graph
+
         if Path(kind).suffix not in READERS:
             raise InvalidInput(
                 f"--lattice {kind}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
@@ -109,9 +110,14 @@ def known(solve: Callable[[Lattice, float], Answer], lattice: Lattice, beta: flo
         return None
 
 
+def is_small(lattice: Lattice) -> bool:
+    """Whether the spectrum of the couplings takes little time."""
+    return lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
+
+
 def continuous_form(lattice: Lattice, beta: float) -> HubbardStratonovich | None:
     """The continuous representation; None where its spectrum would take too long."""
-    if lattice.sites > CONTINUOUS_SITES[lattice.translation_invariant]:
+    if not is_small(lattice):
         return None
     from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 

@@ -10,7 +10,7 @@ import click
 from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, known, lattice_from, size_option
 from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Size, Whole, check_new_file
 from isingflow.cli.output import print_result, show_notes
-from isingflow.cli.progress import Clock, progress_display
+from isingflow.runtime.progress import Clock, progress_display
 
 MOST_SITES = 2**24
 CHAINS = 8

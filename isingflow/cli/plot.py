@@ -23,9 +23,8 @@ def command(run: Path, samples: int, root: Path | None, seed: int, device: str, 
     """Draw the figures of a trained run into its folder."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
-    from isingflow.evaluation.reports import draw_figures, draw_samples_of
+    from isingflow.evaluation import reports
 
-    data = data_of(folder.config, root)
-    figures = draw_figures(folder, draw_samples_of(folder, samples=samples, device=where, seed=seed), data)
+    figures = reports.plot(folder, data=data_of(folder.config, root), samples=samples, device=where, seed=seed)
     document = {"run": str(run), "certified": check_certified(folder), "figures": [str(path) for path in figures]}
     print_result(document, as_json, lambda: "\n".join(document["figures"]))

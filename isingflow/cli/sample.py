@@ -24,8 +24,8 @@ from isingflow.cli.options import (
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
-from isingflow.cli.progress import Clock, progress_display
 from isingflow.errors import InvalidInput
+from isingflow.runtime.progress import Clock, progress_display
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def _of_magnet(
 ) -> Stream:
     import numpy as np
 
-    from isingflow.evaluation.magnets import stream_samples
+    from isingflow.evaluation.targets import stream_samples
     from isingflow.observables.files import sample_writer
 
     lattice, beta = run.config.lattice, run.config.beta

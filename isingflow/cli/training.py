@@ -13,7 +13,6 @@ import click
 
 from isingflow.cli.options import Number, Whole, seed_option, together
 from isingflow.cli.output import print_result
-from isingflow.cli.progress import progress_display, time_left
 from isingflow.cli.signals import StopRequest
 from isingflow.errors import InvalidInput
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from isingflow.datasets import Dataset
     from isingflow.runs.folder import RunFolder
-    from isingflow.training.progress import Progress
 
 TRAINING = together(
     click.option("--flow", metavar="KIND", help="monge-ampere (the default), ot (OT-Flow) or convex (CP-Flow)."),
@@ -34,15 +32,6 @@ TRAINING = together(
     seed_option(default=None),
 )
 """Options of every training."""
-
-READINGS = {
-    "variational_free_energy": ("bound {:.2f}", 1),
-    "lower_bound": ("from below {:.2f}", 1),
-    "gap_nats": ("gap {:.2f} nats", 1),
-    "effective_sample_size": ("sample size {:.0f} %", 100),
-    "negative_log_likelihood": ("-ln p {:.3f}", 1),
-}
-"""How the progress shows a reading: its text, and what it is multiplied by."""
 
 
 def check_resume(resume: bool, output: Path | None) -> None:
@@ -67,6 +56,7 @@ def train_and_report(
     *,
     device: torch.device,
     data: Dataset | None = None,
+    start: RunFolder | None = None,
     time_limit: float | None,
     resuming: list[str],
     quiet: bool,
@@ -79,35 +69,32 @@ def train_and_report(
         run: new, or to be continued.
         device: where to train.
         data: of a run on data.
+        start: a trained run that this one starts from.
         time_limit: in seconds.
         resuming: words of the command that would continue the run.
         quiet: no progress.
         as_json: print one JSON document.
     """
-    from isingflow.evaluation.reports import draw_figures, evaluate_run
-    from isingflow.training.loop import train
-    from isingflow.training.progress import Outcome
+    from isingflow.evaluation.reports import draw_figures, evaluate
+    from isingflow.training import Outcome, train
 
     logging.getLogger(__name__).info("run folder %s", run.path)
     stop = StopRequest()
-    try:
-        with stop.listening(), progress_display(quiet or as_json) as show:
-            outcome = train(
-                run,
-                device=device,
-                data=data,
-                time_limit=time_limit,
-                report_progress=lambda state: show(state.iteration, state.iterations, progress_text(state)),
-                should_stop=stop.requested,
-            )
-    except InvalidInput:
-        run.discard_unused()
-        raise
+    with stop.listening():
+        trained = train(
+            run,
+            device=device,
+            data=data,
+            start=start,
+            time_limit=time_limit,
+            progress=not (quiet or as_json),
+            should_stop=stop.requested,
+        )
+    outcome = trained.outcome
     if outcome is Outcome.INTERRUPTED or stop.requested():
         print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))
-    evaluation = evaluate_run(run, device=device, data=data)
-    run.save_report(evaluation.as_dict())
+    evaluation = evaluate(trained, device=device)
     if not as_json:
         click.echo(evaluation.table())
     figures = draw_figures(run, evaluation.samples, data)
@@ -120,16 +107,6 @@ def resume_words(command: list[str], run: RunFolder, device: str, time_limit: fl
     words = ["isingflow", *command, "--resume", "--output", str(run.path)]
     words += [] if device == "auto" else ["--device", device]
     return words + ([] if time_limit is None else ["--time-limit", f"{time_limit:g}"])
-
-
-def progress_text(progress: Progress) -> str:
-    """A line of progress."""
-    parts = [f"first on {progress.lattice}:"] if progress.lattice else []
-    shown = {name: reading for name, reading in READINGS.items() if name in progress.readings}
-    parts += [text.format(scale * progress.readings[name]) for name, (text, scale) in shown.items()]
-    if progress.integration_error is not None:
-        parts.append(f"error {progress.integration_error:.1g}")
-    return "  ".join([*parts, time_left(progress.remaining)])
 
 
 def _report_lines(report: dict[str, Any]) -> str:

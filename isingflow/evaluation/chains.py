@@ -27,7 +27,7 @@ def identity(folder: RunFolder) -> dict[str, Any]:
 
 def missing_modes(run: RunFolder) -> str | None:
     """A warning where the flow misses part of the target: chains rarely enter that part, and do not show it."""
-    from isingflow.evaluation.magnets import DISAGREEMENT
+    from isingflow.evaluation.targets import DISAGREEMENT
 
     report = run.report() or {}
     forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from isingflow.errors import NoExactSolution
 from isingflow.exact import enumeration, kaufman, pfaffian, transfer_matrix
@@ -100,6 +98,9 @@ def _solve_components(lattice: Lattice, beta: float) -> tuple[float, float, floa
     """Enumerate each connected part; ln Z, means and variances of independent parts add up."""
     if lattice.sites > MAX_GRAPH_SITES:
         raise NoExactSolution(_too_large(lattice, lattice.sites))
+    from scipy.sparse import coo_array  # slow to load, and for graphs alone
+    from scipy.sparse.csgraph import connected_components
+
     first, second = lattice.bonds.T
     couplings = coo_array((beta * lattice.strengths, (first, second)), shape=(lattice.sites, lattice.sites)).tocsr()
     couplings = couplings + couplings.T

@@ -1,7 +1,6 @@
 """Graphs of Ising spins, their couplings and their symmetry."""
 
 from isingflow.lattice.checks import check_beta
-from isingflow.lattice.files import read_graph
 from isingflow.lattice.graph import CRITICAL_BETA, Lattice
 from isingflow.lattice.kinds import edwards_anderson, from_dict, from_graph, heading, square, triangular
 from isingflow.lattice.symmetry import Group
@@ -15,7 +14,6 @@ __all__ = [
     "from_dict",
     "from_graph",
     "heading",
-    "read_graph",
     "square",
     "triangular",
 ]

@@ -12,14 +12,16 @@ import json
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx
 import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import symmetry
 from isingflow.lattice.checks import MAX_SITES, check_beta, frozen
+
+if TYPE_CHECKING:
+    import networkx
 
 CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
 """Critical coupling of the isotropic square lattice, ln(1 + sqrt 2) / 2 = 0.44068679350977."""
@@ -167,6 +169,8 @@ class Lattice:
     @property
     def graph(self) -> networkx.Graph:
         """The lattice as a networkx graph: sites 0 .. N-1 and one edge, with its total `coupling`, per bonded pair."""
+        import networkx  # a tenth of a second, for graphs alone
+
         graph = networkx.Graph()
         graph.add_nodes_from(range(self.sites))
         pairs, totals = self._pair_couplings(np.arange(self.sites))
@@ -208,6 +212,8 @@ class Lattice:
     def coordinates(self) -> np.ndarray:
         """Positions of the sites in the plane, shape (N, 2); on triangular lattices all bonds have length 1."""
         if self.kind == "graph":
+            import networkx
+
             positions = networkx.spring_layout(self.graph, seed=0)
             return np.array([positions[site] for site in range(self.sites)])
         self._check_listable()

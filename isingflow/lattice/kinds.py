@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx
 import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.checks import MAX_SITES, check_boundary, check_shape, check_strengths, frozen
 from isingflow.lattice.graph import CRITICAL_BETA, PARAMETERS, Lattice
+
+if TYPE_CHECKING:
+    import networkx
 
 
 def heading(lattice: Lattice, beta: float) -> str:
@@ -110,9 +112,12 @@ def from_graph(graph: networkx.Graph) -> Lattice:
         InvalidInput: no edges, self-loops, directed edges, or couplings that are not finite numbers.
 
     Example:
+        >>> import networkx
         >>> from_graph(networkx.petersen_graph())
         <Lattice: graph of 10 sites and 15 bonds>
     """
+    import networkx
+
     if not isinstance(graph, networkx.Graph):
         raise InvalidInput(f"expected a networkx graph, not {type(graph).__name__}")
     if graph.is_directed():

@@ -48,9 +48,10 @@ INSETS_FROM = 0.53
 
 
 class Samples(Protocol):
-    """What `plot_run` needs of samples: spins, shape (n, lx, ly), and log-weights in nats, shape (n,)."""
+    """What `plot_run` needs of samples: fields, spins where there are some, and log-weights in nats, shape (n,)."""
 
-    spins: np.ndarray
+    spins: np.ndarray | None
+    field: np.ndarray
     log_weight: np.ndarray
 
 
@@ -72,10 +73,11 @@ def plot_run(run: RunFolder, samples: Samples, *, certified: bool = True) -> lis
     exact = _exact_free_energy(metrics)
     figures: dict[str, Figure] = {}
     if metrics:
-        figures["training.png"] = training_figure(metrics, run.config.lattice.sites, exact, run.snapshots())
+        figures["training.png"] = training_figure(metrics, samples.field[0].size, exact, run.snapshots())
     if exact is not None:
         figures["gap.png"] = gap_figure(metrics)
-    figures["spins.png"] = tiles_figure(resample(samples.spins, samples.log_weight, 2 * TILES**2), columns=2 * TILES)
+    name, shown = ("fields.png", samples.field) if samples.spins is None else ("spins.png", samples.spins)
+    figures[name] = tiles_figure(resample(shown, samples.log_weight, 2 * TILES**2), columns=2 * TILES)
     figures["log_weights.png"] = log_weight_figure(samples.log_weight)
     return [run.save_figure(name, png(figure, certified=certified)) for name, figure in figures.items()]
 
@@ -93,7 +95,7 @@ def training_figure(
         metrics: records of `metrics.jsonl`.
         sites: number of spins.
         exact_free_energy: -ln Z of the continuous representation, total, in nats.
-        snapshots: spins by iteration, shape (n, lx, ly); three of them are shown, 25 configurations each.
+        snapshots: spins or fields by iteration, shape (n, lx, ly); three of them are shown, 25 configurations each.
     """
     iterations, bound = _column(metrics, "iteration"), _column(metrics, "variational_free_energy") / sites
     lower = _column(metrics, "lower_bound") / sites
@@ -159,10 +161,10 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def tiles_figure(spins: np.ndarray, columns: int = TILES) -> Figure:
-    """Configurations side by side: spin up white, spin down black.
+    """Configurations side by side: spin up white, spin down black; fields in grey levels.
 
     Args:
-        spins: +1 or -1, shape (n, lx, ly).
+        spins: +1 or -1, shape (n, lx, ly), or fields of floats.
         columns: tiles in a row.
 
     Example:
@@ -260,16 +262,21 @@ def resample(spins: np.ndarray, log_weights: np.ndarray, count: int, seed: int =
 
 
 def tile(spins: np.ndarray, columns: int) -> np.ndarray:
-    """One image of grey levels from configurations, shape (n, lx, ly), with a line of pixels between tiles."""
+    """One image of grey levels from configurations, shape (n, lx, ly), with a line of pixels between tiles.
+
+    Spins, integers, are white or black; of fields, floats, zero is grey, and twice the root mean square white or black.
+    """
     spins = np.asarray(spins)
     spins = spins.reshape(len(spins), -1, spins.shape[-1])
+    reach = 4 * math.sqrt(np.mean(np.square(spins, dtype=float))) if spins.dtype.kind == "f" else 0.0
+    levels = np.clip(0.5 + spins / max(reach, 1e-30), DOWN, UP) if reach else np.where(spins > 0, UP, DOWN)
     rows = -(-len(spins) // columns)
     line = max(1, round(min(spins.shape[1:]) / 12))
     height, width = (length + line for length in spins.shape[1:])
     image = np.full((rows * height + line, min(columns, len(spins)) * width + line), GRID)
-    for index, configuration in enumerate(spins):
+    for index, configuration in enumerate(levels):
         row, column = line + index // columns * height, line + index % columns * width
-        image[row : row + height - line, column : column + width - line] = np.where(configuration > 0, UP, DOWN)
+        image[row : row + height - line, column : column + width - line] = configuration
     return image
 
 

@@ -1,30 +1,36 @@
-"""A lattice potential given to the torus of twice the lengths."""
+"""A lattice potential given to the torus of twice the lengths.
+
+What a lattice potential learns is local: kernels w(r), hidden units, and q(k, t), the spectrum of a kernel q(r, t). On
+the larger torus every small displacement r becomes four, r + (l i, m j) with i, j = 0, 1, and its value goes to the
+shortest of them (in equal parts where several are):
+
+    W(R) = w(r) / n(r)  if R is one of the n(r) shortest images of r, else 0.
+
+Kernels keep their point symmetry, because it moves displacements without changing their length, and their spectra agree
+at the momenta that both lattices have. For a field x of the small torus, repeated to fill the large one, X(R) = x(r),
+hence Phi(X, t) = 4 phi(x, t), exactly. What is left to learn are the longest waves.
+"""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice import Lattice
+from isingflow.lattice.symmetry import Group
 from isingflow.potentials import LatticePotential
-
-if TYPE_CHECKING:
-    pass
 
 
 @torch.no_grad()
-def enlarge(small: LatticePotential, large: LatticePotential, lattice: Lattice) -> None:
+def enlarge(small: LatticePotential, large: LatticePotential) -> None:
     """Give the potential of a torus the parameters learnt on the torus of half the lengths.
 
     Args:
-        small: the potential on `lattice.halved()`.
-        large: the potential on `lattice`, with as many kernels, hidden units and polynomials in time; overwritten.
-        lattice: the larger torus.
+        small: a potential on an l x m torus.
+        large: one on 2l x 2m, with the same point group, kernels, hidden units and polynomials in time; overwritten.
 
     Raises:
         InvalidInput: the potentials are not on these lattices, or not of the same make.
@@ -33,19 +39,19 @@ def enlarge(small: LatticePotential, large: LatticePotential, lattice: Lattice) 
         >>> from isingflow.lattice import square
         >>> make = dict(radial=2, oriented=1, hidden=3, generator=torch.Generator().manual_seed(0))
         >>> small, large = (LatticePotential(square(n).symmetry, **make) for n in (6, 12))
-        >>> enlarge(small, large, square(12))
+        >>> enlarge(small, large)
         >>> x = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(1))
         >>> torch.allclose(large.value(x.repeat(1, 2, 2), 0.5), 4 * small.value(x, 0.5))
         True
     """
-    half = lattice.halved()
-    counts = [(len(p.radial), len(p.oriented), *p.amplitude.shape) for p in (small, large)]
-    if half is None or (small.shape, large.shape) != (half.shape, lattice.shape) or counts[0] != counts[1]:
+    makes = [(len(p.symmetry.point), len(p.radial), len(p.oriented), *p.amplitude.shape) for p in (small, large)]
+    if tuple(2 * length for length in small.shape) != large.shape or min(small.shape) < 3 or makes[0] != makes[1]:
         raise InvalidInput(
-            f"a potential of shape {small.shape}, make {counts[0]}, does not enlarge to shape {large.shape}, "
-            f"make {counts[1]}, on {lattice}"
+            f"a potential of shape {small.shape}, make {makes[0]}, does not enlarge to shape {large.shape}, "
+            f"make {makes[1]}: expected twice the lengths, at least 3, and the same make (point operations, radial and "
+            "oriented kernels, hidden units, polynomials in time)"
         )
-    shares = _shares(lattice)
+    shares = _shares(large.symmetry)
     radial = _enlarged(small.radial[:, small.radial_orbits], shares)
     large.radial.copy_(_by_orbit(radial, large.radial_orbits))
     oriented = _enlarged(small.oriented[:, small.oriented_orbits[0]], shares)
@@ -57,29 +63,37 @@ def enlarge(small: LatticePotential, large: LatticePotential, lattice: Lattice) 
         getattr(large, name).copy_(getattr(small, name))
 
 
-def _shares(lattice: Lattice) -> Tensor:
+def _shares(symmetry: Group) -> Tensor:
     """1 / n(r) for the shortest images of every small displacement, else 0: float64, shape (2, lx / 2, 2, ly / 2)."""
-    images = _squared_lengths(lattice).reshape(2, lattice.shape[0] // 2, 2, lattice.shape[1] // 2)
+    images = _squared_lengths(symmetry).reshape(2, symmetry.shape[0] // 2, 2, symmetry.shape[1] // 2)
     shortest = images == images.min(axis=(0, 2), keepdims=True)
     return torch.from_numpy(shortest / shortest.sum(axis=(0, 2), keepdims=True))
 
 
-def _squared_lengths(lattice: Lattice) -> np.ndarray:
-    """Twice the squared length of the shortest way to every displacement on a torus: integers, shape (lx, ly).
+def _squared_lengths(symmetry: Group) -> np.ndarray:
+    """The squared length of the shortest way to every displacement, up to a factor: integers, shape (lx, ly).
 
     Integers, so that equal lengths are equal. On an oblique torus the shortest way may wind around a short side more
     than once.
     """
-    unit_vectors = lattice.coordinates()[[lattice.shape[1], 1]]
-    metric = np.rint(2 * unit_vectors @ unit_vectors.T).astype(int)
-    turns = 1 + max(lattice.shape) // min(lattice.shape)
-    displacement = np.indices(lattice.shape)
+    metric = _metric(symmetry)
+    turns = 1 + max(symmetry.shape) // min(symmetry.shape)
+    displacement = np.indices(symmetry.shape)
     shortest = None
     for winding in product(range(-turns, turns + 1), repeat=2):
-        way = displacement + (np.array(winding) * lattice.shape)[:, None, None]
+        way = displacement + (np.array(winding) * symmetry.shape)[:, None, None]
         length = np.einsum("axy,ab,bxy->xy", way, metric, way)
         shortest = length if shortest is None else np.minimum(shortest, length)
     return shortest
+
+
+def _metric(symmetry: Group) -> np.ndarray:
+    """Inner products of the two unit displacements, shape (2, 2), that the whole point group keeps: integers."""
+    lx, ly = symmetry.shape
+    units = [ly, 1]
+    images = np.stack([np.unravel_index(p[units], symmetry.shape) for p in symmetry.point]).swapaxes(1, 2)
+    images = (images + np.array([lx // 2, ly // 2])) % [lx, ly] - np.array([lx // 2, ly // 2])
+    return np.einsum("gax,gbx->ab", images, images)
 
 
 def _enlarged(kernels: Tensor, shares: Tensor) -> Tensor:

@@ -80,6 +80,11 @@ class RunConfig(_Comparable):
     def __str__(self) -> str:
         return str(self.lattice)
 
+    def target(self, given=None):
+        from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+        return HubbardStratonovich(self.lattice, self.beta) if given is None else given
+
     @property
     def coarse(self) -> RunConfig | None:
         """The run on the lattice of half the lengths with which this one starts, or None.
@@ -235,7 +240,40 @@ class DensityConfig(_Comparable):
         return cls(name, path, start=start, **numbers, **_common(data))
 
 
-AnyRunConfig = RunConfig | DensityConfig
+@dataclass(frozen=True)
+class TargetConfig(_Comparable):
+    name: str
+    parameters: dict
+    shape: tuple
+    preset: str
+    seed: int = 0
+    flow: AnyFlowConfig = field(default_factory=FlowConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    coarse: ClassVar[None] = None
+
+    def target(self, given=None):
+        if given is None:
+            raise InvalidInput("hand it the target")
+        return given
+
+    @classmethod
+    def from_preset(cls, preset, target, *, flow="monge-ampere", seed=0, iterations=None, bounds="upper"):
+        found = find_preset(MAGNET_PRESETS, flow, preset)
+        arch = found.flow
+        if not target.symmetry.translations or len(target.shape) != 2:
+            arch = replace(arch, potential="dense", radial=0, oriented=0, hidden=2 * target.sites, average="exact")
+        return cls(
+            target.name,
+            target.parameters_by_name,
+            target.shape,
+            preset,
+            seed,
+            arch,
+            shortened(found.training, iterations),
+        )
+
+
+AnyRunConfig = RunConfig | DensityConfig | TargetConfig
 
 
 def config_from_dict(data: Any) -> AnyRunConfig:

@@ -102,6 +102,21 @@ class RunFolder:
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RunFolderError(f"{path / 'config.json'} does not describe a run: {_reason(error)}") from error
 
+    def part(self, name: str, config: AnyRunConfig) -> RunFolder:
+        """The run folder of a stage of this run, within it, created if need be.
+
+        Raises:
+            RunFolderError: the folder cannot be written, or holds another run.
+        """
+        path = self.path / name
+        if not (path / "config.json").exists():
+            return RunFolder.create(path, config)
+        part = RunFolder.open(path)
+        differences = part.config.differences(config)
+        if differences:
+            raise RunFolderError(f"{path} is not how {self.path} starts: {'; '.join(differences)}")
+        return part
+
     def discard_unused(self) -> None:
         """Remove the folder if it holds nothing but the configuration: a run that was refused before it began."""
         if [path.name for path in self.path.iterdir()] == ["config.json"]:

@@ -13,7 +13,6 @@ from isingflow.errors import CheckpointError
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import RunFolder
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
 def load(path: Any, *, device: torch.device | str = "cpu") -> Flow:
@@ -70,8 +69,8 @@ def is_certified(run: RunFolder) -> bool:
     return known and (run.report() or {}).get("certified", True) is True
 
 
-def new_flow(config: AnyRunConfig) -> Flow:
+def new_flow(config: AnyRunConfig, target=None) -> Flow:
     """The untrained flow of a run, to load a checkpoint into."""
     if isinstance(config, DensityConfig):
         return build_density_flow(config)
-    return build_flow(HubbardStratonovich(config.lattice, config.beta), config.flow, seed=config.seed)
+    return build_flow(config.target(target), config.flow, seed=config.seed)

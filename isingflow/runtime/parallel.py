@@ -1,4 +1,4 @@
-"""Batches split over threads: each thread works through the whole flow for its share of the samples.
+"""Who shares a batch of samples: the threads of one process, or, behind the same protocol, many processes.
 
 Threads beat parallel tensor operations here: a step is thousands of small operations, and the fused kernels release
 Python's lock. A share is a fixed slice of the batch, so results depend on the number of threads but never on timing.
@@ -6,10 +6,10 @@ Python's lock. A share is a fixed slice of the batch, so results depend on the n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,18 +17,60 @@ from torch import Tensor
 Result = TypeVar("Result")
 
 
+class Batch(Protocol):
+    """Samples that can be shared: a tensor, or several of the same length side by side."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def chunk(self, chunks: int) -> Sequence[Self]:
+        """About as many parts of about equal length, in order."""
+
+
+Shared = TypeVar("Shared", bound=Batch)
+
+
+class Backend(Protocol):
+    """What a training asks of the threads or processes that share its batches.
+
+    Attributes:
+        count: shares that a batch is divided into here.
+        rank, world: which of how many processes this is; every one has samples of its own, from a stream of its own,
+            and only rank 0 writes.
+    """
+
+    count: int
+    rank: int
+    world: int
+
+    def map(self, function: Callable[[Shared], Result], batch: Shared) -> list[Result]:
+        """The results of a function for every share of this process's batch, in order."""
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor summed over all processes."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, one after the other along the first axis."""
+
+    def generator(self, device: torch.device, seed: int) -> torch.Generator:
+        """A stream of random numbers of this process's own."""
+
+
 class Workers:
-    """A pool of threads that share batches of samples; made by `workers`.
+    """A pool of threads that share batches of samples in one process; made by `workers`.
 
     Attributes:
         count: number of threads; 1 means that everything runs in the caller's thread.
     """
 
+    rank = 0
+    world = 1
+
     def __init__(self, count: int) -> None:
         self.count = count
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
 
-    def map(self, function: Callable[[Tensor], Result], batch: Tensor) -> list[Result]:
+    def map(self, function: Callable[[Shared], Result], batch: Shared) -> list[Result]:
         """The results of a function for every share of a batch, in order.
 
         The function runs with gradients enabled or not as in the caller's thread.
@@ -38,11 +80,23 @@ class Workers:
             return [function(share) for share in shares]
         enabled = torch.is_grad_enabled()
 
-        def run(share: Tensor) -> Result:
+        def run(share: Shared) -> Result:
             with torch.set_grad_enabled(enabled):
                 return function(share)
 
         return list(self._pool.map(run, shares))
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors themselves: there is no other process."""
+        return list(tensors)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+    def generator(self, device: torch.device, seed: int) -> torch.Generator:
+        """The stream of this seed."""
+        return torch.Generator(device).manual_seed(seed)
 
     def close(self) -> None:
         """End the threads."""

@@ -137,6 +137,19 @@ class GibbsSampled(Protocol):
 
 
 @runtime_checkable
+class Magnetic(Protocol):
+    """The continuous form of an Ising magnet."""
+
+    beta: float
+
+    def mean_field(self) -> Any:
+        """The best Gaussian, whose `free_energy` is the classical bound on -ln Z."""
+
+    def log_z_ising(self, free_energy: Any) -> Any:
+        """ln Z of the spins from -ln Z of the field."""
+
+
+@runtime_checkable
 class Family(Protocol):
     """A target among others of its kind."""
 
@@ -153,7 +166,7 @@ class _Adapter(Target):
         self.shape = tuple(wrapped.shape)
         if getattr(wrapped, "symmetry", None) is not None:
             self.symmetry = wrapped.symmetry
-        for method in ("force", "start", "title"):
+        for method in ("force", "start", "title", "exact_free_energy", "reference", "sample_field", "draw", "sweep"):
             if callable(getattr(wrapped, method, None)):
                 setattr(self, method, getattr(wrapped, method))
 

@@ -13,22 +13,18 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from numbers import Real
-from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.exact.continuous import MIN_EIGENVALUE, LogZ, continuous_form
 from isingflow.flows.linear import SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.lattice import Lattice, check_beta, heading
 from isingflow.lattice.symmetry import Group
 from isingflow.targets.base import Start, Target
 from isingflow.targets.gaussian import MeanField, best_gaussian
-
-LogZ = TypeVar("LogZ")
 
 
 class HubbardStratonovich(Target):
@@ -61,31 +57,21 @@ class HubbardStratonovich(Target):
 
     eigenvalues: Tensor
 
-    def __init__(self, lattice: Lattice, beta: float, min_eigenvalue: float = 0.1) -> None:
+    def __init__(self, lattice: Lattice, beta: float, min_eigenvalue: float = MIN_EIGENVALUE) -> None:
         super().__init__()
         self.lattice = lattice
         self.beta = check_beta(beta)
-        if not isinstance(min_eigenvalue, Real) or not 0 < min_eigenvalue < math.inf:
-            raise InvalidInput(f"min_eigenvalue {min_eigenvalue!r}: expected a positive number")
+        self.form = continuous_form(lattice, beta, min_eigenvalue)
         self.min_eigenvalue = float(min_eigenvalue)
         self.shape = lattice.shape
-        if lattice.translation_invariant:
-            strengths = lattice.spectrum()
-            self.basis: SpectralBasis = FourierBasis(self.shape)
+        self.offset = self.form.offset
+        self.whitening_logdet = self.form.half_logdet
+        self.basis: SpectralBasis
+        if self.form.vectors is None:
+            self.basis = FourierBasis(self.shape)
         else:
-            strengths, vectors = np.linalg.eigh(lattice.couplings(1.0))
-            self.basis = EigenBasis(self.shape, torch.from_numpy(vectors))
-        spread = abs(self.beta) * float(np.ptp(strengths))
-        if not spread <= 1e12 * min_eigenvalue:
-            raise InvalidInput(
-                f"beta {beta!r}: the smallest eigenvalue {min_eigenvalue} is lost in rounding beside {spread:g}; "
-                f"expected beta times the couplings' spectral width to be at most {1e12 * min_eigenvalue:g}"
-            )
-        spectrum = self.beta * strengths
-        self.offset = float(min_eigenvalue - spectrum.min())
-        eigenvalues = torch.from_numpy(min_eigenvalue + (spectrum - spectrum.min()))
-        self.register_buffer("eigenvalues", eigenvalues, persistent=False)
-        self.whitening_logdet = float(self.basis.logdet(eigenvalues)) / 2
+            self.basis = EigenBasis(self.shape, torch.from_numpy(self.form.vectors))
+        self.register_buffer("eigenvalues", torch.from_numpy(self.form.eigenvalues), persistent=False)
 
     def extra_repr(self) -> str:
         return f"{self.lattice}, beta={self.beta:g}, offset={self.offset:g}"
@@ -183,11 +169,11 @@ class HubbardStratonovich(Target):
             >>> round(HubbardStratonovich(square(16), CRITICAL_BETA).free_energy(238.6422), 3)
             -592.876
         """
-        return -log_z_ising + self._conversion
+        return self.form.free_energy(log_z_ising)
 
     def log_z_ising(self, free_energy: LogZ) -> LogZ:
         """ln Z_Ising from -ln Z of the continuous representation: the inverse of `free_energy`."""
-        return -free_energy + self._conversion
+        return self.form.log_z_ising(free_energy)
 
     def sample_spins(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Spins drawn from p(s | x), where p(s_i = +1 | x) = sigmoid(2 x_i).
@@ -232,10 +218,6 @@ class HubbardStratonovich(Target):
             -557.71
         """
         return best_gaussian(self.basis, self.eigenvalues, self.whitening_logdet)
-
-    @property
-    def _conversion(self) -> float:
-        return self.sites / 2 * (math.log(2 / math.pi) - self.offset) - self.whitening_logdet
 
     def _energy(self, field: Tensor, pull: Tensor) -> Tensor:
         return (field * pull / 2 - ln_cosh(field)).flatten(-len(self.shape)).sum(-1)

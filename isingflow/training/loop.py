@@ -11,9 +11,9 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,83 +21,98 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.potentials import LatticePotential, Potential
-from isingflow.potentials.enlarge import enlarge
 from isingflow.runs.folder import RunFolder
-from isingflow.runs.loading import new_flow, restore
+from isingflow.runs.loading import restore
 from isingflow.runtime.devices import keep_freed_memory
-from isingflow.runtime.parallel import Workers, workers
-from isingflow.training.problems import problem_of
-from isingflow.training.progress import RECENT, Outcome, Progress
+from isingflow.runtime.parallel import Backend, Batch, workers
+from isingflow.training.problems import Problem
+from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops
 from isingflow.training.schedules import (
     FINAL_MARGIN,
     MAX_STEPS,
     TRAINING_TOLERANCE,
     controlled_steps,
     learning_rate,
-    relaxed_steps,
 )
-from isingflow.training.stages import coarse_run, coarse_share, on_the_way
-
-if TYPE_CHECKING:
-    from isingflow.datasets import Dataset
+from isingflow.training.stages import on_the_way
 
 logger = logging.getLogger(__name__)
+
+Optimiser = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+"""What makes an optimiser of a flow's parameters; the schedule stretches the rates that it sets."""
 
 FINAL_BATCHES = 8
 CHECKPOINT_SECONDS = 20.0
 SNAPSHOT_STAGES = (0.0, 0.05, 0.25, 1.0)
 
 
-def train(
+def fit(
     run: RunFolder,
+    problem: Problem,
     *,
-    device: torch.device,
-    data: Dataset | None = None,
     time_limit: float | None = None,
-    report_progress: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
+    optimiser: Optimiser | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    start: Flow | None = None,
 ) -> Outcome:
-    """Train the flow of a run folder, from its checkpoint if it has one, until done, stopped or out of time.
+    """Train the flow of a problem, from the checkpoint in its run folder if there is one, until done or stopped.
 
-    A run that starts from a smaller lattice trains on that first, in a run folder within its own.
+    A problem with stages trains on them first, each in a run folder within its own.
 
     Args:
         run: created or opened; gets metrics, checkpoints and snapshots.
-        device: where to train.
-        data: what a run on data is trained on.
+        problem: that of the run.
         time_limit: seconds of training, earlier parts included. The learning rate then falls to zero by the limit, and
-            where the limit ends the run the result depends on the machine's speed. A smaller lattice trained on first
-            gets its share of the work.
-        report_progress: called after every iteration.
+            where the limit ends the run the result depends on the machine's speed. A stage gets its share of the work.
+        callbacks: called after every iteration. One that returns True ends the training, or its present stage, as if
+            all its iterations were done; what one raises is raised on, with a checkpoint saved.
+        optimiser: that of the run's settings, Adam, if not given.
         should_stop: asked after every iteration; True saves and returns INTERRUPTED.
+        start: a trained flow to begin with, where the run has no checkpoint yet.
 
     Raises:
         TrainingDiverged: the loss or its gradient is no longer finite; the last good checkpoint is kept.
         CheckpointError, RunFolderError: the run folder cannot be read or written.
+        InvalidInput: the flow to start from does not fit.
     """
-    coarse = None if run.has_checkpoint else coarse_run(run)
-    if coarse is not None:
-        outcome = train(
-            coarse,
-            device=device,
-            time_limit=None if time_limit is None else coarse_share(run.config) * time_limit,
-            report_progress=report_progress and on_the_way(report_progress, run.config, time_limit),
+    seconds = 0.0
+    for stage in () if run.has_checkpoint or start is not None else problem.stages():
+        part = run.part(stage.name, stage.problem.config)
+        outcome = fit(
+            part,
+            stage.problem,
+            time_limit=None if time_limit is None else stage.share * time_limit,
+            callbacks=[
+                on_the_way(callback, str(stage.problem.config), stage.share, time_limit) for callback in callbacks
+            ],
+            optimiser=optimiser,
             should_stop=should_stop,
         )
         if outcome is Outcome.INTERRUPTED:
             return outcome
+        start, seconds = stage.problem.flow, float(part.load_checkpoint()[1]["seconds"])
+    device = problem.flow.device
     if device.type == "cpu":
         keep_freed_memory()
     with workers(device) as pool:
-        trainer = Trainer(run, device, time_limit, pool, data=data, coarse=coarse)
-        while not trainer.done:
+        trainer = Trainer(run, problem, time_limit, pool, optimiser)
+        if start is not None and not run.has_checkpoint:
+            trainer.begin(start, seconds)
+        stopped = False
+        while not (trainer.done or stopped):
             trainer.iterate()
-            if report_progress is not None:
-                report_progress(trainer.progress())
+            try:
+                stopped = any_stops(callbacks, trainer.progress())
+            except Exception:
+                trainer.save()
+                raise
             if should_stop():
                 trainer.save()
                 return Outcome.INTERRUPTED
-        trainer.finish()
+        trainer.finish(stopped)
+    if stopped:
+        return Outcome.STOPPED
     return Outcome.FINISHED if trainer.iteration >= run.config.training.iterations else Outcome.TIME_LIMIT
 
 
@@ -107,49 +122,41 @@ class Trainer:
     def __init__(
         self,
         run: RunFolder,
-        device: torch.device,
+        problem: Problem,
         time_limit: float | None,
-        pool: Workers,
-        *,
-        data: Dataset | None = None,
-        coarse: RunFolder | None = None,
+        pool: Backend,
+        optimiser: Optimiser | None = None,
     ) -> None:
         config = run.config
         self.pool = pool
         self.run = run
         self.config = config.training
-        self.device = device
         self.time_limit = time_limit
-        self.problem = problem_of(config, device, data)
-        self.flow = self.problem.flow
+        self.problem = problem
+        self.flow = problem.flow
+        self.device = self.flow.device
         self.integrators = gradient_flows(self.flow)
-        self.noise = torch.Generator(self.problem.source).manual_seed(config.seed + 1)
+        self.noise = pool.generator(problem.source, config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
-        self.optimizer = torch.optim.Adam(
-            self.flow.parameters(),
-            lr=self.config.learning_rate,
-            betas=(0.9, self.config.beta2),
-            weight_decay=self.config.weight_decay,
-        )
+        self.optimizer = self._adam() if optimiser is None else optimiser(self.flow.parameters())
+        self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.iteration = 0
         self.finished = False
         self.error: float | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=RECENT)
-        self._earlier_seconds = self._coarse_seconds = 0.0
+        self._earlier_seconds = self._stage_seconds = 0.0
         if run.has_checkpoint:
             self._restore(*run.load_checkpoint())
         else:
             self.problem.prepare(self.config.batch, config.seed)
         self._started = self._saved = time.perf_counter()
-        if coarse is not None:
-            self._start_from(coarse)
         logger.info(
             "%s on %s, %d threads; %d parameters; elementwise work: %s",
             config,
-            device,
+            self.device,
             pool.count,
             self.flow.parameter_count,
-            choose_kernels(self.flow, device),
+            choose_kernels(self.flow, self.device),
         )
 
     @property
@@ -168,8 +175,8 @@ class Trainer:
         by_iterations = self.iteration / self.config.iterations
         if self.time_limit is None:
             return by_iterations
-        allowed = self.time_limit - self._coarse_seconds
-        return max(by_iterations, (self.seconds - self._coarse_seconds) / allowed) if allowed > 0 else 1.0
+        allowed = self.time_limit - self._stage_seconds
+        return max(by_iterations, (self.seconds - self._stage_seconds) / allowed) if allowed > 0 else 1.0
 
     @property
     def done(self) -> bool:
@@ -181,9 +188,9 @@ class Trainer:
         config = self.config
         if self.iteration == 0:
             self._snapshot()
-        rate = learning_rate(config.schedule, config.learning_rate, self.fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        fraction = self.fraction
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = learning_rate(config.schedule, peak, fraction)
         self.flow.redraw(self.draws)
         loss, values = self._backward(self.problem.batch(config.batch, self.noise))
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip or math.inf)
@@ -202,7 +209,7 @@ class Trainer:
             "seconds": self.seconds,
             "loss": loss,
             **readings,
-            "learning_rate": rate,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
             "steps": self.steps,
         }
         if self.iteration % config.check_every == 0:
@@ -222,7 +229,7 @@ class Trainer:
             iteration=self.iteration,
             iterations=self.config.iterations,
             seconds=self.seconds,
-            remaining=max((self.seconds - self._coarse_seconds) * (1 / fraction - 1), 0.0),
+            remaining=max((self.seconds - self._stage_seconds) * (1 / fraction - 1), 0.0),
             readings={
                 name: sum(readings[name] for readings in self.recent) / len(self.recent) for name in self.recent[-1]
             },
@@ -231,15 +238,31 @@ class Trainer:
             learning_rate=self.optimizer.param_groups[0]["lr"],
         )
 
-    def finish(self) -> None:
-        """Refine the integration until its error is within tolerance, and save the final checkpoint."""
+    def begin(self, earlier: Flow, seconds: float) -> None:
+        """Begin with what another flow has learnt, and save that: the earlier one is not needed again.
+
+        Args:
+            earlier: trained.
+            seconds: that its training took, as part of this run.
+        """
+        self.problem.begin(earlier)
+        self._earlier_seconds = self._stage_seconds = seconds
+        self.save()
+
+    def finish(self, stopped: bool = False) -> None:
+        """Refine the integration until its error is within tolerance, and save the final checkpoint.
+
+        Args:
+            stopped: whether the training is to count as finished before its last iteration.
+        """
         if not self.finished:
             allowed = FINAL_MARGIN * self.config.tolerance
-            self.error = self._measure_error(FINAL_BATCHES)
-            while self.error > allowed and 0 < self.steps < MAX_STEPS:
-                self._adapt_steps(allowed)
-                self.error = self._measure_error(FINAL_BATCHES)
-            self.finished = self.iteration >= self.config.iterations
+            error = self._measure_error(FINAL_BATCHES)
+            while error > allowed and 0 < self.steps < MAX_STEPS:
+                self._adapt_steps(error, allowed)
+                error = self._measure_error(FINAL_BATCHES)
+            self.error = error
+            self.finished = stopped or self.iteration >= self.config.iterations
             self._snapshot()
             self.save()
 
@@ -248,13 +271,14 @@ class Trainer:
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         for name, parameter in self.flow.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
+                if value is not None:
+                    tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
         tensors["generator.noise"] = self.noise.get_state()
         tensors["generator.draws"] = self.draws.get_state()
         state = {
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "coarse_seconds": self._coarse_seconds,
+            "stage_seconds": self._stage_seconds,
             "steps": self.steps,
             "finished": self.finished,
             "integration_error_nats": self.error,
@@ -264,21 +288,33 @@ class Trainer:
         self.run.save_checkpoint({name: value.cpu() for name, value in tensors.items()}, state)
         self._saved = time.perf_counter()
 
-    def _backward(self, batch: Tensor) -> tuple[float, Tensor]:
+    def _adam(self) -> torch.optim.Optimizer:
+        config = self.config
+        return torch.optim.Adam(
+            self.flow.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, config.beta2),
+            weight_decay=config.weight_decay,
+        )
+
+    def _backward(self, batch: Batch) -> tuple[float, Tensor]:
         """The batch's loss and values, with the gradient left in the parameters; shares of the batch in threads."""
         parameters = list(self.flow.parameters())
 
-        def differentiate(share: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        def differentiate(share: Batch) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
             loss, values = self.problem.objective(share)
-            loss = loss * (len(share) / len(batch))
+            loss = loss * (len(share) / (len(batch) * self.pool.world))
             return loss.detach(), torch.autograd.grad(loss, parameters), values
 
         self.flow.train()
         losses, gradients, values = zip(*self.pool.map(differentiate, batch), strict=True)
         self.flow.eval()
-        for parameter, *shares in zip(parameters, *gradients, strict=True):
-            parameter.grad = sum(shares[1:], shares[0])
-        return float(sum(losses)), torch.cat(values)
+        total, *summed = self.pool.sum(
+            [sum(losses[1:], losses[0]), *(sum(shares[1:], shares[0]) for shares in zip(*gradients, strict=True))]
+        )
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient
+        return float(total), self.pool.gather(torch.cat(values))
 
     def _measure_error(self, batches: int = 1) -> float:
         """The integration error now, on fresh samples."""
@@ -286,28 +322,16 @@ class Trainer:
 
     def _control_error(self) -> None:
         """Measure the integration error and adapt the number of steps to it."""
-        self.error = self._measure_error()
+        self.error = error = self._measure_error()
         if self.config.adapt_steps:
-            self._adapt_steps(TRAINING_TOLERANCE * self.config.tolerance)
+            self._adapt_steps(error, TRAINING_TOLERANCE * self.config.tolerance)
 
-    def _adapt_steps(self, allowed: float) -> None:
+    def _adapt_steps(self, error: float, allowed: float) -> None:
         for gradient in self.integrators:
-            gradient.steps = controlled_steps(gradient.steps, self.error, allowed, gradient.order)
+            gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
 
     def _snapshot(self) -> None:
         self.run.save_snapshot(self.iteration, self.problem.snapshot())
-
-    def _start_from(self, coarse: RunFolder) -> None:
-        """Begin with what was learnt on the lattice of half the lengths, and save that: it is not needed again."""
-        small = new_flow(coarse.config)
-        tensors, state = coarse.load_checkpoint()
-        restore(small, tensors, state)
-        (before,), (now,) = gradient_flows(small), self.integrators
-        enlarge(before.potential, now.potential, self.run.config.lattice)
-        if self.config.adapt_steps:
-            now.steps = relaxed_steps(before.steps, self.flow.dimension / small.dimension, now.order)
-        self._earlier_seconds = self._coarse_seconds = float(state["seconds"])
-        self.save()
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         restore(self.flow, tensors, state)
@@ -324,7 +348,7 @@ class Trainer:
             self.iteration = int(state["iteration"])
             self.finished = bool(state["finished"])
             self._earlier_seconds = float(state["seconds"])
-            self._coarse_seconds = float(state["coarse_seconds"])
+            self._stage_seconds = float(state.get("stage_seconds", 0.0))
             self.error = state["integration_error_nats"]
             self.recent.extend(dict(readings) for readings in state["recent"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

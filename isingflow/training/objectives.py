@@ -20,15 +20,17 @@ from torch import Tensor
 
 from isingflow.flows import Flow, PathCost
 from isingflow.runs.config import TrainingConfig
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.base import Target
+
+Objective = Callable[[Flow, Target, Tensor, TrainingConfig], tuple[Tensor, Tensor]]
+"""(flow, target, z, settings) -> the loss, a scalar with its graph, and ln p + E of every sample, float64, detached:
+what `reverse_kl` is, and what a user may put in its place."""
 
 PROBE = 1e-2
 """Root mean square displacement per site in the directional derivative of ln p."""
 
 
-def reverse_kl(
-    flow: Flow, target: HubbardStratonovich, latent: Tensor, config: TrainingConfig
-) -> tuple[Tensor, Tensor]:
+def reverse_kl(flow: Flow, target: Target, latent: Tensor, config: TrainingConfig) -> tuple[Tensor, Tensor]:
     """The loss of a batch of noise, and ln p + E of every sample.
 
     Args:
@@ -49,7 +51,7 @@ def reverse_kl(
 
 
 def both_bounds(
-    flow: Flow, target: HubbardStratonovich, latent: Tensor, reference: Tensor, config: TrainingConfig
+    flow: Flow, target: Target, latent: Tensor, reference: Tensor, config: TrainingConfig
 ) -> tuple[Tensor, Tensor]:
     """The distance of the bounds on a batch of noise and one of samples of the target, and what they are means of.
 
@@ -98,7 +100,7 @@ def _penalised(
     return image, logdet, config.transport_cost * cost.transport.mean() + config.hjb * cost.hjb.mean()
 
 
-def force_mismatch(flow: Flow, target: HubbardStratonovich, field: Tensor) -> Tensor:
+def force_mismatch(flow: Flow, target: Target, field: Tensor) -> Tensor:
     """|grad ln p + grad E|^2 / N at given fields, with its gradient by the flow's parameters.
 
     Second derivatives are not needed: with v = grad ln p + grad E held fixed, d|v|^2 = 2 v.grad(d ln p), and v.grad is

@@ -1,17 +1,20 @@
-"""What a flow can be trained on: a magnet, whose density is known up to its norm, or data, which are samples.
+"""What a flow can be trained on: a target, whose density is known up to its norm, or data, which are samples.
 
-    magnet    minimise E_z[ln p(x) + E(x)], x = flow(z):    the variational free energy, at least -ln Z
+    target    minimise E_z[ln p(x) + E(x)], x = flow(z):    the variational free energy, at least -ln Z
               or its distance from the lower bound:         needs samples of the target, from Monte Carlo
     data      minimise -E_x[ln p(x)], x from the data:      the negative log-likelihood, at least their entropy
 
-All are means of values per sample, in nats. The training loop knows no more of a problem than what is here.
+All are means of values per sample, in nats. A problem is handed into the training loop, which knows no more of it than
+what is here.
 """
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,13 +25,17 @@ from isingflow.architectures.data import build_density_flow
 from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, Flow
 from isingflow.flows.certificate import integration_error, likelihood_error
-from isingflow.monte_carlo.simulate import simulate
-from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig
-from isingflow.runs.settings import BOUNDS
-from isingflow.runtime.parallel import Workers
+from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
+from isingflow.runs.settings import BOUNDS, TrainingConfig
+from isingflow.runtime.parallel import Backend
 from isingflow.statistics.free_energy import effective_sample_size
+from isingflow.targets.base import Drawing, ExactlySolved, Referenced, Target
+from isingflow.targets.checks import check_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training.objectives import both_bounds, negative_log_likelihood, reverse_kl
+from isingflow.training import objectives
+from isingflow.training.inherit import inherit
+from isingflow.training.objectives import Objective
+from isingflow.training.stages import coarse_share
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -47,20 +54,41 @@ REFERENCE_STREAM = 2**40
 """Added to a run's seed: evaluations are to be made with other Monte Carlo states than trainings."""
 
 
+class Stage(NamedTuple):
+    """A problem that is trained on first.
+
+    Attributes:
+        name: of its folder inside the run folder.
+        problem: smaller, or easier.
+        share: the part of the whole training's work, 0 to 1, that is done by its end.
+    """
+
+    name: str
+    problem: Problem
+    share: float
+
+
 class Problem(ABC):
     """A flow, and what is asked of it.
 
     Attributes:
+        config: of the run.
         flow: to be trained.
         source: where the generators of batches live.
     """
 
+    config: AnyRunConfig
     flow: Flow
     source: torch.device
 
+    @property
+    def training(self) -> TrainingConfig:
+        """How the flow is trained."""
+        return self.config.training
+
     @abstractmethod
-    def batch(self, n: int, generator: torch.Generator) -> Tensor:
-        """What the objective is averaged over: noise or data, shape (n, *shape)."""
+    def batch(self, n: int, generator: torch.Generator) -> Tensor | Pair:
+        """What the objective is averaged over: noise or data, n samples."""
 
     def prepare(self, n: int, seed: int) -> None:
         """Show a batch to maps that start from one, before threads share batches."""
@@ -70,7 +98,7 @@ class Problem(ABC):
                 self.objective(self.batch(n, torch.Generator(self.source).manual_seed(seed)))
 
     @abstractmethod
-    def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def objective(self, batch: Tensor | Pair) -> tuple[Tensor, Tensor]:
         """The loss, a scalar with its graph, and the values of every sample, float64, shape (n, ...), detached."""
 
     @abstractmethod
@@ -78,10 +106,10 @@ class Problem(ABC):
         """What the metrics say of a batch, from its values; None where it is unknown."""
 
     @abstractmethod
-    def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
+    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
         """The integration error of n fresh samples, in nats."""
 
-    def check(self, pool: Workers) -> dict[str, float]:
+    def check(self, pool: Backend) -> dict[str, float]:
         """What the metrics say now and then, from other samples than those of the training."""
         return {}
 
@@ -89,46 +117,96 @@ class Problem(ABC):
     def snapshot(self) -> np.ndarray:
         """A few samples of the flow, always from the same noise."""
 
+    def stages(self) -> Sequence[Stage]:
+        """What is trained on first, in order; every one begins with what the one before has learnt."""
+        return ()
 
-class Magnet(Problem):
-    """The continuous form of an Ising model.
+    def begin(self, earlier: Flow) -> None:
+        """Take over what another flow has learnt.
+
+        Raises:
+            InvalidInput: it is of another make; the message says what fits.
+        """
+        inherit(earlier, self.flow, adapt_steps=self.training.adapt_steps)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Noise, and fields of the target beside it.
+
+    Attributes:
+        latent: z, shape (n, *shape).
+        field: x, samples of the target, shape (n, *shape).
+    """
+
+    latent: Tensor
+    field: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def chunk(self, chunks: int) -> list[Pair]:
+        """Parts of about equal length."""
+        return [Pair(*part) for part in zip(self.latent.chunk(chunks), self.field.chunk(chunks), strict=True)]
+
+
+class Variational(Problem):
+    """A target whose density is known up to its norm: an Ising magnet in its continuous form, or a user's own.
 
     Attributes:
         target: E(x).
         exact: -ln Z, if it is known.
-        reference: spins of the target, int8, shape (n, *shape); None where training narrows the upper bound alone.
+        states: of the target by Monte Carlo, shape (n, *shape); None where training narrows the upper bound alone.
+
+    Args:
+        target: E(x).
+        config: of the run.
+        device: where to train.
+        flow: to be trained; that of the configuration if not given.
+        objective: what is minimised instead of the reverse KL divergence.
 
     Raises:
-        InvalidInput: unknown bounds.
+        InvalidInput: unknown bounds, or both, of a target that has no samples of its own.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
-        self.training = config.training
+    def __init__(
+        self,
+        target: Target,
+        config: RunConfig | TargetConfig,
+        *,
+        device: torch.device,
+        flow: Flow | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        self.config = config
         self.source = device
-        self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
-        self.exact, _ = self.target.exact_free_energy() or (None, None)
-        jitter, recompute = config.training.jitter, config.training.recompute
-        self.flow = build_flow(self.target, config.flow, seed=config.seed, jitter=jitter, recompute=recompute).to(
-            device
-        )
+        if flow is None:
+            training = config.training
+            flow = build_flow(
+                target, config.flow, seed=config.seed, jitter=training.jitter, recompute=training.recompute
+            )
+        self.flow = flow.to(device)
+        self.target = target.to(device)
+        known = target.exact_free_energy() if isinstance(target, ExactlySolved) else None
+        self.exact = None if known is None else known[0]
         if config.training.bounds not in BOUNDS:
             raise InvalidInput(f"bounds {config.training.bounds!r}: expected one of {', '.join(BOUNDS)}")
-        self.reference = None if config.training.bounds == "upper" else _reference(config).to(device)
+        self._objective = objectives.reverse_kl if objective is None else objective
+        self.states = None if config.training.bounds == "upper" else self._reference()
 
-    def batch(self, n: int, generator: torch.Generator) -> Tensor:
-        """Standard normal z, shape (n, 1, *shape); with fields of the target beside them (n, 2, *shape)."""
+    def batch(self, n: int, generator: torch.Generator) -> Tensor | Pair:
+        """Standard normal z, shape (n, *shape), beside fields of the target where both bounds are trained for."""
         latent = self.flow.noise(n, generator)
-        if self.reference is None:
-            return latent[:, None]
-        chosen = torch.randint(len(self.reference), (n,), generator=generator, device=self.source)
-        field = self.target.sample_field(self.reference[chosen].to(latent.dtype), generator)
-        return torch.stack([latent, field], 1)
+        if self.states is None:
+            return latent
+        chosen = torch.randint(len(self.states), (n,), generator=generator, device=self.source)
+        return Pair(latent, self.target.sample_field(self.states[chosen].to(latent.dtype), generator))
 
-    def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def objective(self, batch: Tensor | Pair) -> tuple[Tensor, Tensor]:
         """Upper bound, or the distance of both, and penalties; ln p + E of every sample, shape (n,) or (n, 2)."""
-        if self.reference is None:
-            return reverse_kl(self.flow, self.target, batch[:, 0], self.training)
-        return both_bounds(self.flow, self.target, batch[:, 0], batch[:, 1], self.training)
+        if isinstance(batch, Pair):
+            return objectives.both_bounds(self.flow, self.target, batch.latent, batch.field, self.training)
+        return self._objective(self.flow, self.target, batch, self.training)
 
     def readings(self, values: Tensor) -> dict[str, float | None]:
         """The bounds, the gap of the upper one, and the effective sample size of the batch."""
@@ -139,26 +217,49 @@ class Magnet(Problem):
             "effective_sample_size": effective_sample_size(-excess[:, 0]),
         }
 
-    def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
+    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
         """Change of ln p + E at half the step; the larger of both directions where both are trained."""
         batch = self.batch(n, generator)
-        error = integration_error(self.flow, self.target.energy, batch[:, 0], pool).value
-        if self.reference is None:
+        latent = batch.latent if isinstance(batch, Pair) else batch
+        error = integration_error(self.flow, self.target.energy, latent, pool).value
+        if not isinstance(batch, Pair):
             return error
-        return max(error, likelihood_error(self.flow, batch[:, 1], pool).value)
+        return max(error, likelihood_error(self.flow, batch.field, pool).value)
 
     def snapshot(self) -> np.ndarray:
-        """Spins, int8."""
+        """Spins, int8, or what else the target draws; fields, float32, where it draws nothing."""
         generator = torch.Generator(self.flow.device).manual_seed(0)
         field, _ = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)
-        return self.target.sample_spins(field, generator).cpu().numpy()
+        if isinstance(self.target, Drawing):
+            (field,) = self.target.draw(field, generator).values()
+        return field.cpu().numpy()
+
+    def stages(self) -> Sequence[Stage]:
+        """The magnet on the lattice of half the lengths, where the training says so."""
+        coarse = self.config.coarse
+        if coarse is None:
+            return ()
+        smaller = HubbardStratonovich(coarse.lattice, coarse.beta)
+        return [Stage("coarse", Variational(smaller, coarse, device=self.source), coarse_share(self.config))]
+
+    def _reference(self) -> Tensor:
+        """States of the target, shape (n, *shape)."""
+        if not isinstance(self.target, Referenced):
+            raise InvalidInput(
+                f"{self.target.name} has no samples of its own (methods reference and sample_field), which training "
+                "for both bounds needs: take bounds='upper'"
+            )
+        samples = max(min(REFERENCE_SAMPLES, REFERENCE_SPINS // (REFERENCE_CHAINS * self.target.sites)), 1)
+        logger.info("Monte Carlo of the magnet, for the lower bound: %d states", samples * REFERENCE_CHAINS)
+        seed = self.config.seed + REFERENCE_STREAM
+        return self.target.reference(samples, chains=REFERENCE_CHAINS, seed=seed).flatten(0, 1).to(self.source)
 
 
-class Density(Problem):
-    """A data set; the flow starts from the best Gaussian of its training part."""
+class Likelihood(Problem):
+    """A data set; the flow starts from what is fitted to its training part in closed form."""
 
-    def __init__(self, config: DensityConfig, device: torch.device, data: Dataset) -> None:
-        self.training = config.training
+    def __init__(self, data: Dataset, config: DensityConfig, *, device: torch.device) -> None:
+        self.config = config
         self.source = torch.device("cpu")
         self.data = data
         self.flow = build_density_flow(config, data).to(device)
@@ -170,18 +271,18 @@ class Density(Problem):
 
     def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood and penalties; -ln p of every sample."""
-        return negative_log_likelihood(self.flow, batch, self.training)
+        return objectives.negative_log_likelihood(self.flow, batch, self.training)
 
     def readings(self, values: Tensor) -> dict[str, float | None]:
         """The negative log-likelihood of the batch."""
         return {"negative_log_likelihood": float(values.mean())}
 
-    def error(self, n: int, generator: torch.Generator, pool: Workers) -> float:
+    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
         """Change of ln p at half the step."""
         return likelihood_error(self.flow, self.batch(n, generator), pool).value
 
     @torch.no_grad()
-    def check(self, pool: Workers) -> dict[str, float]:
+    def check(self, pool: Backend) -> dict[str, float]:
         """The negative log-likelihood of some validation data, the same ones every time."""
         self.flow.eval()
         log_prob = torch.cat(pool.map(self.flow.log_prob, self.validation))
@@ -193,21 +294,62 @@ class Density(Problem):
         return self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)[0].cpu().numpy()
 
 
-def _reference(config: RunConfig) -> Tensor:
-    """Spins of the target by Monte Carlo, int8, shape (n, *shape)."""
-    samples = max(min(REFERENCE_SAMPLES, REFERENCE_SPINS // (REFERENCE_CHAINS * config.lattice.sites)), 1)
-    seed = config.seed + REFERENCE_STREAM
-    logger.info("Monte Carlo of the magnet, for the lower bound: %d states", samples * REFERENCE_CHAINS)
-    chains = simulate(config.lattice, config.beta, samples=samples, chains=REFERENCE_CHAINS, seed=seed)
-    return torch.from_numpy(chains.spins).flatten(0, 1)
-
-
-def problem_of(config: AnyRunConfig, device: torch.device, data: Dataset | None = None) -> Problem:
+def problem_of(
+    config: AnyRunConfig,
+    *,
+    device: torch.device,
+    target: Target | None = None,
+    data: Dataset | None = None,
+    flow: Flow | None = None,
+    objective: Objective | None = None,
+) -> Problem:
     """The problem of a run.
 
     Args:
         config: of the run.
         device: where to train.
-        data: what a density is trained on.
+        target: of a run on a user's own target.
+        data: of a run on data.
+        flow, objective: of the user's own, see `Variational`.
+
+    Raises:
+        InvalidInput: what the run is on was not handed, or breaks a law.
     """
-    return Magnet(config, device) if isinstance(config, RunConfig) else Density(config, device, data)
+    return _PROBLEMS[type(config)](config, device, target=target, data=data, flow=flow, objective=objective)
+
+
+def _variational(
+    config: RunConfig | TargetConfig,
+    device: torch.device,
+    *,
+    target: Target | None,
+    data: Dataset | None,
+    flow: Flow | None,
+    objective: Objective | None,
+) -> Variational:
+    found = config.target(target)
+    if target is not None:
+        check_target(found.to(device), seed=config.seed, device=device)
+    return Variational(found, config, device=device, flow=flow, objective=objective)
+
+
+def _likelihood(
+    config: DensityConfig,
+    device: torch.device,
+    *,
+    target: Target | None,
+    data: Dataset | None,
+    flow: Flow | None,
+    objective: Objective | None,
+) -> Likelihood:
+    if data is None:
+        raise InvalidInput(f"the run is on data, {config}: hand it the data set")
+    return Likelihood(data, config, device=device)
+
+
+_PROBLEMS: dict[type, Callable[..., Problem]] = {
+    RunConfig: _variational,
+    TargetConfig: _variational,
+    DensityConfig: _likelihood,
+}
+"""What makes a problem, by kind of run."""

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
+from isingflow.runtime.progress import time_left
 
 RECENT = 20
 """Iterations that the readings of the progress are means of."""
+
+
+READINGS = {
+    "variational_free_energy": ("bound {:.2f}", 1),
+    "lower_bound": ("from below {:.2f}", 1),
+    "gap_nats": ("gap {:.2f} nats", 1),
+    "effective_sample_size": ("sample size {:.0f} %", 100),
+    "negative_log_likelihood": ("-ln p {:.3f}", 1),
+}
+"""How the progress shows a reading: its text, and what it is multiplied by."""
 
 
 class Outcome(enum.Enum):
     """How a call of `train` ended."""
 
     FINISHED = "finished"
+    STOPPED = "stopped by a callback"
     TIME_LIMIT = "time limit"
     INTERRUPTED = "interrupted"
 
@@ -44,3 +54,53 @@ class Progress:
     steps: int
     learning_rate: float
     lattice: str | None = None
+
+
+Callback = Callable[[Progress], Any]
+"""Told of the progress after every iteration; one that returns True ends the training as if it were done."""
+
+
+class Plateau:
+    """A callback that ends a training when a reading has not fallen for some time.
+
+    Args:
+        reading: its name, see `Progress.readings`.
+        patience: iterations without a new lowest value before the training ends.
+        threshold: by how much a value must be lower to count as new.
+
+    Example:
+        >>> stop = Plateau("gap_nats", patience=2)
+        >>> readings = [3.0, 2.0, 2.0, 2.5]
+        >>> [stop(Progress(i, 100, 0.0, 0.0, {"gap_nats": gap}, None, 0, 0.0)) for i, gap in enumerate(readings)]
+        [False, False, False, True]
+    """
+
+    def __init__(
+        self, reading: str = "variational_free_energy", *, patience: int = 100, threshold: float = 0.0
+    ) -> None:
+        self.reading = reading
+        self.patience = patience
+        self.threshold = threshold
+        self._lowest = float("inf")
+        self._since = 0
+
+    def __call__(self, progress: Progress) -> bool:
+        value = progress.readings.get(self.reading, float("inf"))
+        if value < self._lowest - self.threshold:
+            self._lowest, self._since = value, progress.iteration
+        return progress.iteration - self._since >= self.patience
+
+
+def any_stops(callbacks: Sequence[Callback], progress: Progress) -> bool:
+    """Tell every callback; whether one of them wants the training to end."""
+    return any([callback(progress) is True for callback in callbacks])
+
+
+def progress_text(progress: Progress) -> str:
+    """A line of progress."""
+    parts = [f"first on {progress.lattice}:"] if progress.lattice else []
+    shown = {name: reading for name, reading in READINGS.items() if name in progress.readings}
+    parts += [text.format(scale * progress.readings[name]) for name, (text, scale) in shown.items()]
+    if progress.integration_error is not None:
+        parts.append(f"error {progress.integration_error:.1g}")
+    return "  ".join([*parts, time_left(progress.remaining)])

@@ -18,11 +18,13 @@ from click.testing import CliRunner
 
 from isingflow import cli
 from isingflow.errors import IsingflowError
-from isingflow.evaluation import magnets
-from isingflow.evaluation.magnets import evaluate
+from isingflow.evaluation import targets
+from isingflow.evaluation.reports import evaluate
 from isingflow.runs.folder import RunFolder
+from isingflow.runtime.progress import progress_display
 from isingflow.statistics.estimate import Estimate
 from isingflow.training.loop import Trainer
+from isingflow.training.progress import progress_text
 
 
 def invoke(*words):
@@ -416,11 +418,11 @@ def test_progress(monkeypatch, capsys, terminal):
     state = SimpleNamespace(
         iteration=0, iterations=2, remaining=61.0, readings=readings, integration_error=None, lattice=None
     )
-    with cli.progress.progress_display() as show:
+    with progress_display() as show:
         for state.iteration in (1, 2):
             if state.iteration == 2:
                 state.readings, state.integration_error = readings | {"gap_nats": 0.5}, 0.001
-            show(state.iteration, state.iterations, cli.training.progress_text(state))
+            show(state.iteration, state.iterations, progress_text(state))
     lines = capsys.readouterr().err
     assert "2/2" in lines
     assert "bound -1.23  gap 0.50 nats  sample size 50 %  error 0.001  1:01 left" in lines
@@ -445,14 +447,19 @@ class TestTrainedRun:
         """The bound from below goes through the inverse: its integration error counts as well."""
         run, cpu = RunFolder.open(trained[0]), torch.device("cpu")
         assert evaluate(run, samples=64, device=cpu).certified
-        monkeypatch.setattr(magnets, "likelihood_error", lambda *_: Estimate(0.5, 0.0))
+        monkeypatch.setattr(targets, "likelihood_error", lambda *_: Estimate(0.5, 0.0))
         found = evaluate(run, samples=64, device=cpu)
         assert found.integration_error == 0.5 and not found.certified
 
     @pytest.mark.parametrize(("bounds", "advice"), [("upper", "--bounds both"), ("both", "longer training")])
     def test_advice_is_not_what_was_done_already(self, trained, bounds, advice):
         found = evaluate(RunFolder.open(trained[0]), samples=64, device=torch.device("cpu"))
-        missing = replace(found, bounds=bounds, effective_sample_size=0.9, reverse_effective_sample_size=0.01)
+        missing = replace(
+            found,
+            bounds=bounds,
+            effective_sample_size=0.9,
+            both_sides=replace(found.both_sides, effective_sample_size=0.01),
+        )
         (warning,) = [warning for warning in missing.warnings if "misses part" in warning]
         assert advice in warning and ("--bounds" in warning) == (bounds == "upper")
 

@@ -17,8 +17,8 @@ import torch
 from test_cli import document, failure, invoke
 
 from isingflow import exact
-from isingflow.evaluation import magnets as evaluation
-from isingflow.evaluation.magnets import draw_samples
+from isingflow.evaluation import targets as evaluation
+from isingflow.evaluation.targets import draw_samples
 from isingflow.lattice import edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.kinds import from_dict
 from isingflow.monte_carlo import simulate

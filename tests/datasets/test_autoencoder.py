@@ -16,7 +16,7 @@ from isingflow.flows import Flow, GaussianWhitening
 from isingflow.plots.data import interpolated, synthesis_figure
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import RunFolder
-from isingflow.training.loop import train
+from isingflow.training import train
 from isingflow.training.progress import Outcome
 
 
@@ -103,7 +103,7 @@ def test_a_flow_of_codes_trains(digits, trained, tmp_path):
     config = DensityConfig.from_preset("quick", codes, flow="ot", iterations=10)
     config = replace(config, training=replace(config.training, batch=32, check_every=5))
     run = RunFolder.create(tmp_path / "run", config)
-    assert train(run, device=torch.device("cpu"), data=codes) is Outcome.FINISHED
+    assert train(run, device=torch.device("cpu"), data=codes).outcome is Outcome.FINISHED
     x, _ = isingflow.load(run.path).sample(5, generator=generator())
     images = trained.decode(codes.to_data(x).float())
     assert images.shape == (5, 64) and images.min() >= 0 and images.max() <= 1

@@ -16,9 +16,9 @@ from isingflow.potentials.enlarge import enlarge
 from isingflow.runs.config import FlowConfig, RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training.loop import train
+from isingflow.training import train
 from isingflow.training.progress import Outcome
-from isingflow.training.stages import coarse_run, coarse_share
+from isingflow.training.stages import coarse_share
 
 CPU = torch.device("cpu")
 TORI = [
@@ -47,7 +47,7 @@ def potentials(lattice, seed=0):
     with torch.no_grad():
         for parameter in [*small.parameters(), *large.parameters()]:
             parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    enlarge(small, large, lattice)
+    enlarge(small, large)
     return small, large
 
 
@@ -94,7 +94,7 @@ def test_short_kernels_see_no_difference_between_the_lattices(lattice):
             potential.quadratic[:] = potential.quadratic[:, :1]
 
     cut(small)
-    enlarge(small, large, lattice)
+    enlarge(small, large)
     bump = torch.zeros(1, *lattice.shape, dtype=torch.float64)
     bump[0, 1:3, 1:3] = randn(2, 2, seed=2)
     response, laplacian = large.bind()(bump, 0.7)
@@ -149,12 +149,12 @@ def test_potentials_that_do_not_fit_are_refused():
     make = {"radial": 2, "hidden": 3, "generator": torch.Generator().manual_seed(0)}
     small, large, wrong = (LatticePotential(square(n).symmetry, **make) for n in (4, 8, 6))
     wider = LatticePotential(square(8).symmetry, **make | {"hidden": 4})
-    for first, second, lattice in ((small, large, square(8)), (wrong, large, square(8)), (small, wider, square(8))):
+    for first, second in ((small, large), (wrong, large), (small, wider)):
         if (first, second) == (small, large):
-            enlarge(first, second, lattice)
+            enlarge(first, second)
             continue
         with pytest.raises(InvalidInput, match="does not enlarge"):
-            enlarge(first, second, lattice)
+            enlarge(first, second)
 
 
 COARSE = TrainingConfig(iterations=8, batch=8, check_every=3, evaluation_samples=256)
@@ -186,13 +186,13 @@ def stop_after(calls):
 
 def test_the_smaller_run_is_a_complete_run_and_the_larger_starts_where_it_ended(tmp_path):
     run = RunFolder.create(tmp_path / "run", config())
-    assert train(run, device=CPU, should_stop=stop_after(8)) is Outcome.INTERRUPTED
+    assert train(run, device=CPU, should_stop=stop_after(8)).outcome is Outcome.INTERRUPTED
     assert not run.has_checkpoint
     coarse = RunFolder.open(tmp_path / "run" / "coarse")
     assert coarse.config == config(square(3), COARSE)
     alone = RunFolder.create(tmp_path / "alone", config(square(3), COARSE))
     train(alone, device=CPU)
-    assert train(run, device=CPU, should_stop=stop_after(1)) is Outcome.INTERRUPTED
+    assert train(run, device=CPU, should_stop=stop_after(1)).outcome is Outcome.INTERRUPTED
     assert_same(coarse, alone)
     assert [line["iteration"] for line in run.metrics()] == [1]
     assert run.metrics()[0]["seconds"] > coarse.load_checkpoint()[1]["seconds"] > 0
@@ -203,20 +203,22 @@ def test_the_smaller_run_is_a_complete_run_and_the_larger_starts_where_it_ended(
 @pytest.mark.parametrize("calls", [[3], [8], [9], [11], [2, 4, 3]], ids=str)
 def test_resumed_is_uninterrupted_bit_for_bit_on_both_lattices(tmp_path, calls):
     whole, parts = (RunFolder.create(tmp_path / name, config()) for name in ("whole", "parts"))
-    assert train(whole, device=CPU) is Outcome.FINISHED
+    assert train(whole, device=CPU).outcome is Outcome.FINISHED
     for count in calls:
-        assert train(RunFolder.open(parts.path), device=CPU, should_stop=stop_after(count)) is Outcome.INTERRUPTED
-    assert train(RunFolder.open(parts.path), device=CPU) is Outcome.FINISHED
+        assert (
+            train(RunFolder.open(parts.path), device=CPU, should_stop=stop_after(count)).outcome is Outcome.INTERRUPTED
+        )
+    assert train(RunFolder.open(parts.path), device=CPU).outcome is Outcome.FINISHED
     assert_same(whole, parts)
     assert_same(RunFolder.open(whole.path / "coarse"), RunFolder.open(parts.path / "coarse"))
-    assert train(RunFolder.open(parts.path), device=CPU) is Outcome.FINISHED
+    assert train(RunFolder.open(parts.path), device=CPU).outcome is Outcome.FINISHED
     assert_same(whole, parts)
 
 
 def test_three_sizes_nest_and_report_where_they_are(tmp_path):
     run = RunFolder.create(tmp_path / "run", config(square(12), TWICE))
     seen = []
-    assert train(run, device=CPU, report_progress=seen.append) is Outcome.FINISHED
+    assert train(run, device=CPU, callbacks=[seen.append]).outcome is Outcome.FINISHED
     assert [len(RunFolder.open(run.path / inner).metrics()) for inner in (".", "coarse", "coarse/coarse")] == [4, 6, 8]
     assert [p.lattice for p in seen] == ["periodic 3x3"] * 8 + ["periodic 6x6"] * 6 + [None] * 4
     assert [p.iteration for p in seen] == [*range(1, 9), *range(1, 7), *range(1, 5)]
@@ -239,7 +241,7 @@ def test_a_time_limit_is_split_and_both_rates_are_annealed_within_it(tmp_path):
     endless = replace(COARSE, iterations=10**6)
     run = RunFolder.create(tmp_path / "run", config(training=replace(endless, iterations=10**6 // 4, coarse=endless)))
     assert coarse_share(run.config) == 0.5
-    assert train(run, device=CPU, time_limit=3.0) is Outcome.TIME_LIMIT
+    assert train(run, device=CPU, time_limit=3.0).outcome is Outcome.TIME_LIMIT
     coarse = RunFolder.open(run.path / "coarse")
     for stage in (coarse, run):
         rates = [line["learning_rate"] for line in stage.metrics()]
@@ -250,7 +252,7 @@ def test_a_time_limit_is_split_and_both_rates_are_annealed_within_it(tmp_path):
     assert run.metrics()[-1]["seconds"] == pytest.approx(3.0, abs=0.5)
     # More time on resuming goes to the larger lattice: the smaller one's part is done.
     known = len(coarse.metrics()), len(run.metrics())
-    assert train(RunFolder.open(run.path), device=CPU, time_limit=4.0) is Outcome.TIME_LIMIT
+    assert train(RunFolder.open(run.path), device=CPU, time_limit=4.0).outcome is Outcome.TIME_LIMIT
     assert len(coarse.metrics()) == known[0]
     assert len(run.metrics()) > known[1]
 
@@ -258,7 +260,7 @@ def test_a_time_limit_is_split_and_both_rates_are_annealed_within_it(tmp_path):
 def test_a_time_limit_used_up_on_the_smaller_lattice_still_leaves_a_flow(tmp_path):
     run = RunFolder.create(tmp_path / "run", config())
     train(run, device=CPU, should_stop=stop_after(8))
-    assert train(run, device=CPU, time_limit=1e-6) is Outcome.TIME_LIMIT
+    assert train(run, device=CPU, time_limit=1e-6).outcome is Outcome.TIME_LIMIT
     assert run.metrics() == []
     assert run.load_checkpoint()[1]["iteration"] == 0
 
@@ -284,7 +286,7 @@ def test_another_run_in_the_folder_of_the_smaller_one_is_refused(tmp_path):
     run = RunFolder.create(tmp_path / "run", config())
     RunFolder.create(run.path / "coarse", config(square(3), COARSE, seed=5))
     with pytest.raises(RunFolderError, match="seed: 5 here, 0 there"):
-        coarse_run(run)
+        train(run, device=CPU)
 
 
 def test_a_flow_trained_small_starts_far_below_mean_field(tmp_path):

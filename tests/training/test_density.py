@@ -23,7 +23,7 @@ from isingflow.runs.config import DensityConfig, RunConfig, config_from_dict
 from isingflow.runs.folder import RunFolder, open_magnet
 from isingflow.runs.presets import DATA_PRESETS
 from isingflow.runs.settings import TrainingConfig
-from isingflow.training.loop import train
+from isingflow.training import train
 from isingflow.training.objectives import negative_log_likelihood
 from isingflow.training.problems import problem_of
 from isingflow.training.progress import Outcome
@@ -42,7 +42,7 @@ def config(data="bimodal", kind="monge-ampere", *, seed=0, **training):
 def trained_run(path, made):
     run = RunFolder.create(path, made)
     data = datasets.load(made.data, path=made.path, seed=made.seed)
-    assert train(run, device=CPU, data=data) is Outcome.FINISHED
+    assert train(run, device=CPU, data=data).outcome is Outcome.FINISHED
     return run, data
 
 
@@ -101,7 +101,7 @@ def test_a_new_flow_is_what_was_fitted(kind):
 
 def test_the_objective_is_minus_ln_p():
     data = datasets.load("bimodal")
-    problem = problem_of(config(transport_cost=0.0), CPU, data)
+    problem = problem_of(config(transport_cost=0.0), device=CPU, data=data)
     x = problem.batch(50, torch.Generator().manual_seed(0))
     problem.flow.eval()
     loss, values = problem.objective(x)
@@ -111,7 +111,7 @@ def test_the_objective_is_minus_ln_p():
 
 def test_penalties_are_added():
     data = datasets.load("moons")
-    problem = problem_of(config("moons", "ot"), CPU, data)
+    problem = problem_of(config("moons", "ot"), device=CPU, data=data)
     x = problem.batch(20, torch.Generator().manual_seed(0))
     problem.flow.eval()
     plain, _ = negative_log_likelihood(problem.flow, x, TrainingConfig())
@@ -162,8 +162,8 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, kind):
     whole, data = trained_run(tmp_path / "whole", config(kind=kind))
     parts = RunFolder.create(tmp_path / "parts", config(kind=kind))
     asked = iter(range(100))
-    assert train(parts, device=CPU, data=data, should_stop=lambda: next(asked) == 6) is Outcome.INTERRUPTED
-    assert train(RunFolder.open(parts.path), device=CPU, data=data) is Outcome.FINISHED
+    assert train(parts, device=CPU, data=data, should_stop=lambda: next(asked) == 6).outcome is Outcome.INTERRUPTED
+    assert train(RunFolder.open(parts.path), device=CPU, data=data).outcome is Outcome.FINISHED
     expected, found = whole.load_checkpoint()[0], parts.load_checkpoint()[0]
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)

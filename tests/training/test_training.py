@@ -14,7 +14,7 @@ from isingflow.architectures.build import build_flow, gradient_flow
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.errors import CheckpointError, InvalidInput, SymmetryMismatch, TrainingDiverged
-from isingflow.evaluation import magnets as evaluation
+from isingflow.evaluation import targets as evaluation
 from isingflow.exact import thermodynamics
 from isingflow.flows import certificate
 from isingflow.flows.convex import ConvexFlow
@@ -24,8 +24,7 @@ from isingflow.runs.folder import RunFolder
 from isingflow.runs.settings import BOUNDS
 from isingflow.statistics import free_energy
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training import objectives
-from isingflow.training.loop import train
+from isingflow.training import objectives, train
 from isingflow.training.objectives import force_mismatch, reverse_kl
 from isingflow.training.progress import Outcome
 from isingflow.training.schedules import controlled_steps, learning_rate
@@ -56,8 +55,8 @@ def parameters(run):
 
 def test_training_lowers_the_bound_towards_the_exact_answer(tmp_path):
     run = RunFolder.create(tmp_path / "run", small_config(iterations=150, batch=32, learning_rate=2e-2))
-    assert train(run, device=CPU) is Outcome.FINISHED
-    result = evaluation.evaluate(run, samples=4096, device=CPU)
+    assert train(run, device=CPU).outcome is Outcome.FINISHED
+    result = evaluation.evaluate_target(run, samples=4096, device=CPU)
     target = HubbardStratonovich(square(4), CRITICAL_BETA)
     exact = target.free_energy(thermodynamics(square(4), CRITICAL_BETA).log_z)
     assert result.exact == pytest.approx(exact, abs=1e-12)
@@ -80,9 +79,9 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, bounds):
         asked += 1
         return asked == 7
 
-    assert train(parts, device=CPU, should_stop=stop_at_seventh) is Outcome.INTERRUPTED
+    assert train(parts, device=CPU, should_stop=stop_at_seventh).outcome is Outcome.INTERRUPTED
     parts.append_metrics({"iteration": 8, "loss": 0.0})  # a line written after the checkpoint, as by a kill
-    assert train(RunFolder.open(tmp_path / "parts"), device=CPU) is Outcome.FINISHED
+    assert train(RunFolder.open(tmp_path / "parts"), device=CPU).outcome is Outcome.FINISHED
     expected, found = parameters(whole), parameters(parts)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -102,7 +101,7 @@ def test_same_seed_same_numbers_other_seed_others(tmp_path):
 
 def test_time_limit_ends_early_with_the_rate_annealed_and_can_go_on(tmp_path):
     run = RunFolder.create(tmp_path / "run", small_config(iterations=10**6))
-    assert train(run, device=CPU, time_limit=2.0) is Outcome.TIME_LIMIT
+    assert train(run, device=CPU, time_limit=2.0).outcome is Outcome.TIME_LIMIT
     metrics = run.metrics()
     assert 1 < len(metrics) < 10**6
     assert metrics[-1]["learning_rate"] < 0.2 * max(line["learning_rate"] for line in metrics)
@@ -115,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     train(run, device=CPU, should_stop=lambda: True)
     before = parameters(run)
     spoilt = lambda *a: (reverse_kl(*a)[0] * math.nan, torch.full((8,), math.nan))  # noqa: E731
-    monkeypatch.setattr("isingflow.training.problems.reverse_kl", spoilt)
+    monkeypatch.setattr("isingflow.training.objectives.reverse_kl", spoilt)
     with pytest.raises(TrainingDiverged, match="iteration 2"):
         train(RunFolder.open(run.path), device=CPU)
     assert all(torch.equal(before[name], value) for name, value in parameters(run).items())
@@ -143,7 +142,7 @@ def test_metrics_have_the_contract_s_keys(tmp_path):
 def test_evaluation_has_the_contract_s_keys_and_prints_its_verdict(tmp_path):
     run = RunFolder.create(tmp_path / "run", small_config(tolerance=1e-12))
     train(run, device=CPU)
-    result = evaluation.evaluate(run, samples=64, device=CPU)
+    result = evaluation.evaluate_target(run, samples=64, device=CPU)
     document = json.loads(json.dumps(result.as_dict()))
     assert {
         "size", "sites", "beta", "samples", "parameters", "training_seconds", "certified", "integration_error_nats",
@@ -177,7 +176,7 @@ def test_every_lattice_trains_with_the_symmetry_that_it_has(tmp_path, lattice):
     )
     run = RunFolder.create(tmp_path / "run", config)
     train(run, device=CPU)
-    result = evaluation.evaluate(run, samples=2000, device=CPU)
+    result = evaluation.evaluate_target(run, samples=2000, device=CPU)
     assert result.variational.value <= result.mean_field + 3 * result.variational.stderr
     assert result.exact is not None
     assert result.gap.value > -3 * result.gap.stderr - result.integration_error
@@ -290,7 +289,7 @@ def test_training_for_both_bounds_finds_what_training_for_one_leaves_out(tmp_pat
         settings = {"iterations": 150, "batch": 32, "learning_rate": 2e-2, "bounds": bounds}
         run = RunFolder.create(tmp_path / bounds, small_config(beta=0.6, **settings))
         train(run, device=CPU)
-        found[bounds] = evaluation.evaluate(run, samples=4096, reference_samples=4096, device=CPU)
+        found[bounds] = evaluation.evaluate_target(run, samples=4096, reference_samples=4096, device=CPU)
     upper, both = found["upper"], found["both"]
     assert both.lower_bound.value > upper.lower_bound.value + 5 * (upper.lower_bound - both.lower_bound).stderr
     assert both.reverse_effective_sample_size > 10 * upper.reverse_effective_sample_size

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, else a line now and then, on standard error."""
+"""How far long work is: a bar on a terminal, a line that changes in a notebook, else a line now and then."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ ShowProgress = Callable[[int, int, str], None]
 def progress_display(quiet: bool = False) -> Iterator[ShowProgress]:
     """What shows progress: called with the number done, the number in all, and a text.
 
-    A bar if standard error is a terminal, else a line every ten seconds; nothing if `quiet`.
+    On standard error: a bar on a terminal, one changing line in a notebook, else a line every ten seconds; nothing if
+    `quiet`.
     """
     if quiet:
         yield lambda done, total, text: None
+        return
+    if in_notebook():
+        yield PlainProgress(seconds=0.5, end="\r")
         return
     if not sys.stderr.isatty():
         yield PlainProgress()
@@ -37,17 +41,30 @@ def progress_display(quiet: bool = False) -> Iterator[ShowProgress]:
         yield show
 
 
-class PlainProgress:
-    """Prints progress as lines, one every ten seconds."""
+def is_watched() -> bool:
+    """Whether a person sees the progress: on a terminal or in a notebook."""
+    return sys.stderr.isatty() or in_notebook()
 
-    def __init__(self) -> None:
+
+def in_notebook() -> bool:
+    """Whether this process serves a notebook."""
+    return "ipykernel" in sys.modules
+
+
+class PlainProgress:
+    """Prints progress as lines, one after so many seconds, each ended by `end`."""
+
+    def __init__(self, seconds: float = PROGRESS_SECONDS, end: str = "\n") -> None:
+        self.seconds = seconds
+        self.end = end
         self._due = 0.0
 
     def __call__(self, done: int, total: int, text: str) -> None:
         now = time.monotonic()
         if now >= self._due or done == total:
-            self._due = now + PROGRESS_SECONDS
-            print(f"{done}/{total}  {text}".rstrip(), file=sys.stderr, flush=True)
+            self._due = now + self.seconds
+            end = "\n" if done == total else self.end
+            print(f"{done}/{total}  {text}".rstrip(), file=sys.stderr, flush=True, end=end)
 
 
 class Clock:

@@ -1,7 +1,8 @@
-"""What a flow trained on a magnet is worth: its samples, and its free energies beside the exact answer.
+"""What a flow trained on a target is worth: its samples, and its free energies beside the exact answer.
 
 The bound from above needs samples of the flow alone. The bound from below, and the estimate that combines both, need
-samples of the target: Monte Carlo of the spins, x drawn from p(x | s), and x pushed back through the flow.
+samples of the target: for a magnet Monte Carlo of the spins, x drawn from p(x | s), and x pushed back through the flow.
+What a target cannot do is left out, in words.
 """
 
 from __future__ import annotations
@@ -15,13 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.architectures.build import build_flow
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
-from isingflow.lattice import heading
-from isingflow.monte_carlo.simulate import simulate
 from isingflow.runs.folder import RunFolder
-from isingflow.runs.loading import trained
+from isingflow.runs.loading import new_flow, trained
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
@@ -38,7 +36,7 @@ from isingflow.statistics.free_energy import (
     variational_free_energy,
 )
 from isingflow.statistics.weights import pareto_k
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, Target
 
 BATCH = 256
 MOST_SPINS = 2**24
@@ -61,13 +59,14 @@ class SampleSet:
     """Independent samples of a flow; averages over the target need the weights exp(log_weight).
 
     Attributes:
-        spins: int8, shape (n, *size), drawn from p(s | x); (n, draws, *size) for several draws of every field.
+        spins: int8, shape (n, *size), drawn from p(s | x); (n, draws, *size) for several draws of every field; None
+            where no spins stand behind the field.
         field: float32, shape (n, *size).
         log_prob: ln p(x), float64, shape (n,).
         log_weight: -E(x) - ln p(x), float64, shape (n,).
     """
 
-    spins: np.ndarray
+    spins: np.ndarray | None
     field: np.ndarray
     log_prob: np.ndarray
     log_weight: np.ndarray
@@ -75,38 +74,52 @@ class SampleSet:
     @classmethod
     def join(cls, blocks: Iterable[SampleSet]) -> SampleSet:
         """The samples of all blocks, in order."""
-        return cls(*(np.concatenate(arrays) for arrays in zip(*(vars(b).values() for b in blocks), strict=True)))
+        columns = zip(*(vars(block).values() for block in blocks), strict=True)
+        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """What samples of the target add to those of the flow."""
+
+    lower_bound: Estimate
+    acceptance_ratio: Estimate
+    overlap: float
+    effective_sample_size: float
+    samples: int
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Free energies of a run, in nats for the whole lattice, -ln Z of the continuous representation."""
+    """Free energies of a run, in nats for the whole field, -ln Z of the continuous representation of a magnet."""
 
     title: str
+    target: str
+    parameters_by_name: dict[str, Any]
     size: tuple[int, ...]
     sites: int
-    beta: float
+    beta: float | None
     bounds: str
     parameters: int
     training_seconds: float
     integration_steps: int
     integration_error: float
     tolerance: float
-    mean_field: float
+    mean_field: float | None
     variational: Estimate
-    acceptance_ratio: Estimate
-    overlap: float
     reweighted: Estimate
-    lower_bound: Estimate
     internal_energy: Estimate
     entropy: Estimate
     effective_sample_size: float
-    reverse_effective_sample_size: float
     pareto_k: float
+    both_sides: BothSides | None
     exact: float | None
     method: str | None
+    log_z_ising: Estimate | None
     samples: SampleSet
-    reference_samples: int
+
+    def __str__(self) -> str:
+        return self.table()
 
     @property
     def certified(self) -> bool:
@@ -119,6 +132,13 @@ class Evaluation:
         return None if self.exact is None else self.variational - self.exact
 
     @property
+    def best(self) -> tuple[Estimate, str]:
+        """The best estimate of -ln Z, and how it was found."""
+        if self.both_sides is None:
+            return self.reweighted, "reweighting"
+        return self.both_sides.acceptance_ratio, "acceptance ratio"
+
+    @property
     def warnings(self) -> list[str]:
         """Why the estimates should not be trusted, if so."""
         found = []
@@ -129,22 +149,28 @@ class Evaluation:
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "
                 "the reweighted estimate and its error"
             )
-        if self.overlap < LITTLE_OVERLAP:
+        if self.both_sides is None:
+            return found
+        overlap, reverse = self.both_sides.overlap, self.both_sides.effective_sample_size
+        if overlap < LITTLE_OVERLAP:
             found.append(
-                f"samples of flow and target hardly overlap ({self.overlap:.2g} of them do): do not trust the "
+                f"samples of flow and target hardly overlap ({overlap:.2g} of them do): do not trust the "
                 "acceptance-ratio estimate and its error; the bounds hold"
             )
-        if self.effective_sample_size > DISAGREEMENT * self.reverse_effective_sample_size:
+        if self.effective_sample_size > DISAGREEMENT * reverse:
             found.append(
                 f"the effective sample size is {100 * self.effective_sample_size:.2g} % seen from the flow but "
-                f"{100 * self.reverse_effective_sample_size:.2g} % from the target: the flow misses part of it; "
-                + ADVICE[self.bounds]
+                f"{100 * reverse:.2g} % from the target: the flow misses part of it; " + ADVICE[self.bounds]
             )
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form, with the keys of `isingflow evaluate --json`."""
+        """The JSON form, with the keys of `isingflow evaluate --json`; null for what is not known."""
+        sides = self.both_sides
+        ising = self.log_z_ising
+        scale = -1 / (self.beta * self.sites) if self.beta else None
         return {
+            "target": {"name": self.target, "parameters": self.parameters_by_name},
             "size": list(self.size),
             "sites": self.sites,
             "beta": self.beta,
@@ -159,38 +185,46 @@ class Evaluation:
             "variational_free_energy": self.variational.as_dict(),
             "exact_free_energy": self.exact,
             "gap_nats": None if self.gap is None else self.gap.as_dict(),
-            "acceptance_ratio_free_energy": self.acceptance_ratio.as_dict(),
-            "overlap": self.overlap,
+            "acceptance_ratio_free_energy": sides and sides.acceptance_ratio.as_dict(),
+            "overlap": sides and sides.overlap,
             "reweighted_free_energy": self.reweighted.as_dict(),
-            "lower_bound": self.lower_bound.as_dict(),
-            "reference_samples": self.reference_samples,
+            "lower_bound": sides and sides.lower_bound.as_dict(),
+            "reference_samples": sides and sides.samples,
             "internal_energy": self.internal_energy.as_dict(),
             "entropy": self.entropy.as_dict(),
             "effective_sample_size": self.effective_sample_size,
-            "reverse_effective_sample_size": self.reverse_effective_sample_size,
+            "reverse_effective_sample_size": sides and sides.effective_sample_size,
             "pareto_k": self.pareto_k if math.isfinite(self.pareto_k) else None,
+            "log_z_ising": ising and ising.as_dict() | {"method": self.best[1]},
+            "free_energy_ising_per_site": (scale * ising).as_dict() if ising and scale else None,
             "warnings": self.warnings,
         }
 
     def table(self) -> str:
         """Bounds, estimates and the exact answer, one a line, for people."""
-        count = len(self.samples.log_weight)
-        both = f"({count} + {self.reference_samples})"
-        rows = [
-            ("mean-field Gaussian bound", "", f"{self.mean_field:.2f}", self.mean_field),
+        count, sides = len(self.samples.log_weight), self.both_sides
+        rows: list[tuple[str, str, str, float]] = []
+        if self.mean_field is not None:
+            rows.append(("mean-field Gaussian bound", "", f"{self.mean_field:.2f}", self.mean_field))
+        rows += [
             ("variational bound", f"({count} samples)", str(self.variational), self.variational.value),
             ("reweighted estimate", f"({count})", str(self.reweighted), self.reweighted.value),
-            ("acceptance-ratio estimate", both, str(self.acceptance_ratio), self.acceptance_ratio.value),
-            ("lower bound", f"({self.reference_samples} Monte Carlo)", str(self.lower_bound), self.lower_bound.value),
         ]
+        if sides is None:
+            rows.append(("lower bound", "(the target has no samples of its own)", "", math.nan))
+        else:
+            both, ratio = f"({count} + {sides.samples})", sides.acceptance_ratio
+            rows.append(("acceptance-ratio estimate", both, str(ratio), ratio.value))
+            lower = sides.lower_bound
+            rows.append(("lower bound", f"({sides.samples} Monte Carlo)", str(lower), lower.value))
         if self.exact is None:
             rows.append(("exact", "(no method known)", "", math.nan))
         else:
-            rows.append((f"exact ({self.method.title()})", "", f"{self.exact:.4f}", self.exact))
+            rows.append((f"exact ({str(self.method).title()})", "", f"{self.exact:.4f}", self.exact))
         lines = [f"{self.title:<58}{'total (nats)':>22}{'per site':>13}"]
         for name, note, total, value in rows:
             per_site = "" if math.isnan(value) else f"{value / self.sites:.6f}"
-            lines.append(f"  {name:<28}{note:<28}{total:>22}{per_site:>13}")
+            lines.append(f"  {name:<28}{note:<28}{total:>22}{per_site:>13}".rstrip())
         verdict = "certified" if self.certified else f"NOT CERTIFIED: above its tolerance of {self.tolerance:g}"
         summary = [
             "" if self.gap is None else f"gap {self.gap} nats",
@@ -201,20 +235,44 @@ class Evaluation:
         return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *notes])
 
 
-def load_run(run: RunFolder, device: torch.device) -> tuple[Flow, HubbardStratonovich, dict[str, Any]]:
-    """The flow of a magnet's run in evaluation mode, its target, and the state saved with it."""
-    target = HubbardStratonovich(run.config.lattice, run.config.beta)
-    flow, state = trained(run, build_flow(target, run.config.flow, seed=run.config.seed), device)
-    return flow, target.to(device), state
+def load_run(run: RunFolder, device: torch.device, target: Target | None = None) -> tuple[Flow, Target, dict[str, Any]]:
+    """The flow of a run on a target in evaluation mode, its target, and the state saved with it.
+
+    Args:
+        run: a run folder with a checkpoint.
+        device: where to put them.
+        target: of a run on a user's own.
+
+    Raises:
+        InvalidInput: the run is on data, or on a user's own target, and none or another one is given.
+    """
+    found = run.config.target(target)
+    flow, state = trained(run, new_flow(run.config, found), device)
+    return flow, found.to(device), state
 
 
-def draw_samples(run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1) -> SampleSet:
+def draw_samples(
+    run: RunFolder,
+    *,
+    samples: int,
+    device: torch.device,
+    seed: int = 0,
+    draws: int = 1,
+    target: Target | None = None,
+) -> SampleSet:
     """Samples of a trained flow with their log-probabilities, log-weights and spins, all kept in memory."""
-    return SampleSet.join(stream_samples(run, samples=samples, device=device, seed=seed, draws=draws))
+    blocks = stream_samples(run, samples=samples, device=device, seed=seed, draws=draws, target=target)
+    return SampleSet.join(blocks)
 
 
 def stream_samples(
-    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, draws: int = 1
+    run: RunFolder,
+    *,
+    samples: int,
+    device: torch.device,
+    seed: int = 0,
+    draws: int = 1,
+    target: Target | None = None,
 ) -> Iterator[SampleSet]:
     """The samples of `draw_samples`, for the same arguments, in blocks.
 
@@ -224,21 +282,28 @@ def stream_samples(
         device: where to sample.
         seed: of fields and spins.
         draws: of spins, for every field.
+        target: of a run on a user's own.
     """
-    flow, target, _ = load_run(run, device)
+    flow, found, _ = load_run(run, device, target)
     generator = torch.Generator(device).manual_seed(seed)
 
     def blocks() -> Iterator[SampleSet]:
         with workers(device) as pool:
-            yield from _draw(flow, target, samples, generator, pool, draws)
+            yield from _draw(flow, found, samples, generator, pool, draws)
 
     return blocks()
 
 
-def evaluate(
-    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0, reference_samples: int | None = None
+def evaluate_target(
+    run: RunFolder,
+    *,
+    samples: int,
+    device: torch.device,
+    seed: int = 0,
+    reference_samples: int | None = None,
+    target: Target | None = None,
 ) -> Evaluation:
-    """Evaluate a trained flow on fresh samples of its own and of the target.
+    """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
 
     The integration error is the mean absolute change of ln p + E at half the step, over the first samples of the flow
     and, backwards, of the target: the larger of the two. Statistical errors are one sigma.
@@ -249,57 +314,72 @@ def evaluate(
         device: where to evaluate.
         seed: of the samples.
         reference_samples: of the target, about; a quarter as many as of the flow if not given.
+        target: of a run on a user's own.
 
     Raises:
         InvalidInput: the flow gives weights that are not numbers.
     """
-    flow, target, state = load_run(run, device)
+    flow, found, state = load_run(run, device, target)
     generator = torch.Generator(device).manual_seed(seed)
-    exact, method = target.exact_free_energy() or (None, None)
+    exact, method = (found.exact_free_energy() if isinstance(found, ExactlySolved) else None) or (None, None)
+    reverse = None
     with workers(device) as pool:
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
-        error = integration_error(flow, target.energy, latent, pool).value
-        drawn = SampleSet.join(_draw(flow, target, samples, generator, pool))
-        count = reference_samples or max(samples // 4, 2)
-        reverse, first_fields = _reverse_log_weights(flow, target, count, seed, generator, pool)
-        error = max(error, likelihood_error(flow, first_fields, pool).value)
+        error = integration_error(flow, found.energy, latent, pool).value
+        drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
+        if isinstance(found, Referenced):
+            count = max(samples // 4, 2) if reference_samples is None else reference_samples
+            reverse, first_fields = _reverse_log_weights(flow, found, count, seed, generator, pool)
+            error = max(error, likelihood_error(flow, first_fields, pool).value)
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
-    acceptance_ratio = acceptance_ratio_free_energy(weights, reverse)
-    best = acceptance_ratio.value if exact is None else exact
+    both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
+    reweighted = reweighted_free_energy(weights)
+    best = reweighted if both_sides is None else both_sides.acceptance_ratio
     return Evaluation(
-        title=heading(target.lattice, target.beta),
-        size=run.config.lattice.size,
-        sites=target.sites,
-        beta=target.beta,
+        title=found.title(),
+        target=found.name,
+        parameters_by_name=found.parameters_by_name,
+        size=tuple(found.shape),
+        sites=found.sites,
+        beta=found.beta if isinstance(found, Magnetic) else None,
         bounds=run.config.training.bounds,
         parameters=flow.parameter_count,
         training_seconds=float(state["seconds"]),
         integration_steps=int(state["steps"]),
         integration_error=error,
         tolerance=run.config.training.tolerance,
-        mean_field=target.mean_field().free_energy,
+        mean_field=found.mean_field().free_energy if isinstance(found, Magnetic) else None,
         variational=variational_free_energy(weights),
-        acceptance_ratio=acceptance_ratio,
-        overlap=overlap(weights, reverse, acceptance_ratio.value),
-        reweighted=reweighted_free_energy(weights),
-        lower_bound=lower_bound(reverse),
+        reweighted=reweighted,
         internal_energy=internal_energy(energies, weights),
         entropy=entropy(energies, weights),
         effective_sample_size=effective_sample_size(weights),
-        reverse_effective_sample_size=reverse_effective_sample_size(reverse, best),
-        pareto_k=pareto_k(drawn.log_weight),
+        pareto_k=pareto_k(weights),
+        both_sides=both_sides,
         exact=exact,
         method=method,
+        log_z_ising=found.log_z_ising(best) if isinstance(found, Magnetic) else None,
         samples=drawn,
-        reference_samples=reverse.numel(),
+    )
+
+
+def _both_sides(forward: np.ndarray, reverse: Tensor, exact: float | None) -> BothSides:
+    """The bound from below and the estimate that combines both, from log-weights of flow and target."""
+    ratio = acceptance_ratio_free_energy(forward, reverse)
+    return BothSides(
+        lower_bound=lower_bound(reverse),
+        acceptance_ratio=ratio,
+        overlap=overlap(forward, reverse, ratio.value),
+        effective_sample_size=reverse_effective_sample_size(reverse, ratio.value if exact is None else exact),
+        samples=reverse.numel(),
     )
 
 
 @torch.no_grad()
 def _draw(
     flow: Flow,
-    target: HubbardStratonovich,
+    target: Target,
     samples: int,
     generator: torch.Generator,
     pool: Workers,
@@ -313,25 +393,27 @@ def _draw(
     for start in range(0, samples, batch):
         latent = flow.noise(min(batch, samples - start), generator)
         field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
-        spins = torch.stack([target.sample_spins(field, generator) for _ in range(draws)], 1)
-        spins = spins.squeeze(1) if draws == 1 else spins
-        yield SampleSet(*(tensor.cpu().numpy() for tensor in (spins, field, log_prob, weights)))
+        spins = None
+        if isinstance(target, Drawing):
+            drawn = torch.stack([target.draw(field, generator)["spins"] for _ in range(draws)], 1)
+            spins = (drawn.squeeze(1) if draws == 1 else drawn).cpu().numpy()
+        yield SampleSet(spins, *(tensor.cpu().numpy() for tensor in (field, log_prob, weights)))
 
 
 @torch.no_grad()
 def _reverse_log_weights(
-    flow: Flow, target: HubbardStratonovich, samples: int, seed: int, generator: torch.Generator, pool: Workers
+    flow: Flow, target: Referenced, samples: int, seed: int, generator: torch.Generator, pool: Workers
 ) -> tuple[Tensor, Tensor]:
     """Log-weights of samples of the target by Monte Carlo, shape (chains, samples per chain), and the first fields."""
     chains = min(REFERENCE_CHAINS, samples)
-    states = simulate(target.lattice, target.beta, samples=-(-samples // chains), chains=chains, seed=seed)
+    states = target.reference(-(-samples // chains), chains=chains, seed=seed)
 
     def pull(field: Tensor) -> Tensor:
         return log_weights(target.energy, field, flow.log_prob(field))
 
     parts, first = [], None
-    for spins in torch.from_numpy(states.spins).flatten(0, 1).split(BATCH):
-        field = target.sample_field(spins.to(generator.device, torch.float32), generator)
+    for batch in states.flatten(0, 1).split(BATCH):
+        field = target.sample_field(batch.to(generator.device, torch.float32), generator)
         parts.extend(pool.map(pull, field))
         first = field if first is None else first
     return torch.cat(parts).view(chains, -1).cpu(), first

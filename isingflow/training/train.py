@@ -1,0 +1,225 @@
+"""Training as a notebook calls it: one function from what is to be sampled to a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isingflow.datasets import Dataset
+from isingflow.errors import InvalidInput
+from isingflow.flows import Flow
+from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.runs.loading import load
+from isingflow.runtime import devices
+from isingflow.runtime.progress import is_watched, progress_display
+from isingflow.targets.base import Target, as_target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.training.loop import Optimiser, fit
+from isingflow.training.objectives import Objective
+from isingflow.training.problems import Problem, Variational, problem_of
+from isingflow.training.progress import Callback, Outcome, progress_text
+
+FINE = 0.5
+"""Learning rate of a training that starts from a trained flow, in units of the earlier one's."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has come to.
+
+    Attributes:
+        run: its folder.
+        problem: what was trained on, with the flow.
+        outcome: how it ended.
+    """
+
+    run: RunFolder
+    problem: Problem
+    outcome: Outcome
+
+    @property
+    def path(self) -> Path:
+        """Of the run folder."""
+        return self.run.path
+
+    @property
+    def flow(self) -> Flow:
+        """The trained flow, in evaluation mode."""
+        return self.problem.flow.eval()
+
+    @property
+    def target(self) -> Target | None:
+        """What the flow was trained on; None for data."""
+        return self.problem.target if isinstance(self.problem, Variational) else None
+
+    def __str__(self) -> str:
+        return f"{self.run.config}: {self.outcome.value}, {self.flow.parameter_count} parameters, in {self.path}"
+
+
+def train(
+    what: Any,
+    *,
+    output: Path | str | None = None,
+    preset: str | None = None,
+    flow: str | None = None,
+    bounds: str | None = None,
+    iterations: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    device: torch.device | str = "auto",
+    start: Any = None,
+    callbacks: Sequence[Callback] = (),
+    optimiser: Optimiser | None = None,
+    objective: Objective | None = None,
+    time_limit: float | None = None,
+    target: Any = None,
+    data: Dataset | None = None,
+    progress: bool | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train a flow, with the integration error under control, into a run folder.
+
+    Args:
+        what: a target (`HubbardStratonovich`, any `Target`, any object with `shape`, `symmetry` and `energy`), a data
+            set, or the `RunFolder` of a run to begin or to go on with.
+        output: a new or empty folder; the next number under runs/ if not given.
+        preset: "quick" (the default), "accurate" or "paper".
+        flow: "monge-ampere" (the default), "ot" or "convex".
+        bounds: what is narrowed: "upper" (the default) or, of targets with samples of their own, "both".
+        iterations, learning_rate: of training, if not the preset's own.
+        seed: of the run.
+        device: "cpu", "cuda", "cuda:1" or "auto".
+        start: a trained run to start from (its folder, path or what `train` returned): at another temperature, with
+            another rate, for more iterations, or of the torus of half the lengths.
+        callbacks: called with the `Progress` after every iteration; one that returns True ends the training.
+        optimiser: makes an optimiser of the flow's parameters; Adam with the preset's settings if not given.
+        objective: what is minimised, see `objectives.Objective`; the reverse KL divergence if not given.
+        time_limit: in seconds.
+        target, data: what the run of a run folder is on, where that is the user's own target, or data.
+        progress: whether to show it; if not given, on terminals and in notebooks.
+        should_stop: asked after every iteration; True saves, and the run can go on later.
+
+    Returns:
+        The run folder, the flow and how the training ended.
+
+    Raises:
+        InvalidTarget, SymmetryMismatch: the target breaks a law, see `targets.check_target`.
+        InvalidInput, RunFolderError, CheckpointError, TrainingDiverged: as they say.
+
+    Example:
+        >>> import tempfile
+        >>> import isingflow
+        >>> magnet = isingflow.HubbardStratonovich(isingflow.lattice.square(4), beta=0.3)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trained = train(magnet, output=f"{folder}/run", iterations=20, progress=False)
+        ...     fine = train(magnet.at(beta=0.32), start=trained, iterations=5, output=f"{folder}/fine", progress=False)
+        >>> trained.outcome.value, fine.flow.sample(3)[0].shape
+        ('finished', torch.Size([3, 4, 4]))
+
+        A callback that stops on a plateau, an optimiser and an objective of one's own:
+
+        >>> from isingflow.training import Plateau
+        >>> from isingflow.training.objectives import reverse_kl
+        >>> def flattened(flow, target, z, settings):
+        ...     loss, excess = reverse_kl(flow, target, z, settings)
+        ...     return loss + 1e-3 * sum(p.square().sum() for p in flow.parameters()), excess
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     options = dict(iterations=20, progress=False)
+        ...     stopped = train(magnet, output=f"{folder}/a", callbacks=[Plateau(patience=4)], **options)
+        ...     sgd = train(magnet, output=f"{folder}/b", optimiser=lambda p: torch.optim.SGD(p, lr=1e-4), **options)
+        ...     own = train(magnet, output=f"{folder}/c", objective=flattened, **options)
+        >>> sgd.outcome.value, own.outcome.value
+        ('finished', 'finished')
+    """
+    where = devices.resolve(device) if isinstance(device, str) else device
+    source = None if start is None else _opened(start)
+    if isinstance(what, RunFolder):
+        run, config = what, what.config
+    else:
+        what = what if isinstance(what, Dataset) else as_target(what)
+        run = None
+        if source is None:
+            config = new_config(what, preset, flow, bounds=bounds, seed=seed, iterations=iterations)
+        elif preset or flow:
+            raise InvalidInput("a run that starts from another has its preset and its kind of flow: leave these out")
+        else:
+            config = continued(source.config, what, bounds=bounds, seed=seed, iterations=iterations)
+        if learning_rate is not None:
+            config = replace(config, training=replace(config.training, learning_rate=learning_rate))
+        target, data = (None, what) if isinstance(what, Dataset) else (what, None)
+    given = None if target is None else as_target(target)
+    shown = is_watched() if progress is None else progress
+    try:
+        problem = problem_of(config, device=where, target=given, data=data, objective=objective)
+        earlier = None if source is None else load(source.path, device=where)
+        if earlier is not None:
+            problem.begin(earlier)  # refused before anything is written
+        run = RunFolder.create(output, config) if run is None else run
+        with progress_display(quiet=not shown) as show:
+            report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731
+            outcome = fit(
+                run,
+                problem,
+                time_limit=time_limit,
+                callbacks=[report, *callbacks] if shown else callbacks,
+                optimiser=optimiser,
+                should_stop=should_stop,
+                start=earlier,
+            )
+    except InvalidInput:
+        if run is not None:
+            run.discard_unused()
+        raise
+    return Trained(run, problem, outcome)
+
+
+def new_config(
+    what: Target | Dataset,
+    preset: str | None = None,
+    flow: str | None = None,
+    *,
+    bounds: str | None = None,
+    seed: int = 0,
+    iterations: int | None = None,
+) -> AnyRunConfig:
+    """The configuration of a new run on a target or data, by a preset; what is None is the default."""
+    preset, flow = preset or "quick", flow or "monge-ampere"
+    options: dict[str, Any] = {"flow": flow, "seed": seed, "iterations": iterations}
+    if isinstance(what, Dataset):
+        return DensityConfig.from_preset(preset, what, **options)
+    options["bounds"] = bounds or "upper"
+    if isinstance(what, HubbardStratonovich):
+        return RunConfig.from_preset(preset, what.lattice, what.beta, **options)
+    return TargetConfig.from_preset(preset, what, **options)
+
+
+def continued(
+    earlier: AnyRunConfig,
+    what: Target | Dataset,
+    *,
+    bounds: str | None = None,
+    seed: int = 0,
+    iterations: int | None = None,
+) -> AnyRunConfig:
+    """The configuration of a run that starts from a trained one: its flow and its training, at a lower rate."""
+    config = new_config(what, seed=seed)
+    training = replace(
+        earlier.training,
+        coarse=None,
+        iterations=iterations or earlier.training.iterations,
+        learning_rate=FINE * earlier.training.learning_rate,
+        bounds=bounds or earlier.training.bounds,
+    )
+    return replace(config, preset=earlier.preset, flow=earlier.flow, training=training)
+
+
+def _opened(run: Any) -> RunFolder:
+    """The folder of a run, of what `train` returned, or at a path."""
+    if isinstance(run, Trained):
+        return run.run
+    return run if isinstance(run, RunFolder) else RunFolder.open(run)
