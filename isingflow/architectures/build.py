@@ -61,7 +61,7 @@ def _monge_ampere(
     target: HubbardStratonovich, config: FlowConfig, variances: Tensor | None, generator: torch.Generator
 ) -> Potential:
     if config.potential == "lattice":
-        if not target.lattice.translation_invariant:
+        if not target.symmetry.translations:
             raise InvalidInput(f"the lattice potential needs translation invariance; this lattice has none: {target}")
         return LatticePotential(
             target.symmetry,
@@ -83,7 +83,7 @@ def _monge_ampere(
 def _residual(
     target: HubbardStratonovich, config: OTFlowConfig, variances: Tensor | None, generator: torch.Generator
 ) -> Potential:
-    if target.lattice.translation_invariant and config.radial + config.oriented:
+    if target.symmetry.translations and config.radial + config.oriented:
         return LatticeResidualPotential(
             target.symmetry,
             radial=config.radial,
@@ -105,7 +105,7 @@ def _convex_maps(
     """Convex maps, each behind a common scale: what keeps the symmetry of fields on a lattice."""
     maps: list[Transform] = []
     for _ in range(config.blocks):
-        if target.lattice.translation_invariant and config.radial + config.oriented:
+        if target.symmetry.translations and config.radial + config.oriented:
             potential = LatticeConvexPotential(
                 target.symmetry,
                 radial=config.radial,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import DEVICE, JSON, QUIET, OneOf, Size, device_from
+from isingflow.cli.options import DEVICE, JSON, QUIET, Number, OneOf, Size, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
-from isingflow.errors import RunFolderError
+from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runs.settings import BOUNDS
 
 if TYPE_CHECKING:
@@ -33,6 +33,15 @@ MOST_SITES = 2**18
     help="What training narrows: the bound on the free energy from above (the default), or both, with Monte Carlo "
     "samples: for flows that miss part of the magnet, as in the ordered phase.",
 )
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Start from this trained run, with its flow and training: at another temperature, of the torus of half the "
+    "lengths, at another rate, for more steps.",
+)
+@click.option("--rate", type=Number(positive=True), metavar="R", help="Learning rate, if not the preset's own.")
 @DEVICE
 @QUIET
 @JSON
@@ -40,6 +49,8 @@ MOST_SITES = 2**18
 def command(
     ctx: click.Context,
     output: Path | None,
+    source: Path | None,
+    rate: float | None,
     time_limit: float | None,
     resume: bool,
     device: str,
@@ -53,9 +64,12 @@ def command(
     checkpoint, print the command that resumes, and exit.
     """
     check_resume(resume, output)
+    if resume and (source is not None or rate is not None):
+        raise InvalidInput("--from and --rate are for a new run; --resume goes on with what the run has")
     show_notes(quiet or as_json)
     from isingflow.runs.folder import RunFolder, open_magnet
 
+    earlier = None
     if resume:
         run = open_magnet(output)
         _check_unchanged(run, options)
@@ -63,22 +77,35 @@ def command(
             return
         where = device_from(device)
     else:
-        config = _new_config(options)
+        earlier = None if source is None else open_magnet(source)
+        config = _new_config(options, rate, earlier)
         where = device_from(device)
         _check_possible(config)
         run = RunFolder.create(output, config)
     resuming = resume_words(["train"], run, device, time_limit)
-    train_and_report(ctx, run, device=where, time_limit=time_limit, resuming=resuming, quiet=quiet, as_json=as_json)
-
-
-def _new_config(options: dict[str, Any]) -> RunConfig:
-    from isingflow.runs.config import RunConfig
-
-    preset, flow, seed = options["preset"] or "quick", options["flow"] or "monge-ampere", options["seed"] or 0
-    lattice, beta, bounds = lattice_from(options["size"], options), beta_from(options), options["bounds"] or "upper"
-    return RunConfig.from_preset(
-        preset, lattice, beta, flow=flow, bounds=bounds, seed=seed, iterations=options["steps"]
+    train_and_report(
+        ctx,
+        run,
+        device=where,
+        start=earlier,
+        time_limit=time_limit,
+        resuming=resuming,
+        quiet=quiet,
+        as_json=as_json,
     )
+
+
+def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder | None) -> RunConfig:
+    """The configuration asked for; what was not given is the default, or as in the earlier run."""
+    from isingflow.targets import HubbardStratonovich
+    from isingflow.training.train import configured
+
+    lattice = lattice_from(options["size"], options, earlier and earlier.config.lattice)
+    known = any(options[name] for name in ("critical", "beta", "temperature")) or earlier is None
+    magnet = HubbardStratonovich(lattice, beta_from(options) if known else earlier.config.beta)
+    names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps"}
+    given = {name: options[option] for name, option in names.items()}
+    return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
 
 
 def _check_possible(config: RunConfig) -> None:

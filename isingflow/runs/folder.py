@@ -254,6 +254,8 @@ class RunFolder:
     def _sample(self) -> tuple[type, tuple[int, ...]]:
         """Type and shape of one sample in a snapshot."""
         config = self.config
+        if hasattr(config, "shape"):
+            return np.float32, tuple(config.shape)
         return (np.int8, config.lattice.shape) if isinstance(config, RunConfig) else (np.float32, (config.dimension,))
 
     def _read_snapshot(self, path: Path) -> np.ndarray:

@@ -143,14 +143,16 @@ def train(
     else:
         what = what if isinstance(what, Dataset) else as_target(what)
         run = None
-        if source is None:
-            config = new_config(what, preset, flow, bounds=bounds, seed=seed, iterations=iterations)
-        elif preset or flow:
-            raise InvalidInput("a run that starts from another has its preset and its kind of flow: leave these out")
-        else:
-            config = continued(source.config, what, bounds=bounds, seed=seed, iterations=iterations)
-        if learning_rate is not None:
-            config = replace(config, training=replace(config.training, learning_rate=learning_rate))
+        config = configured(
+            what,
+            source,
+            preset=preset,
+            flow=flow,
+            bounds=bounds,
+            seed=seed,
+            iterations=iterations,
+            learning_rate=learning_rate,
+        )
         target, data = (None, what) if isinstance(what, Dataset) else (what, None)
     given = None if target is None else as_target(target)
     shown = is_watched() if progress is None else progress
@@ -178,44 +180,53 @@ def train(
     return Trained(run, problem, outcome)
 
 
-def new_config(
+def configured(
     what: Target | Dataset,
+    earlier: RunFolder | None = None,
+    *,
     preset: str | None = None,
     flow: str | None = None,
-    *,
     bounds: str | None = None,
     seed: int = 0,
     iterations: int | None = None,
+    learning_rate: float | None = None,
 ) -> AnyRunConfig:
-    """The configuration of a new run on a target or data, by a preset; what is None is the default."""
-    preset, flow = preset or "quick", flow or "monge-ampere"
+    """The configuration of a new run; arguments as in `train`.
+
+    Args:
+        what: a target or a data set.
+        earlier: a run to start from, whose flow and training are taken over, at a lower rate.
+
+    Raises:
+        InvalidInput: unknown names, or a preset or flow beside an earlier run.
+    """
+    if earlier is not None and (preset or flow):
+        raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
+    config = _by_preset(what, preset or "quick", flow or "monge-ampere", bounds or "upper", seed, iterations)
+    if earlier is not None:
+        before = earlier.config.training
+        training = replace(
+            before,
+            coarse=None,
+            iterations=iterations or before.iterations,
+            learning_rate=FINE * before.learning_rate,
+            bounds=bounds or before.bounds,
+        )
+        config = replace(config, preset=earlier.config.preset, flow=earlier.config.flow, training=training)
+    if learning_rate is not None:
+        config = replace(config, training=replace(config.training, learning_rate=learning_rate))
+    return config
+
+
+def _by_preset(
+    what: Target | Dataset, preset: str, flow: str, bounds: str, seed: int, iterations: int | None
+) -> AnyRunConfig:
     options: dict[str, Any] = {"flow": flow, "seed": seed, "iterations": iterations}
     if isinstance(what, Dataset):
         return DensityConfig.from_preset(preset, what, **options)
-    options["bounds"] = bounds or "upper"
     if isinstance(what, HubbardStratonovich):
-        return RunConfig.from_preset(preset, what.lattice, what.beta, **options)
-    return TargetConfig.from_preset(preset, what, **options)
-
-
-def continued(
-    earlier: AnyRunConfig,
-    what: Target | Dataset,
-    *,
-    bounds: str | None = None,
-    seed: int = 0,
-    iterations: int | None = None,
-) -> AnyRunConfig:
-    """The configuration of a run that starts from a trained one: its flow and its training, at a lower rate."""
-    config = new_config(what, seed=seed)
-    training = replace(
-        earlier.training,
-        coarse=None,
-        iterations=iterations or earlier.training.iterations,
-        learning_rate=FINE * earlier.training.learning_rate,
-        bounds=bounds or earlier.training.bounds,
-    )
-    return replace(config, preset=earlier.preset, flow=earlier.flow, training=training)
+        return RunConfig.from_preset(preset, what.lattice, what.beta, bounds=bounds, **options)
+    return TargetConfig.from_preset(preset, what, bounds=bounds, **options)
 
 
 def _opened(run: Any) -> RunFolder:
