@@ -86,7 +86,7 @@ class LatticePotential(ConvolutionalPotential):
         hidden = ACTIVATIONS[ACTIVATION].value(p, self.bias[:, None, None, None])
         return torch.einsum("m,mons->n", self.amplitude @ basis, hidden) + self.quadratic_value(basis, momenta)
 
-    def bind(self) -> Field:
+    def _bind(self) -> Field:
         """Gradient and Laplacian; two FFTs per kernel, orientation and sample, two small matrix products per site."""
         spectra = self.spectra()
         weighted = spectra[:, 0] * self.conjugates
