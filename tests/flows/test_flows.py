@@ -924,12 +924,12 @@ def test_fixed_maps_cost_nothing_and_stay_out_of_the_state():
 
 def test_checkpoints_hold_parameters_and_draws_only():
     """What is rebuilt from the configuration is not stored: bases, scales, orbits."""
-    assert set(FLOWS["square"]().state_dict()) == {
-        f"transforms.1.potential.{name}" for name in ("radial", "oriented", "weight", "bias", "amplitude", "quadratic")
-    }
+    names = ("radial", "oriented", "weight", "bias", "amplitude", "quadratic")
+    stored = {"transforms.1.step_count", *(f"transforms.1.potential.{name}" for name in names)}
+    assert set(FLOWS["square"]().state_dict()) == stored
     assert isinstance(gradient_flow(FLOWS["square"]()).potential, LatticePotential)
     drawn = {name.rpartition(".")[2] for name in FLOWS["sampled average"]().state_dict()}
-    assert drawn == {"weight", "amplitude", "permutations", "inverses", "signs"}
+    assert drawn == {"weight", "amplitude", "permutations", "inverses", "signs", "step_count"}
 
 
 def test_a_large_lattice_is_affordable():
