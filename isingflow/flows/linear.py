@@ -12,7 +12,7 @@ class SpectralScaling(Transform):
     """x = B z with B symmetric and positive, given by its eigenvalues in an orthonormal basis.
 
     Args:
-        basis: a module with apply(field, values), which multiplies by the matrix with these eigenvalues, and
+        basis: a module with multiply(field, values), which multiplies by the matrix with these eigenvalues, and
             logdet(values).
         scale: eigenvalues of B, float64, in the basis' layout.
 
@@ -34,8 +34,8 @@ class SpectralScaling(Transform):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """B z and ln det B."""
-        return self.basis.apply(z, self.scale), z.new_full((len(z),), self.logdet, dtype=torch.float64)
+        return self.basis.multiply(z, self.scale), z.new_full((len(z),), self.logdet, dtype=torch.float64)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """B^-1 x and -ln det B."""
-        return self.basis.apply(x, 1 / self.scale), x.new_full((len(x),), -self.logdet, dtype=torch.float64)
+        return self.basis.multiply(x, 1 / self.scale), x.new_full((len(x),), -self.logdet, dtype=torch.float64)
