@@ -28,7 +28,7 @@ from isingflow.observables.series import Means, Series, per_sample
 from isingflow.statistics.chains import autocorrelation_time
 from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.jackknife import MAX_BLOCKS, block_starts, block_sums, jackknife_sums
-from isingflow.statistics.weights import relative_weights
+from isingflow.statistics.weights import effective_fraction, relative_weights
 
 MAX_BLOCK_SUMS = 2**23
 """Most numbers kept as sums over blocks; beyond, blocks are fewer (not below 16)."""
@@ -180,7 +180,7 @@ def measure(
         beta=beta,
         samples=weights.size,
         blocks=len(starts),
-        effective_sample_size=float(weights.sum() ** 2 / (weights.size * np.square(weights).sum())),
+        effective_sample_size=effective_fraction(weights),
         energy_per_site=energy,
         heat_capacity_per_site=heat_capacity,
         magnetisation_abs=rest[0] if rest else None,

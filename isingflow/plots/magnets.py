@@ -32,6 +32,7 @@ from isingflow.plots.style import (
     running_mean,
 )
 from isingflow.statistics.chains import autocorrelation
+from isingflow.statistics.weights import effective_fraction
 
 if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
@@ -190,7 +191,7 @@ def log_weight_figure(log_weights: np.ndarray) -> Figure:
     centred = finite - finite.mean() if finite.size else np.zeros(1)
     width = float(centred.std())
     weights = np.exp(centred - centred.max())
-    effective = weights.sum() ** 2 / (weights**2).sum() / max(len(log_weights), 1)
+    effective = effective_fraction(weights) * len(finite) / max(len(log_weights), 1)
     gap = centred.max() + math.log(weights.mean())
 
     figure, ax = new_figure()

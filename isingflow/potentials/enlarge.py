@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,6 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 from isingflow.potentials import LatticePotential
-
-if TYPE_CHECKING:
-    pass
 
 
 @torch.no_grad()
@@ -50,9 +46,9 @@ def enlarge(small: LatticePotential, large: LatticePotential, lattice: Lattice) 
     large.radial.copy_(_by_orbit(radial, large.radial_orbits))
     oriented = _enlarged(small.oriented[:, small.oriented_orbits[0]], shares)
     large.oriented.copy_(_by_orbit(oriented, large.oriented_orbits[0]))
-    kernel = torch.fft.irfft2(small.quadratic.double()[:, small.momentum_orbits], s=small.shape)
+    kernel = torch.fft.irfft2(small.quadratic.double()[:, small.half_orbits], s=small.shape)
     quadratic = torch.fft.rfft2(_enlarged(kernel, shares)).real
-    large.quadratic.copy_(_by_orbit(quadratic, large.momentum_orbits))
+    large.quadratic.copy_(_by_orbit(quadratic, large.half_orbits))
     for name in ("weight", "bias", "amplitude"):
         getattr(large, name).copy_(getattr(small, name))
 

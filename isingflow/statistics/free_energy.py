@@ -23,6 +23,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.jackknife import jackknife
+from isingflow.statistics.weights import effective_sample_size
 
 Values = Tensor | np.ndarray
 
@@ -171,20 +172,8 @@ def entropy(energies: Values, log_weights: Values) -> Estimate:
     return Estimate(average + math.log(weights.mean()) + largest, mean(influence).stderr)
 
 
-def effective_sample_size(log_weights: Values) -> float:
-    """(sum exp w)^2 / (n sum exp 2w), between 1/n and 1.
-
-    Example:
-        >>> effective_sample_size(np.array([0.0, 0.0, float("-inf"), float("-inf")]))
-        0.5
-    """
-    log_weights = np.asarray(log_weights, dtype=float)
-    weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / (weights.size * np.square(weights).sum()))
-
-
 def reverse_effective_sample_size(log_weights: Values, free_energy: float) -> float:
-    """1 / E[exp(w)] Z over the target: the same quantity as `effective_sample_size`, seen from the other side.
+    """1 / E[exp(w)] Z over the target: the same quantity as `weights.effective_sample_size`, seen from the other side.
 
     Forward samples cannot see a mode that the flow misses, and then report too much; these can.
 
