@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,22 @@ class Inverted(Transform):
         self.transform.redraw(generator)
 
 
+class Transforms(nn.ModuleList):
+    """A chain of transforms, from the base to x: torch's list, with entries of a known type."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Transform]: ...
+
+        @overload
+        def __getitem__(self, idx: slice) -> Transforms: ...
+
+        @overload
+        def __getitem__(self, idx: int) -> Transform: ...
+
+        def __getitem__(self, idx: int | slice) -> Transform | Transforms: ...
+
+
 class Flow(nn.Module):
     """A density p(x): standard normal noise z pushed through a chain of invertible maps.
 
@@ -179,10 +195,12 @@ class Flow(nn.Module):
         (torch.Size([10, 4, 4]), True)
     """
 
+    _like: Tensor
+
     def __init__(self, shape: Sequence[int], transforms: Sequence[Transform]) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms = Transforms(transforms)
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
     @property

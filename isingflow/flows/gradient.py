@@ -112,11 +112,13 @@ class GradientFlow(Transform):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x(time) and the log-determinant, float64, shape (n,), for x(0) = z."""
-        return self.integrate(z, self.grid())
+        x, logdet = self.integrate(z, self.grid())
+        return x, logdet
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x(0) and the log-determinant of the inverse map for x(time) = x."""
-        return self.integrate(x, self.grid()[::-1])
+        z, logdet = self.integrate(x, self.grid()[::-1])
+        return z, logdet
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new step lengths for training, and whatever is random in the potential."""
@@ -180,6 +182,7 @@ class GradientFlow(Transform):
         hjb = len(state) == 4
         midpoints = [(start + end) / 2 for start, end in intervals]
         given = () if context is None else (context,)
+        fields: Sequence[Field | TimedField]
         if hjb:
             fields = [self.potential.bind_timed(*given)] * len(intervals)
         else:
@@ -193,7 +196,7 @@ class GradientFlow(Transform):
 
         def derivative(state: State, t: float) -> State:
             gradient, laplacian, *by_time = field(state[0], t)
-            rates = (gradient, laplacian.double())
+            rates: State = (gradient, laplacian.double())
             if len(state) > 2:
                 kinetic = gradient.double().square().flatten(1).sum(1) / 2
                 rates += (kinetic, *((rate.double() / self.time + kinetic).abs() for rate in by_time))

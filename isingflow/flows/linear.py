@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isingflow.flows.base import Transform
+from isingflow.flows.spectral import SpectralBasis
 
 
 class SpectralScaling(Transform):
     """x = B z with B symmetric and positive, given by its eigenvalues in an orthonormal basis.
 
     Args:
-        basis: a module with multiply(field, values), which multiplies by the matrix with these eigenvalues, and
-            logdet(values).
+        basis: in which B is diagonal.
         scale: eigenvalues of B, float64, in the basis' layout.
 
     Example:
@@ -26,7 +26,7 @@ class SpectralScaling(Transform):
 
     scale: Tensor
 
-    def __init__(self, basis: nn.Module, scale: Tensor) -> None:
+    def __init__(self, basis: SpectralBasis, scale: Tensor) -> None:
         super().__init__()
         self.basis = basis
         self.logdet = float(basis.logdet(scale.double()))

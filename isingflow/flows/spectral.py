@@ -72,6 +72,8 @@ class FourierBasis(SpectralBasis):
 class EigenBasis(SpectralBasis):
     """Any orthonormal basis, given as the columns of an (N, N) matrix; values have shape (..., N)."""
 
+    vectors: Tensor
+
     def __init__(self, shape: tuple[int, ...], vectors: Tensor) -> None:
         super().__init__()
         self.shape = tuple(shape)

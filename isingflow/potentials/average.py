@@ -30,6 +30,10 @@ class SymmetricAverage(Potential):
         InvalidInput: the group has more than 4096 elements.
     """
 
+    permutations: Tensor
+    inverses: Tensor
+    signs: Tensor
+
     def __init__(self, potential: Potential, group: Group) -> None:
         super().__init__()
         _check_shapes(potential, group)
@@ -76,6 +80,10 @@ class SampledAverage(Potential):
 
     Claims Z2 at most: only the average over draws has more; a draw turns phi's own symmetries into conjugates.
     """
+
+    permutations: Tensor
+    inverses: Tensor
+    signs: Tensor
 
     def __init__(self, potential: Potential, group: Group, *, slots: int, generator: torch.Generator) -> None:
         super().__init__()

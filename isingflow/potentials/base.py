@@ -84,7 +84,12 @@ class Potential(nn.Module):
 
 def untimed(field: TimedField) -> Field:
     """The same field without d phi/dt."""
-    return lambda x, t: field(x, t)[:2]
+
+    def first_two(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        gradient, laplacian, _ = field(x, t)
+        return gradient, laplacian
+
+    return first_two
 
 
 def chebyshev(t: float, count: int, like: Tensor) -> Tensor:

@@ -70,11 +70,11 @@ def _squared_lengths(lattice: Lattice) -> np.ndarray:
     metric = np.rint(2 * unit_vectors @ unit_vectors.T).astype(int)
     turns = 1 + max(lattice.shape) // min(lattice.shape)
     displacement = np.indices(lattice.shape)
-    shortest = None
+    shortest = np.full(lattice.shape, np.iinfo(int).max)
     for winding in product(range(-turns, turns + 1), repeat=2):
         way = displacement + (np.array(winding) * lattice.shape)[:, None, None]
         length = np.einsum("axy,ab,bxy->xy", way, metric, way)
-        shortest = length if shortest is None else np.minimum(shortest, length)
+        shortest = np.minimum(shortest, length)
     return shortest
 
 

@@ -98,7 +98,9 @@ class LatticePotential(ConvolutionalPotential):
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             amplitude, quadratic = coefficients(t)
-            return convolutional_layer(layer, x, spectra, quadratic, self.weight, self.bias, amplitude, gamma)
+            parameters = self.weight, self.bias, amplitude, gamma
+            gradient, laplacian = convolutional_layer(layer, x, spectra, quadratic, *parameters)
+            return gradient, laplacian
 
         return field
 

@@ -85,6 +85,12 @@ class Estimates:
     def __len__(self) -> int:
         return len(self.value)
 
+    def scalars(self) -> list[Estimate]:
+        """The entries of an array of one axis."""
+        return [
+            Estimate(value, stderr) for value, stderr in zip(self.value.tolist(), self.stderr.tolist(), strict=True)
+        ]
+
     def __getitem__(self, index: int | slice | tuple) -> Estimate | Estimates:
         return estimate_of(self.value[index], self.stderr[index])
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.statistics.estimate import Estimate
-from isingflow.statistics.jackknife import jackknife
+from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import effective_sample_size
 
 Values = Tensor | np.ndarray
@@ -42,7 +42,7 @@ def mean(values: Values) -> Estimate:
     """
     values = _checked(values)
     if values.ndim == 2:
-        return jackknife(lambda means: means[..., 0], values[..., None])
+        return jackknife_mean(values)
     if not np.isfinite(values).all():
         return Estimate(float(values.mean()), math.inf)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
@@ -151,7 +151,7 @@ def _acceptances(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -
 def internal_energy(energies: Values, log_weights: Values | None = None) -> Estimate:
     """E[E(x)] over the target in nats, from its own samples, or from those of the flow with their log-weights."""
     weights = None if log_weights is None else np.asarray(log_weights, dtype=float)
-    return jackknife(lambda means: means[..., 0], np.asarray(energies, dtype=float)[..., None], weights)
+    return jackknife_mean(np.asarray(energies, dtype=float), weights)
 
 
 def entropy(energies: Values, log_weights: Values) -> Estimate:

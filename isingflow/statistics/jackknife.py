@@ -55,6 +55,18 @@ def jackknife(
     return jackknife_sums(function, block_sums(columns, weights, starts), np.add.reduceat(weights.ravel(), starts))
 
 
+def jackknife_mean(values: np.ndarray, log_weights: np.ndarray | None = None) -> Estimate:
+    """The (weighted) mean of values, shape (n,) or (chains, samples), with its jackknife error.
+
+    Example:
+        >>> print(jackknife_mean(np.array([1.0, 2.0, 3.0])))
+        2.00 ± 0.58
+    """
+    estimate = jackknife(lambda means: means[..., 0], values[..., None], log_weights)
+    assert isinstance(estimate, Estimate)
+    return estimate
+
+
 def block_starts(columns: np.ndarray, weights: np.ndarray, most: int = MAX_BLOCKS) -> np.ndarray:
     """Where the jackknife's blocks begin, as positions in the flattened list of samples.
 

@@ -10,7 +10,7 @@ import numpy as np
 from isingflow.runtime.numbers import finite_or_none
 from isingflow.statistics.chains import Diagnostics, autocorrelation_time, diagnostics
 from isingflow.statistics.estimate import Estimate
-from isingflow.statistics.jackknife import jackknife
+from isingflow.statistics.jackknife import jackknife_mean
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Mixing:
         if values.size == 1:
             mean = Estimate(float(values[0, 0]), math.nan)
         else:
-            mean = jackknife(lambda means: means[..., 0], values[..., None])
+            mean = jackknife_mean(values)
         tau = autocorrelation_time(values).value if samples >= 4 else math.nan
         unknown = Diagnostics(math.nan, math.nan, math.nan)
         found = diagnostics(values) if samples >= 8 else unknown
