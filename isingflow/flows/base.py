@@ -47,7 +47,7 @@ class Approximate(Protocol):
     """A transform whose log-determinant has an error that can be measured, by refining it or by itself.
 
     Attributes:
-        steps: what it is computed in, an integer that may be set.
+        steps: how many it is computed in, an integer that may be set: a plain attribute or a property.
         order: the error falls as steps^-order.
     """
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
-from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.convex import (
     ConvexFunction,
@@ -74,8 +73,6 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(radial, oriented) < 0 or radial + oriented < 1:
-            raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
         super().__init__(symmetry, radial, oriented, variances, generator)
         self.network = ConvexNetwork(
             radial + oriented,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import SymmetryMismatch
+from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Potential
 from isingflow.potentials.layers.convolutional import multiplicities
@@ -35,6 +35,7 @@ class SymmetricKernels(nn.Module):
         generator: source of the initial kernels.
 
     Raises:
+        InvalidInput: there is no kernel.
         SymmetryMismatch: the group lacks what these potentials have by construction.
     """
 
@@ -47,6 +48,8 @@ class SymmetricKernels(nn.Module):
         self, symmetry: Group, radial: int, oriented: int, variances: Tensor | None, generator: torch.Generator
     ) -> None:
         super().__init__()
+        if min(radial, oriented) < 0 or radial + oriented < 1:
+            raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
         needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
         if not symmetry.contains(needed):
             raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")

@@ -66,10 +66,9 @@ class LatticePotential(ConvolutionalPotential):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(radial, oriented) < 0 or radial + oriented < 1 or min(hidden, time_terms) < 1:
+        if min(hidden, time_terms) < 1:
             raise InvalidInput(
-                f"radial {radial}, oriented {oriented}, hidden {hidden}, time_terms {time_terms}: "
-                "expected at least one kernel, one hidden unit and one polynomial in time"
+                f"hidden {hidden}, time_terms {time_terms}: expected at least one hidden unit, one polynomial in time"
             )
         super().__init__(symmetry, radial, oriented, variances, generator)
         features = radial + oriented

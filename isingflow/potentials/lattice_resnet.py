@@ -66,10 +66,10 @@ class LatticeResidualPotential(ConvolutionalPotential):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(radial, oriented) < 0 or radial + oriented < 1 or min(width, layers, time_terms) < 1:
+        if min(width, layers, time_terms) < 1:
             raise InvalidInput(
-                f"radial {radial}, oriented {oriented}, width {width}, layers {layers}, time_terms {time_terms}: "
-                "expected at least one kernel, one unit, one layer and one polynomial in time"
+                f"width {width}, layers {layers}, time_terms {time_terms}: expected at least one unit, one layer and "
+                "one polynomial in time"
             )
         super().__init__(symmetry, radial, oriented, variances, generator)
         features = radial + oriented

@@ -1,4 +1,9 @@
-"""Error bars of functions of several means, by the jackknife over blocks."""
+"""Error bars of functions of several means, by the jackknife over blocks.
+
+Samples are grouped in blocks much longer than their autocorrelation time, contiguous within chains, and the value is
+recomputed with one block left out at a time. Weights w enter the sums, <f> = sum w f / sum w, and the block left out is
+left out of both, so the error honours the correlation of numerator and denominator.
+"""
 
 from __future__ import annotations
 
