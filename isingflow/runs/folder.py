@@ -53,7 +53,7 @@ class RunFolder:
         >>> from isingflow.lattice import square
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     run = RunFolder.create(Path(folder) / "run", RunConfig.from_preset("quick", square(4), 0.4))
-        ...     run.append_metrics({"iteration": 1, "loss": math.nan})
+        ...     run.append_metrics({"iteration": 1, "loss": float("nan")})
         ...     RunFolder.open(run.path).metrics()
         [{'iteration': 1, 'loss': None}]
     """
