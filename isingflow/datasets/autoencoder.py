@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from isingflow.datasets import Dataset, Split
 from isingflow.datasets.base import CHUNK, Rows
-from isingflow.datasets.spaces import Standardised
+from isingflow.datasets.spaces import Pixels, Standardised
 from isingflow.errors import InvalidInput, TrainingDiverged
 from isingflow.statistics.moments import moments
 
@@ -87,7 +87,7 @@ def grey(data: Dataset, x: Tensor) -> Tensor:
     Raises:
         InvalidInput: the data are not grey levels.
     """
-    if not data.space.discrete:
+    if not isinstance(data.space, Pixels):
         raise InvalidInput(f"{data.name}: an autoencoder needs images of grey levels")
     brightest = data.space.levels - 1
     return data.to_data(x).floor().clamp_max(brightest) / brightest
@@ -159,8 +159,8 @@ def code_dataset(autoencoder: Autoencoder, data: Dataset) -> Dataset:
     found = moments([torch.from_numpy(parts[0])])
     deviation = (found.covariance.diagonal() + JITTER**2 / 12).sqrt()
     space = Standardised(found.mean + JITTER / 2, deviation, torch.full_like(deviation, JITTER))
-    rows = (Rows(table, np.arange(len(table)), space) for table in parts)
-    return Dataset(f"codes of {data.name}", len(found.mean), *rows, space)
+    train, validation, test = (Rows(table, np.arange(len(table)), space) for table in parts)
+    return Dataset(f"codes of {data.name}", len(found.mean), train, validation, test, space)
 
 
 @torch.no_grad()

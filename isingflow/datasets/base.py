@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +21,13 @@ CHUNK = 8192
 class Table(Protocol):
     """Rows of numbers that are read on demand: an array in memory, memory-mapped, or an HDF5 file."""
 
-    shape: tuple[int, int]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
-    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 class Split:

@@ -64,7 +64,12 @@ def _dataset(
             pass
     widths = torch.tensor(noise, dtype=torch.float64) if noise else None
     space = Standardised(found.mean, deviation, widths) if standardised else Space()
-    return Dataset(name, len(deviation), *(Rows(table, index, space) for table, index in parts), space)
+    return Dataset(name, len(deviation), *_splits(parts, space), space)
+
+
+def _splits(parts: Parts, space: Space) -> tuple[Rows, Rows, Rows]:
+    train, validation, test = (Rows(table, index, space) for table, index in parts)
+    return train, validation, test
 
 
 def _blocks(part: Part, origin: str) -> Iterator[np.ndarray]:
@@ -87,7 +92,7 @@ def _digits(seed: int) -> Dataset:
     """1,797 images of 8 x 8 pixels with 17 grey levels."""
     images = _bundled("load_digits").astype(np.uint8)
     parts, space = shuffled(images, "digits", seed), Pixels(17)
-    return Dataset("digits", images.shape[1], *(Rows(table, index, space) for table, index in parts), space, (8, 8))
+    return Dataset("digits", images.shape[1], *_splits(parts, space), space, (8, 8))
 
 
 def _breast_cancer(seed: int) -> Dataset:

@@ -30,7 +30,7 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
         (['energy_per_site', 'heat_capacity_per_site'], ['magnetisation_abs', 'magnetisation_squared'])
     """
     found: dict[str, float] = {}
-    along: dict[str, list[float]] = {}
+    along: dict[str, float | list[float]] = {}
     try:
         solution = thermodynamics(lattice, beta)
         found |= {name: getattr(solution, name) for name in ("energy_per_site", "heat_capacity_per_site")}
@@ -40,7 +40,7 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
         try:
             known = moments(lattice, beta)
         except NoExactSolution:
-            return found
+            return {**found}
         names = ("magnetisation_abs", "magnetisation_squared", "magnetisation_fourth", "binder")
         found |= {name: getattr(known, name) for name in names}
         found["susceptibility"] = lattice.sites * known.magnetisation_squared

@@ -76,10 +76,11 @@ def moments(lattice: Lattice, beta: float) -> Moments:
     """
     beta = check_beta(beta)
     square = lattice.kind == "square" and lattice.boundary == "periodic"
-    uniform = square and np.ndim(lattice.jx) == np.ndim(lattice.jy) == 0
-    if uniform and min(lattice.shape) <= WIDTH_LIMIT and lattice.sites <= SITE_LIMIT:
+    strengths = lattice.uniform if square else None
+    if strengths is not None and min(lattice.shape) <= WIDTH_LIMIT and lattice.sites <= SITE_LIMIT:
         method = "transfer-matrix"
-        counts, correlation = torus(*lattice.shape, beta * lattice.jx, beta * lattice.jy)
+        (lx, ly), (jx, jy) = lattice.shape, strengths
+        counts, correlation = torus(lx, ly, beta * jx, beta * jy)
     elif lattice.sites <= enumeration.SPIN_LIMIT:
         method = "enumeration"
         counts, correlation = graph(lattice.couplings(beta))
@@ -114,7 +115,7 @@ def along_axes(correlations: np.ndarray) -> np.ndarray:
     return np.mean([g for g in along if g.shape[-1] == longest], axis=0)[..., : longest // 2 + 1]
 
 
-def _translated(correlation: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _translated(correlation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """<s_i s_j> averaged over all pairs at one displacement, shape (lx, ly)."""
     x, y = np.indices(shape).reshape(2, -1)
     displacement = (x - x[:, None]) % shape[0] * shape[1] + (y - y[:, None]) % shape[1]
@@ -215,8 +216,11 @@ def _rotated(states: np.ndarray, width: int) -> np.ndarray:
 def _representatives(width: int) -> tuple[np.ndarray, np.ndarray]:
     """One row of spins of each class under rotation, reflection and spin flip, and the sizes of the classes."""
     states = np.arange(1 << width)
-    mirrored = sum((states >> bit & 1) << (width - 1 - bit) for bit in range(width))
+    mirrored = np.zeros_like(states)
+    for bit in range(width):
+        mirrored |= (states >> bit & 1) << (width - 1 - bit)
     smallest = states
+    image: np.ndarray
     for image in (states, mirrored):
         for _ in range(width):
             image = _rotated(image, width)

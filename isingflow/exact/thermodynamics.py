@@ -61,9 +61,10 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
     """
     beta = check_beta(beta)
     grid = lattice.kind in ("square", "edwards-anderson")
-    if grid and lattice.boundary == "periodic" and np.ndim(lattice.jx) == np.ndim(lattice.jy) == 0:
+    if grid and lattice.boundary == "periodic" and lattice.uniform is not None:
         method = "kaufman"
-        log_z, energy, heat_capacity = kaufman.solve(*lattice.shape, lattice.jx, lattice.jy, beta)
+        (lx, ly), (jx, jy) = lattice.shape, lattice.uniform
+        log_z, energy, heat_capacity = kaufman.solve(lx, ly, jx, jy, beta)
     else:
         method, (log_z, mean, variance) = _solve_by_counting(lattice, beta, grid)
         energy = -mean / beta / lattice.sites if beta != 0 else 0.0
@@ -88,7 +89,7 @@ def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, 
 
 def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """beta jx and beta jy as (lx, ly) arrays, with zeros across open boundaries."""
-    kx, ky = (beta * np.broadcast_to(strength, lattice.shape) for strength in (lattice.jx, lattice.jy))
+    kx, ky = (beta * np.broadcast_to(np.asarray(strength), lattice.shape) for strength in (lattice.jx, lattice.jy))
     if lattice.boundary == "open":
         kx[-1, :], ky[:, -1] = 0.0, 0.0
     return kx, ky

@@ -1,6 +1,6 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
-from isingflow.flows.base import Flow, Inverted, PathCost, Transform
+from isingflow.flows.base import Approximate, Flow, Inverted, PathCost, Transform, approximations
 from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.elementwise import ActNorm
@@ -10,6 +10,7 @@ from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet
 
 __all__ = [
     "ActNorm",
+    "Approximate",
     "CholeskyLogdet",
     "ConvexFlow",
     "Flow",
@@ -22,5 +23,6 @@ __all__ = [
     "PathCost",
     "SpectralScaling",
     "Transform",
+    "approximations",
     "gradient_flows",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +27,49 @@ class PathCost(NamedTuple):
     hjb: Tensor
 
 
+@dataclass(frozen=True)
+class LogdetEstimate:
+    """ln det of every sample by random probes, with what is known of its error; float64, shape (n,) each.
+
+    Attributes:
+        value: mean over the probes.
+        stderr: its standard error; infinite for one probe.
+        truncation: an upper limit on how far the value is from the same probes' exact one.
+    """
+
+    value: Tensor
+    stderr: Tensor
+    truncation: Tensor
+
+
+@runtime_checkable
+class Approximate(Protocol):
+    """A transform whose log-determinant has an error that can be measured, by refining it or by itself.
+
+    Attributes:
+        steps: how many it is computed in, an integer that may be set: a plain attribute or a property.
+        order: the error falls as steps^-order.
+    """
+
+    steps: int
+
+    @property
+    def order(self) -> int: ...
+
+    def refined(self, factor: int) -> AbstractContextManager[None]:
+        """With a multiple of the steps, for a while."""
+
+    def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
+        """See `Transform.logdet_error`."""
+
+
 class Transform(nn.Module):
     """An invertible map of fields, shape (n, *shape) to (n, *shape)."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the log-determinant is an estimate by random probes; `logdet_error` then tells its error."""
+        return False
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The image x and ln |det dx/dz|, float64, shape (n,)."""
@@ -53,6 +96,23 @@ class Transform(nn.Module):
         """As inverse, with the cost of every sample's path; arguments as in `forward_with_cost`."""
         z, logdet = self.inverse(x)
         return z, logdet, PathCost(*[torch.zeros_like(logdet)] * 2)
+
+    def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
+        """What random probes say of ln |det dx/dz| and of its error; None where it takes none.
+
+        Args:
+            z, x: points and their images, shape (n, *shape).
+        """
+        return None
+
+    def path(self, z: Tensor, refinement: int) -> Tensor | None:
+        """The points that samples pass on their way from z, shape (points, n, *shape); None for a map without a way.
+
+        Args:
+            z: shape (n, *shape).
+            refinement: points for each step that the map takes.
+        """
+        return None
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the map; between draws it is a fixed function."""
@@ -90,9 +150,35 @@ class Inverted(Transform):
         """As the transform's `forward_with_cost`."""
         return self.transform.forward_with_cost(x, hjb=hjb)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether the transform's log-determinant is an estimate."""
+        return self.transform.stochastic
+
+    def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
+        """As the transform's, of the other sign."""
+        error = self.transform.logdet_error(x, z)
+        return None if error is None else replace(error, value=-error.value)
+
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the transform."""
         self.transform.redraw(generator)
+
+
+class Transforms(nn.ModuleList):
+    """A chain of transforms, from the base to x: torch's list, with entries of a known type."""
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Transform]: ...
+
+        @overload
+        def __getitem__(self, idx: slice) -> Transforms: ...
+
+        @overload
+        def __getitem__(self, idx: int) -> Transform: ...
+
+        def __getitem__(self, idx: int | slice) -> Transform | Transforms: ...
 
 
 class Flow(nn.Module):
@@ -109,10 +195,12 @@ class Flow(nn.Module):
         (torch.Size([10, 4, 4]), True)
     """
 
+    _like: Tensor
+
     def __init__(self, shape: Sequence[int], transforms: Sequence[Transform]) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.transforms = nn.ModuleList(transforms)
+        self.transforms = Transforms(transforms)
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
     @property
@@ -201,3 +289,22 @@ class Flow(nn.Module):
             x, logdet, extra = transform(x, hjb=hjb)
             total, costs = total + logdet, PathCost(*map(torch.add, costs, extra))
         return x, total, costs
+
+
+def approximations(module: nn.Module) -> list[Approximate]:
+    """All transforms inside a flow, at whatever depth, that are computed in steps; from the base on.
+
+    Example:
+        >>> approximations(Flow((2,), []))
+        []
+    """
+    return [part for part in module.modules() if isinstance(part, Approximate)]
+
+
+@contextmanager
+def refined(module: nn.Module, factor: int) -> Iterator[None]:
+    """With a multiple of the steps of every transform inside a flow that is computed in steps."""
+    with ExitStack() as stack:
+        for part in approximations(module):
+            stack.enter_context(part.refined(factor))
+        yield

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isingflow.flows.base import Flow, Inverted
-from isingflow.flows.convex import ConvexFlow
-from isingflow.flows.gradient import gradient_flows
-from isingflow.flows.logdet import LanczosLogdet
+from isingflow.flows.base import Flow, refined
 from isingflow.runtime.parallel import Workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
@@ -23,12 +20,13 @@ Energy = Callable[[Tensor], Tensor]
 def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers | None = None) -> Estimate:
     """How far ln p + E of samples of the flow may be off, in nats: what a bound is certified by.
 
-    For gradient flows the mean absolute change when the same samples are integrated at half the step: an upper limit,
-    sample by sample, on the change of the bound itself. For convex flows with stochastic log-determinants the limit on
-    the quadrature's error and the standard error of the probes. Zero for flows that approximate nothing.
+    For transforms that are computed in steps (gradient flows) the mean absolute change of the same samples at twice as
+    many: an upper limit, sample by sample, on the change of the bound itself. For stochastic log-determinants (convex
+    flows with Lanczos' quadrature) the limit on the quadrature's error and the standard error of the probes. Zero for
+    flows that approximate nothing.
 
     Args:
-        flow: its gradient flows' steps are halved for the second pass and restored.
+        flow: its steps are doubled for the second pass and restored.
         energy: E(x), shape (n,).
         latent: z, shape (n, *shape).
         pool: threads to share the work.
@@ -41,29 +39,27 @@ def likelihood_error(flow: Flow, samples: Tensor, pool: Workers | None = None) -
     """How far ln p of data may be off, in nats; see `integration_error`.
 
     Args:
-        flow: its gradient flows' steps are halved for the second pass and restored.
+        flow: its steps are doubled for the second pass and restored.
         samples: x, shape (n, *shape).
         pool: threads to share the work.
     """
     change = refinement_error(flow, flow.log_prob, samples, pool)
     with torch.no_grad():
-        return change + _logdet_error(flow, flow.inverse(samples)[0])
+        return change + (_logdet_error(flow, flow.inverse(samples)[0]) if is_stochastic(flow) else 0.0)
 
 
 def refinement_error(
     flow: Flow, value: Callable[[Tensor], Tensor], batch: Tensor, pool: Workers | None = None
 ) -> Estimate:
-    """Mean absolute change of a value per sample when it is computed at half the integration step.
+    """Mean absolute change of a value per sample when the flow is computed in twice as many steps.
 
     Args:
-        flow: its gradient flows' steps are halved for the second pass and restored.
+        flow: its steps are doubled for the second pass and restored.
         value: what depends on the flow, shape (n, *shape) to (n,).
         batch: noise or data, shape (n, *shape).
         pool: threads to share the work.
     """
     pool = pool or Workers(1)
-    gradients = gradient_flows(flow)
-    usual = [gradient.steps for gradient in gradients]
 
     @torch.no_grad()
     def values() -> Tensor:
@@ -73,12 +69,9 @@ def refinement_error(
     flow.eval()
     try:
         coarse = values()
-        for gradient in gradients:
-            gradient.steps *= 2
-        fine = values()
+        with refined(flow, 2):
+            fine = values()
     finally:
-        for gradient, steps in zip(gradients, usual, strict=True):
-            gradient.steps = steps
         flow.train(training)
     return mean((coarse - fine).abs().nan_to_num(nan=math.inf))
 
@@ -106,8 +99,7 @@ def is_stochastic(flow: Flow) -> bool:
         >>> is_stochastic(Flow((2,), []))
         False
     """
-    maps = (t.transform if isinstance(t, Inverted) else t for t in flow.transforms)
-    return any(isinstance(convex, ConvexFlow) and isinstance(convex.logdet, LanczosLogdet) for convex in maps)
+    return any(transform.stochastic for transform in flow.transforms)
 
 
 @dataclass(frozen=True)
@@ -128,10 +120,10 @@ class LogdetError:
 
 @torch.no_grad()
 def logdet_error(flow: Flow, latent: Tensor, *, batch: int = 256) -> LogdetError:
-    """The error of the mean log-determinant of a flow's convex maps; zero where they are exact.
+    """The error of the mean log-determinant of a flow's stochastic maps; zero where all are exact.
 
     Args:
-        flow: with any maps; those without Lanczos' log-determinants add nothing.
+        flow: with any maps; those whose log-determinants take no random probes add nothing.
         latent: noise z, shape (n, *shape).
         batch: samples in flight at a time.
 
@@ -140,15 +132,14 @@ def logdet_error(flow: Flow, latent: Tensor, *, batch: int = 256) -> LogdetError
         LogdetError(value=0.0, stderr=0.0, truncation=0.0)
     """
     total, variance, truncation = 0.0, 0.0, 0.0
+    if not is_stochastic(flow):
+        return LogdetError(total, variance, truncation)
     for z in latent.split(batch):
         for transform in flow.transforms:
             x, _ = transform(z)
-            inverted = isinstance(transform, Inverted)
-            convex = transform.transform if inverted else transform
-            if isinstance(convex, ConvexFlow) and isinstance(convex.logdet, LanczosLogdet):
-                point = x if inverted else z
-                estimate = convex.logdet.estimate(convex.potential.expand(point), point)
-                total += float(estimate.value.sum()) * (-1 if inverted else 1)
+            estimate = transform.logdet_error(z, x)
+            if estimate is not None:
+                total += float(estimate.value.sum())
                 variance += float(estimate.stderr.square().sum())
                 truncation += float(estimate.truncation.sum())
             z = x

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, NotConverged
-from isingflow.flows.base import PathCost, Transform
+from isingflow.flows.base import LogdetEstimate, PathCost, Transform
 from isingflow.flows.logdet import CholeskyLogdet, LogDeterminant
 from isingflow.flows.solvers.lbfgs import Minimum, minimise
 from isingflow.potentials.convex import ConvexFunction
@@ -99,6 +99,15 @@ class ConvexFlow(Transform):
         """As inverse, with the cost of the same paths."""
         z, logdet = self.inverse(x)
         return z, logdet, _straight(z, x)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether log-determinants are estimates by random probes."""
+        return self.logdet.stochastic
+
+    def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
+        """ln det hess F(z) with its errors. Quadrature overestimates it: by so much may ln p(x) be too small."""
+        return self.logdet.estimate(self.potential.expand(z), z) if self.stochastic else None
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new probes for a stochastic log-determinant."""

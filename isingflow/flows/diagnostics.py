@@ -14,14 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
-from isingflow.flows.base import Flow
-from isingflow.flows.gradient import GradientFlow, gradient_flows
+from isingflow.flows.base import Flow, approximations
 from isingflow.statistics.estimate import Estimate
 
 MOST_STEPS = 1024
@@ -61,6 +59,7 @@ def trajectories(flow: Flow, latent: Tensor, *, refinement: int = 4) -> list[Ten
         For every gradient flow positions of shape (points, n, *shape), from its start to its end.
 
     Example:
+        >>> from isingflow.flows import GradientFlow
         >>> from isingflow.potentials import DensePotential
         >>> generator = torch.Generator().manual_seed(0)
         >>> flow = Flow((2,), [GradientFlow(DensePotential((2,), 8, generator=generator), steps=3)])
@@ -72,15 +71,12 @@ def trajectories(flow: Flow, latent: Tensor, *, refinement: int = 4) -> list[Ten
     paths = []
     with _frozen(flow):
         for transform in flow.transforms:
-            if not isinstance(transform, GradientFlow):
+            path = transform.path(latent, refinement)
+            if path is None:
                 latent = transform(latent)[0]
-                continue
-            points = transform.steps * refinement
-            positions = [latent]
-            for start, end in pairwise(range(points + 1)):
-                positions.append(transform.integrate(positions[-1], [start / points, end / points])[0])
-            paths.append(torch.stack(positions))
-            latent = positions[-1]
+            else:
+                paths.append(path)
+                latent = path[-1]
     return paths
 
 
@@ -144,17 +140,17 @@ def steps_needed(flow: Flow, x: Tensor, tolerance: float) -> int:
 @contextmanager
 def _frozen(flow: Flow, steps: int | None = None) -> Iterator[None]:
     """Without gradients, on regular grids, of as many steps as asked for."""
-    gradients = gradient_flows(flow)
-    usual, training = [gradient.steps for gradient in gradients], flow.training
+    parts = approximations(flow)
+    usual, training = [part.steps for part in parts], flow.training
     flow.eval()
     try:
-        for gradient in gradients:
-            gradient.steps = steps or gradient.steps
+        for part in parts:
+            part.steps = steps or part.steps
         with torch.no_grad():
             yield
     finally:
-        for gradient, number in zip(gradients, usual, strict=True):
-            gradient.steps = number
+        for part, number in zip(parts, usual, strict=True):
+            part.steps = number
         flow.train(training)
 
 

@@ -9,8 +9,10 @@ the error is part of the answer and is measured, by integrating the same samples
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,8 @@ class GradientFlow(Transform):
         tableau: "euler", "midpoint", "rk4" or "dopri5".
         jitter: relative half-width, below 1, of the step lengths' uniform distribution in training mode. Steps redrawn
             for every trajectory leave an optimiser no fixed grid whose error it could learn to exploit.
+        context: physical parameters that the potential depends on, such as beta; shape (parameters,). Also an attribute
+            to set between calls; it is not learnt, and not part of a checkpoint.
         recompute: in backpropagation, keep only the state at every step and recompute the stages between: memory then
             does not grow with the number of stages, for one more evaluation of each.
 
@@ -49,6 +53,9 @@ class GradientFlow(Transform):
         (True, True)
     """
 
+    context: Tensor | None
+    step_count: Tensor
+
     def __init__(
         self,
         potential: Potential,
@@ -57,6 +64,7 @@ class GradientFlow(Transform):
         steps: int,
         tableau: str = "rk4",
         jitter: float = 0.0,
+        context: Tensor | None = None,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -68,11 +76,34 @@ class GradientFlow(Transform):
             )
         self.potential = potential
         self.time = time
+        self.register_buffer("context", context, persistent=False)
+        self.register_buffer("step_count", torch.tensor(0))
         self.steps = steps
         self.tableau = tableau
         self.jitter = jitter
         self.recompute = recompute
         self._stretch: list[float] = []
+
+    @property
+    def steps(self) -> int:
+        """Number of equal integration steps; set it to refine or coarsen. Part of checkpoints, as `step_count`."""
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        # An integer beside the buffer: reading that would wait for a GPU at every step.
+        self._steps = int(steps)
+        self.step_count.fill_(self._steps)
+
+    @contextmanager
+    def refined(self, factor: int) -> Iterator[None]:
+        """With a multiple of the steps."""
+        usual = self.steps
+        self.steps = factor * usual
+        try:
+            yield
+        finally:
+            self.steps = usual
 
     @property
     def order(self) -> int:
@@ -81,11 +112,13 @@ class GradientFlow(Transform):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """x(time) and the log-determinant, float64, shape (n,), for x(0) = z."""
-        return self.integrate(z, self.grid())
+        x, logdet = self.integrate(z, self.grid())
+        return x, logdet
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x(0) and the log-determinant of the inverse map for x(time) = x."""
-        return self.integrate(x, self.grid()[::-1])
+        z, logdet = self.integrate(x, self.grid()[::-1])
+        return z, logdet
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new step lengths for training, and whatever is random in the potential."""
@@ -93,6 +126,14 @@ class GradientFlow(Transform):
             noise = torch.rand(self.steps, generator=generator, dtype=torch.float64)
             self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
         self.potential.redraw(generator)
+
+    def path(self, z: Tensor, refinement: int) -> Tensor:
+        """Positions at points of an equal grid, `refinement` of them per step, shape (points + 1, n, *shape)."""
+        points = self.steps * refinement
+        positions = [z]
+        for start, end in pairwise(range(points + 1)):
+            positions.append(self.integrate(positions[-1], [start / points, end / points])[0])
+        return torch.stack(positions)
 
     def grid(self) -> list[float]:
         """Times of the step boundaries, from 0 to 1: equal steps; in training mode, those last drawn."""
@@ -131,14 +172,21 @@ class GradientFlow(Transform):
         intervals = list(pairwise(grid))
         if self.recompute and torch.is_grad_enabled():
             for interval in intervals:
-                state = checkpoint(self._steps, [interval], state, use_reentrant=False, preserve_rng_state=False)
+                arguments = [interval], state, self.context
+                state = checkpoint(self._advance, *arguments, use_reentrant=False, preserve_rng_state=False)
             return state
-        return self._steps(intervals, state)
+        return self._advance(intervals, state, self.context)
 
-    def _steps(self, intervals: Sequence[tuple[float, float]], state: State) -> State:
+    def _advance(self, intervals: Sequence[tuple[float, float]], state: State, context: Tensor | None) -> State:
+        """The state after some steps. The context is an argument: recomputed stages need the one of their own pass."""
         hjb = len(state) == 4
         midpoints = [(start + end) / 2 for start, end in intervals]
-        fields = [self.potential.bind_timed()] * len(intervals) if hjb else self.potential.fields(midpoints)
+        given = () if context is None else (context,)
+        fields: Sequence[Field | TimedField]
+        if hjb:
+            fields = [self.potential.bind_timed(*given)] * len(intervals)
+        else:
+            fields = self.potential.fields(midpoints, *given)
         for field, (start, end) in zip(fields, intervals, strict=True):
             state = step(TABLEAUX[self.tableau], self._derivative(field), state, start, end - start)
         return state
@@ -148,13 +196,24 @@ class GradientFlow(Transform):
 
         def derivative(state: State, t: float) -> State:
             gradient, laplacian, *by_time = field(state[0], t)
-            rates = (gradient, laplacian.double())
+            rates: State = (gradient, laplacian.double())
             if len(state) > 2:
                 kinetic = gradient.double().square().flatten(1).sum(1) / 2
                 rates += (kinetic, *((rate.double() / self.time + kinetic).abs() for rate in by_time))
             return rates if self.time == 1.0 else tuple(self.time * rate for rate in rates)
 
         return derivative
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Checkpoints from before the number of steps was part of them leave it as it is."""
+        name = f"{prefix}step_count"
+        *_, errors = rest
+        given = state_dict.setdefault(name, self.step_count)
+        if given.numel() != 1 or given.is_floating_point() or not given.item() >= 1:
+            errors.append(f"{name} is {given.tolist()}: expected a positive number of steps")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self.steps = int(self.step_count)
 
 
 def gradient_flows(module: nn.Module) -> list[GradientFlow]:

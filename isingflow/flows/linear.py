@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from isingflow.flows.base import Transform
+from isingflow.flows.spectral import SpectralBasis
 
 
 class SpectralScaling(Transform):
     """x = B z with B symmetric and positive, given by its eigenvalues in an orthonormal basis.
 
     Args:
-        basis: a module with apply(field, values), which multiplies by the matrix with these eigenvalues, and
-            logdet(values).
+        basis: in which B is diagonal.
         scale: eigenvalues of B, float64, in the basis' layout.
 
     Example:
@@ -26,7 +26,7 @@ class SpectralScaling(Transform):
 
     scale: Tensor
 
-    def __init__(self, basis: nn.Module, scale: Tensor) -> None:
+    def __init__(self, basis: SpectralBasis, scale: Tensor) -> None:
         super().__init__()
         self.basis = basis
         self.logdet = float(basis.logdet(scale.double()))
@@ -34,8 +34,8 @@ class SpectralScaling(Transform):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """B z and ln det B."""
-        return self.basis.apply(z, self.scale), z.new_full((len(z),), self.logdet, dtype=torch.float64)
+        return self.basis.multiply(z, self.scale), z.new_full((len(z),), self.logdet, dtype=torch.float64)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """B^-1 x and -ln det B."""
-        return self.basis.apply(x, 1 / self.scale), x.new_full((len(x),), -self.logdet, dtype=torch.float64)
+        return self.basis.multiply(x, 1 / self.scale), x.new_full((len(x),), -self.logdet, dtype=torch.float64)

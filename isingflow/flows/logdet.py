@@ -12,12 +12,12 @@ samples are independent, so that the scatter of a mean over samples holds the pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, NotConverged
+from isingflow.flows.base import LogdetEstimate
 from isingflow.flows.solvers.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.potentials.convex import Expansion
 
@@ -27,7 +27,9 @@ _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, odd
 
 
 class LogDeterminant(nn.Module):
-    """How ln det of the Hessian is found."""
+    """How ln det of the Hessian is found; one that is stochastic can `estimate` its error."""
+
+    stochastic = False
 
     def forward(self, expansion: Expansion, samples: Tensor) -> Tensor:
         """ln det, float64, shape (n,), differentiable once.
@@ -40,6 +42,10 @@ class LogDeterminant(nn.Module):
 
     def solve(self, expansion: Expansion, right: Tensor) -> Tensor:
         """H^-1 right, shape (n, *shape), without a graph."""
+        raise NotImplementedError
+
+    def estimate(self, expansion: Expansion, samples: Tensor) -> LogdetEstimate:
+        """ln det with its errors, without a graph; arguments as for the value itself."""
         raise NotImplementedError
 
     def redraw(self, generator: torch.Generator) -> None:
@@ -91,21 +97,6 @@ def _factor(hessian: Tensor) -> Tensor:
     return factor
 
 
-@dataclass(frozen=True)
-class LogdetEstimate:
-    """ln det H of every sample by stochastic Lanczos quadrature.
-
-    Attributes:
-        value: mean over the probes, shape (n,), float64.
-        stderr: its standard error, shape (n,); infinite for one probe.
-        truncation: an upper limit on how far the value lies above the same probes' exact one, shape (n,).
-    """
-
-    value: Tensor
-    stderr: Tensor
-    truncation: Tensor
-
-
 class LanczosLogdet(LogDeterminant):
     """Stochastic Lanczos quadrature for the value, conjugate gradients for the gradient.
 
@@ -131,6 +122,7 @@ class LanczosLogdet(LogDeterminant):
         True
     """
 
+    stochastic = True
     seed: Tensor
 
     def __init__(self, probes: int = 4, *, steps: int = 16, tolerance: float = 1e-3, iterations: int = 500) -> None:

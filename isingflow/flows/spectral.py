@@ -22,7 +22,7 @@ class SpectralBasis(nn.Module):
     shape: tuple[int, ...]
     values_shape: tuple[int, ...]
 
-    def apply(self, field: Tensor, values: Tensor) -> Tensor:
+    def multiply(self, field: Tensor, values: Tensor) -> Tensor:
         """Multiply by the symmetric matrix with these eigenvalues.
 
         Args:
@@ -53,7 +53,7 @@ class FourierBasis(SpectralBasis):
     Values have shape (..., lx, ly), are indexed by momentum in fft2 order and must be even, value[k] = value[-k].
 
     Example:
-        >>> FourierBasis((4, 4)).apply(torch.ones(4, 4), torch.full((4, 4), 2.0))[0]
+        >>> FourierBasis((4, 4)).multiply(torch.ones(4, 4), torch.full((4, 4), 2.0))[0]
         tensor([2., 2., 2., 2.])
     """
 
@@ -61,7 +61,7 @@ class FourierBasis(SpectralBasis):
         super().__init__()
         self.shape = self.values_shape = tuple(shape)
 
-    def apply(self, field: Tensor, values: Tensor) -> Tensor:
+    def multiply(self, field: Tensor, values: Tensor) -> Tensor:
         half = values[..., : self.shape[1] // 2 + 1].to(field)
         return torch.fft.irfft2(torch.fft.rfft2(field) * half, s=self.shape)
 
@@ -72,13 +72,15 @@ class FourierBasis(SpectralBasis):
 class EigenBasis(SpectralBasis):
     """Any orthonormal basis, given as the columns of an (N, N) matrix; values have shape (..., N)."""
 
+    vectors: Tensor
+
     def __init__(self, shape: tuple[int, ...], vectors: Tensor) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.values_shape = (math.prod(shape),)
         self.register_buffer("vectors", vectors, persistent=False)
 
-    def apply(self, field: Tensor, values: Tensor) -> Tensor:
+    def multiply(self, field: Tensor, values: Tensor) -> Tensor:
         vectors = self.vectors.to(field)
         coefficients = field.flatten(-len(self.shape)) @ vectors * values.to(field)
         return (coefficients @ vectors.T).unflatten(-1, self.shape)

@@ -83,6 +83,12 @@ class Lattice:
         return self._edges[1]
 
     @property
+    def uniform(self) -> tuple[float, float] | None:
+        """(jx, jy) where each is one number all over the lattice, else None."""
+        jx, jy = (None if isinstance(strength, np.ndarray) else strength for strength in (self.jx, self.jy))
+        return None if jx is None or jy is None else (jx, jy)
+
+    @property
     def description(self) -> str:
         """The lattice in words, for headings: "periodic 16x16"."""
         if self.kind == "graph":
@@ -92,7 +98,7 @@ class Lattice:
             return f"{self.boundary} Edwards-Anderson {size}, seed {self.seed}"
         if self.kind == "triangular":
             return f"{self.boundary} triangular {size}"
-        jx, jy = (f"= {value:g}" if np.ndim(value) == 0 else "varies" for value in (self.jx, self.jy))
+        jx, jy = ("varies" if isinstance(value, np.ndarray) else f"= {value:g}" for value in (self.jx, self.jy))
         return f"{self.boundary} {size}" + ("" if jx == jy == "= 1" else f", jx {jx}, jy {jy}")
 
     def __str__(self) -> str:
@@ -131,7 +137,7 @@ class Lattice:
         """Whether every translation of the torus leaves the couplings as they are."""
         if self.boundary != "periodic":
             return False
-        if np.ndim(self.jx) == np.ndim(self.jy) == 0:
+        if self.uniform is not None:
             return True
         index = np.arange(self.sites).reshape(self.shape)
         return all(self._unchanged_by(np.roll(index, -1, axis).ravel()) for axis in (0, 1))
@@ -252,7 +258,7 @@ class Lattice:
             region = (slice(None, -dx or None), slice(None, -dy or None)) if self.boundary == "open" else ()
             neighbours = np.roll(index, (-dx, -dy), (0, 1))
             bonds.append(np.stack([index[region].ravel(), neighbours[region].ravel()], axis=1))
-            strengths.append(np.broadcast_to(strength, self.shape)[region].ravel())
+            strengths.append(np.broadcast_to(np.asarray(strength), self.shape)[region].ravel())
         return frozen(np.concatenate(bonds)), frozen(np.concatenate(strengths).astype(float))
 
     @cached_property

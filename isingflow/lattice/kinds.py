@@ -25,7 +25,7 @@ def heading(lattice: Lattice, beta: float) -> str:
         '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
     """
     model = "Ising" if lattice.kind == "graph" else "2D Ising"
-    isotropic = lattice.kind == "square" and lattice == square(*lattice.shape, boundary=lattice.boundary)
+    isotropic = lattice.kind == "square" and lattice.uniform == (1.0, 1.0)
     return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
 
 

@@ -75,7 +75,7 @@ class Group:
         shape: shape of the fields; sites are numbered in row-major order.
         translations: whether every translation of the torus belongs to the group.
         point: site permutations, shape (N,) each, closed under composition; with translations they must leave site 0
-            where it is and turn translations into translations. None: the identity alone.
+            where it is and turn translations into translations. None given: the identity alone.
         flip: whether the global spin flip x -> -x (Z2) belongs to the group.
 
     Raises:
@@ -89,12 +89,12 @@ class Group:
 
     shape: tuple[int, ...]
     translations: bool = False
-    point: tuple[np.ndarray, ...] | None = None
+    point: tuple[np.ndarray, ...] = ()
     flip: bool = False
 
     def __post_init__(self) -> None:
         identity = np.arange(self.sites)
-        given = (identity,) if self.point is None else tuple(np.asarray(p) for p in self.point)
+        given = tuple(np.asarray(p) for p in self.point) if self.point else (identity,)
         for permutation in given:
             if permutation.shape != (self.sites,) or not np.array_equal(np.sort(permutation), identity):
                 raise InvalidInput(f"a point operation must be a permutation of the sites 0 .. {self.sites - 1}")
@@ -275,7 +275,9 @@ def triangular_torus_group(lx: int, ly: int) -> Group:
     return Group((lx, ly), True, point_permutations((lx, ly), TRIANGULAR_POINT_MAPS, about_centre=False), True)
 
 
-def point_permutations(shape: Vector, maps: tuple[LinearMap, ...], about_centre: bool) -> tuple[np.ndarray, ...]:
+def point_permutations(
+    shape: tuple[int, ...], maps: tuple[LinearMap, ...], about_centre: bool
+) -> tuple[np.ndarray, ...]:
     """Those linear maps that carry an lx x ly lattice onto itself, as site permutations, shape (lx * ly,) each.
 
     Args:
@@ -289,7 +291,7 @@ def point_permutations(shape: Vector, maps: tuple[LinearMap, ...], about_centre:
     for columns in np.array(maps):
         if about_centre:
             doubled = (2 * sites - (lengths - 1)) @ columns + (lengths - 1)
-            fits = not np.any(doubled % 2) and np.all(doubled >= 0) and np.all(doubled < 2 * lengths)
+            fits = not np.any(doubled % 2) and bool(np.all((doubled >= 0) & (doubled < 2 * lengths)))
             image = doubled // 2
         else:
             fits = not np.any(lengths[:, None] * columns % lengths)

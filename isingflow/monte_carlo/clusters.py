@@ -75,7 +75,7 @@ def swendsen_wang(spins, samples, every, first, second, probabilities, rng):
     occupied = np.empty(bonds, np.int32)
     for kept in range(len(samples)):
         for _ in range(every):
-            count = 0
+            count = np.int64(0)
             for bond in range(bonds):
                 occupied[count] = bond
                 joined = (spins[first[bond]] == spins[second[bond]]) & (rng.random() < probabilities[bond])
@@ -141,7 +141,7 @@ def _flip_cluster(spins, starts, neighbours, probabilities, queue, rng):
     sign = spins[seed]
     spins[seed] = -sign
     queue[0] = seed
-    head, tail = 0, 1
+    head, tail = 0, np.int64(1)
     while head < tail:
         site = queue[head]
         head += 1

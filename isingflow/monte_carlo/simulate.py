@@ -165,7 +165,8 @@ def stream(
             f"makes them all ferromagnetic; use one of {others}"
         )
     thermalise = kind.sweeps if thermalise is None else thermalise
-    threads = numba.config.NUMBA_NUM_THREADS if threads is None else threads
+    if threads is None:
+        threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba fills in its names at import
     counts = {"samples": samples, "chains": chains, "every": every, "thermalise": thermalise, "threads": threads}
     for name, count in counts.items():
         _check_integer(name, count, least=1)
@@ -299,7 +300,7 @@ class _Tempering(_Updates):
 
 
 class _SwendsenWang(_Updates):
-    kernel = staticmethod(clusters.swendsen_wang)
+    kernel: Callable = staticmethod(clusters.swendsen_wang)
     sweeps = 200
     needs_gauge = True
 

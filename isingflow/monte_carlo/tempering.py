@@ -36,6 +36,7 @@ def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) ->
         Inverse temperatures, shape (R,), the first 0 and the last beta; [0] if beta is 0.
     """
     spins = random_spins(rng, (_POPULATION, len(graph[0]) - 1))
+    starts, neighbours, strengths = graph
     betas = [0.0]
     while betas[-1] != beta:
         spread = np.std(energies(spins, *bonds))
@@ -43,7 +44,7 @@ def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) ->
         betas.append(math.copysign(min(reach, abs(beta)), beta))
         for state in spins:
             for _ in range(_SWEEPS):
-                heat_bath_sweep(state, *graph, betas[-1], rng)
+                heat_bath_sweep(state, starts, neighbours, strengths, betas[-1], rng)
     return np.array(betas)
 
 

@@ -20,7 +20,7 @@ LARGEST_BETA = 1e6
 
 
 def sample_writer(
-    path: Path, count: int, columns: Columns, *, lattice: Lattice, beta: float, **constants: np.ndarray
+    path: Path, count: int, columns: Columns, *, lattice: Lattice, beta: float, **constants: np.ndarray | np.generic
 ) -> ArrayWriter:
     """A writer of a file of samples, with what every one of them says of its magnet.
 

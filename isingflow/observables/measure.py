@@ -28,7 +28,7 @@ from isingflow.observables.series import Means, Series, per_sample
 from isingflow.statistics.chains import autocorrelation_time
 from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.jackknife import MAX_BLOCKS, block_starts, block_sums, jackknife_sums
-from isingflow.statistics.weights import relative_weights
+from isingflow.statistics.weights import effective_fraction, relative_weights
 
 MAX_BLOCK_SUMS = 2**23
 """Most numbers kept as sums over blocks; beyond, blocks are fewer (not below 16)."""
@@ -81,7 +81,7 @@ class Observables:
         correlations, factor = self.correlation_function, self.structure_factor
         return {
             **{name: None if estimate is None else estimate.as_dict() for name, estimate in self._scalars().items()},
-            "correlation_function": None if correlations is None else [g.as_dict() for g in correlations],
+            "correlation_function": None if correlations is None else [g.as_dict() for g in correlations.scalars()],
             "structure_factor": None if factor is None else factor.as_dict(),
         }
 
@@ -95,7 +95,8 @@ class Observables:
         ]
         rows = [(name.replace("_", " "), estimate, exact.get(name)) for name, estimate in self._scalars().items()]
         along = dict(enumerate(exact.get("correlation_function", [])))
-        rows += [(f"G({r})", estimate, along.get(r)) for r, estimate in enumerate(self.correlation_function or [])]
+        correlations = [] if self.correlation_function is None else self.correlation_function.scalars()
+        rows += [(f"G({r})", estimate, along.get(r)) for r, estimate in enumerate(correlations)]
         rows += [(f"tau of {name}".replace("_", " "), tau, None) for name, tau in self.autocorrelation_times.items()]
         for name, estimate, answer in rows:
             known = "" if answer is None else f"    exact {answer:.8g}"
@@ -155,15 +156,15 @@ def measure(
 
     reference = series.energy.mean()
     excess = series.energy - reference
-    columns = [
+    quantities = [
         excess,
         excess**2 + series.energy_variance,
         series.magnetisation_squared,
         series.magnetisation_fourth,
     ]
     if series.magnetisation_abs is not None:
-        columns.append(series.magnetisation_abs)
-    columns = np.stack(columns, axis=-1)
+        quantities.append(series.magnetisation_abs)
+    columns = np.stack(quantities, axis=-1)
 
     def scalars(mean: np.ndarray) -> np.ndarray:
         energy, square, second, fourth, *rest = np.moveaxis(mean, -1, 0)
@@ -174,13 +175,15 @@ def measure(
     starts = block_starts(columns, weights, most)
     totals = np.add.reduceat(weights.ravel(), starts)
     sums = block_sums(columns, weights, starts)
-    energy, heat_capacity, second, fourth, binder, susceptibility, *rest = jackknife_sums(scalars, sums, totals)
+    estimates = jackknife_sums(scalars, sums, totals)
+    assert isinstance(estimates, Estimates)
+    energy, heat_capacity, second, fourth, binder, susceptibility, *rest = estimates.scalars()
     return Observables(
         lattice=lattice,
         beta=beta,
         samples=weights.size,
         blocks=len(starts),
-        effective_sample_size=float(weights.sum() ** 2 / (weights.size * np.square(weights).sum())),
+        effective_sample_size=effective_fraction(weights),
         energy_per_site=energy,
         heat_capacity_per_site=heat_capacity,
         magnetisation_abs=rest[0] if rest else None,
@@ -237,7 +240,9 @@ def _spatial(
         "structure_factor": _structure_factor,
     }
     estimates = {name: jackknife_sums(partial(function, lattice), sums, totals) for name, function in functions.items()}
-    return estimates | {"correlation_length": _length(lattice, estimates["correlation_length"])}
+    squared = estimates["correlation_length"]
+    assert isinstance(squared, Estimate)
+    return estimates | {"correlation_length": _length(lattice, squared)}
 
 
 # Functions of the mean pair sums, shape (..., *displacements).

@@ -17,7 +17,6 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,11 +28,8 @@ from isingflow.observables.files import LARGEST_BETA
 from isingflow.runtime.files import read_arrays
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import HEAVY_TAIL
-from isingflow.statistics.jackknife import jackknife
+from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import pareto_k
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +111,9 @@ class Samples:
         spins = None if self.drawn else self.spins
         try:
             found = measure(self.lattice, self.beta, spins=spins, field=self.field, log_weight=self.log_weight)
-            return replace(found, magnetisation_abs=self._mean_absolute()) if self.drawn else found
+            if self.drawn and self.spins is not None:
+                found = replace(found, magnetisation_abs=self._mean_absolute(self.spins))
+            return found
         except InvalidInput as error:
             raise FileError(f"{self.path}: {error}") from None
 
@@ -132,14 +130,14 @@ class Samples:
                 )
         return found
 
-    def _mean_absolute(self) -> Estimate:
+    def _mean_absolute(self, spins: np.ndarray) -> Estimate:
         """<|m|> from several draws for every field: their mean is one sample."""
         sites = self.lattice.sites
-        if not np.all(np.abs(self.spins) == 1):
+        if not np.all(np.abs(spins) == 1):
             raise InvalidInput("spins must be +1 or -1")
-        magnetisation = self.spins.reshape(*self.spins.shape[: -len(self.lattice.shape)], sites).sum(-1, dtype=float)
+        magnetisation = spins.reshape(*spins.shape[: -len(self.lattice.shape)], sites).sum(-1, dtype=float)
         absolute = np.abs(magnetisation / sites).mean(-1)
-        return jackknife(lambda mean: mean[..., 0], absolute[..., None], self.log_weight)
+        return jackknife_mean(absolute, self.log_weight)
 
 
 def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:

@@ -81,7 +81,8 @@ class Means:
     @classmethod
     def of(cls, lattice: Lattice, spins: np.ndarray | None, field: np.ndarray | None) -> Means:
         """The means given the fields if there are any, else given the spins; shapes are checked."""
-        given, leading = {}, {}
+        given: dict[str, np.ndarray] = {}
+        leading: dict[str, tuple[int, ...]] = {}
         for name, samples in (("spins", spins), ("field", field)):
             if samples is None:
                 continue
@@ -100,10 +101,9 @@ class Means:
             shapes = " and ".join(str(samples.shape) for samples in given.values())
             raise InvalidInput(f"spins and field have different numbers of samples: {shapes}")
         name, samples = given.popitem()
-        axes = leading[name]
-        if math.prod(axes) == 0:
+        if math.prod(leading[name]) == 0:
             raise InvalidInput("0 samples: an error bar needs at least 2")
-        return cls(samples.reshape(-1, *lattice.shape), axes, lattice.shape, name == "field")
+        return cls(samples.reshape(-1, *lattice.shape), leading[name], lattice.shape, name == "field")
 
     @property
     def count(self) -> int:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from isingflow.architectures.data import fitted_part
+from isingflow.datasets.spaces import Pixels
 from isingflow.flows import Flow, GradientFlow
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, png, running_mean
 from isingflow.runs.loading import new_flow, trained
@@ -46,17 +47,17 @@ def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset, *, certified: b
     Returns:
         The paths of the PNG files written.
     """
-    published = PUBLISHED if run.config.data == "mnist" else {}
+    published = PUBLISHED if data.name == "mnist" else {}
     start = (run.report() or {}).get("start_negative_log_likelihood", {}).get("value")
     figures = {"training.png": likelihood_figure(run.metrics(), start, published)}
     flow, _ = trained(run, new_flow(run.config), torch.device("cpu"))
     generated = torch.from_numpy(samples)
     test = next(data.test.batches(SCATTERED, torch.Generator().manual_seed(0)))
-    if data.image_shape is not None:
+    if data.image_shape is not None and isinstance(data.space, Pixels):
         figures["samples.png"] = tiles_figure(_images(data, generated[:SHOWN_IMAGES]), columns=10)
         # Standard normal numbers are uniform grey levels under their distribution function.
         stages = [torch.special.ndtr(z).numpy() for z in gaussianised(flow, test[:STRIPS])]
-        levels = _images(data, test[:STRIPS]) / run.config.levels
+        levels = _images(data, test[:STRIPS]) / data.space.levels
         strips = np.stack([levels, *(stage.reshape(levels.shape) for stage in stages)], 1)
         columns = strips.shape[1]
         figures["gaussianisation.png"] = tiles_figure(strips.reshape(-1, *data.image_shape), columns=columns)
@@ -151,7 +152,7 @@ def samples_figure(data: np.ndarray, generated: np.ndarray) -> Figure:
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     if data.shape[1] == 1:
         ax = figure.subplots()
-        edges = np.histogram_bin_edges(data, 60)
+        edges = np.histogram_bin_edges(data, 60).tolist()
         ax.hist(data[:, 0], edges, density=True, color=NEUTRAL, alpha=0.5, label="data")
         ax.hist(generated[:, 0], edges, density=True, histtype="step", color=FLOW, linewidth=1.8, label="flow")
         ax.set(xlabel="x", ylabel="density")
@@ -242,4 +243,5 @@ def _show(ax: Axes, sheet: np.ndarray) -> None:
 
 def _images(data: Dataset, x: torch.Tensor) -> np.ndarray:
     """Grey levels of points of model space, shape (n, height, width)."""
+    assert data.image_shape is not None
     return data.to_data(x).reshape(-1, *data.image_shape).numpy()

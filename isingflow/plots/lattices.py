@@ -20,7 +20,8 @@ def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     steps = ends[:, 1] - ends[:, 0]
     if lattice.boundary == "periodic":
         axes = lattice.coordinates()[[lattice.shape[1], 1]]
-        offsets = np.diff(np.stack(np.unravel_index(lattice.bonds, lattice.shape), axis=-1), axis=1)[:, 0]
+        first, second = (np.stack(np.unravel_index(sites, lattice.shape), axis=-1) for sites in lattice.bonds.T)
+        offsets = second - first
         wraps = np.any((offsets < 0), axis=1)
         steps = (offsets % lattice.shape) @ axes
     else:
@@ -32,7 +33,8 @@ def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     widths = 2.0 * np.abs(strengths) / max(np.abs(strengths).max(), 1e-300)
     colors = np.where(strengths > 0, "tab:blue", "tab:red")
     ax.add_collection(LineCollection([*forward, *backward], colors=colors, linewidths=widths, zorder=1))
-    ax.scatter(*lattice.coordinates().T, s=400 / math.sqrt(lattice.sites), color="black", zorder=2)
+    x, y = lattice.coordinates().T
+    ax.scatter(x, y, s=400 / math.sqrt(lattice.sites), color="black", zorder=2)
     ax.set(aspect="equal", title=lattice.description)
     ax.axis("off")
     return ax

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from isingflow.plots.style import (
     ERROR,
@@ -32,6 +33,7 @@ from isingflow.plots.style import (
     running_mean,
 )
 from isingflow.statistics.chains import autocorrelation
+from isingflow.statistics.weights import effective_fraction
 
 if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
@@ -97,6 +99,7 @@ def training_figure(
         exact_free_energy: -ln Z of the continuous representation, total, in nats.
         snapshots: spins or fields by iteration, shape (n, lx, ly); three of them are shown, 25 configurations each.
     """
+    snapshots = snapshots or {}
     iterations, bound = _column(metrics, "iteration"), _column(metrics, "variational_free_energy") / sites
     lower = _column(metrics, "lower_bound") / sites
     smooth, window = running_mean(bound)
@@ -113,7 +116,7 @@ def training_figure(
     ax.set(xlabel="iteration", ylabel="free energy (nats per site)", xlim=(-0.015 * last, 1.015 * last))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
-    chosen = _stages(sorted(i for i in snapshots or {} if i <= last))
+    chosen = _stages(sorted(i for i in snapshots if i <= last))
     late = smooth_lower[-max(len(lower) // 4, 1) :]
     values = np.concatenate([bound, late, [] if exact_free_energy is None else [exact]])
     values = values[np.isfinite(values)]
@@ -172,7 +175,7 @@ def tiles_figure(spins: np.ndarray, columns: int = TILES) -> Figure:
     """
     image = tile(spins, columns)
     scale = WIDTH / max(image.shape)
-    figure = Figure(figsize=(image.shape[1] * scale, image.shape[0] * scale), layout="none")
+    figure = Figure(figsize=(image.shape[1] * scale, image.shape[0] * scale), layout="none")  # type: ignore[arg-type]  # the stub lacks it
     _show_tiles(figure.add_axes((0.0, 0.0, 1.0, 1.0)), image)
     return figure
 
@@ -192,11 +195,11 @@ def log_weight_figure(log_weights: np.ndarray) -> Figure:
     centred = finite - finite.mean() if finite.size else np.zeros(1)
     width = float(centred.std())
     weights = np.exp(centred - centred.max())
-    effective = weights.sum() ** 2 / (weights**2).sum() / max(len(log_weights), 1)
+    effective = effective_fraction(weights) * len(finite) / max(len(log_weights), 1)
     gap = centred.max() + math.log(weights.mean())
 
     figure, ax = new_figure()
-    bins = np.linspace(-0.5, 0.5, 11) if width < 1e-12 else int(np.clip(math.sqrt(centred.size), 10, 80))
+    bins = np.linspace(-0.5, 0.5, 11).tolist() if width < 1e-12 else int(np.clip(math.sqrt(centred.size), 10, 80))
     ax.hist(centred, bins, density=True, color=FLOW, alpha=0.45, label=f"{len(log_weights)} samples")
     if width >= 1e-12:
         x = np.linspace(min(centred.min(), -3 * width), max(centred.max(), 3 * width), 300)
@@ -221,6 +224,7 @@ def chains_figure(series: Mapping[str, np.ndarray], exact: Mapping[str, float] |
     Example:
         >>> figure = chains_figure({"energy per site": np.random.default_rng(0).normal(size=(8, 100))})
     """
+    exact = exact or {}
     figure = Figure(figsize=(1.4 * WIDTH, 0.6 * HEIGHT * len(series)), layout="constrained")
     rows = figure.subplots(len(series), 2, squeeze=False, sharex="col", width_ratios=(2, 1))
     for (trace, decay), (name, values) in zip(rows, series.items(), strict=True):
@@ -228,7 +232,7 @@ def chains_figure(series: Mapping[str, np.ndarray], exact: Mapping[str, float] |
         shown, samples = values[:TRACES, -TRACE_SAMPLES:], values.shape[1]
         for chain, shade in zip(shown, np.linspace(1, 0.35, len(shown)), strict=True):
             trace.plot(np.arange(samples - len(chain), samples) + 1, chain, color=FLOW, alpha=shade, linewidth=0.8)
-        if name in (exact or {}):
+        if name in exact:
             trace.axhline(exact[name], color=EXACT, linestyle="--", linewidth=1.4, label="exact mean")
             trace.legend(loc="best")
         trace.set_ylabel(name)
@@ -343,10 +347,10 @@ def _add_seconds(ax: Axes, iterations: np.ndarray, seconds: np.ndarray) -> None:
     top.xaxis.set_major_locator(MaxNLocator(6))
 
 
-def _interpolation(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _interpolation(x: np.ndarray, y: np.ndarray) -> Callable[[ArrayLike], ArrayLike]:
     """The increasing function through these points, continued in straight lines."""
     reach = x[-1] - x[0]
     first, last = (y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[0]) / reach
     x = np.concatenate([[x[0] - reach], x, [x[-1] + reach]])
     y = np.concatenate([[y[0] - first * reach], y, [y[-1] + last * reach]])
-    return lambda points: np.interp(points, x, y)
+    return lambda points: np.interp(np.asarray(points, dtype=float), x, y)

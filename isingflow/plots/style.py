@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    pass
-
+    from matplotlib.typing import RcKeyType
 
 FLOW = "#1f5fa8"
 
@@ -25,7 +24,7 @@ NEUTRAL = "#555555"
 
 WIDTH, HEIGHT = 7.0, 4.2
 
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 11,
     "axes.labelsize": 12,
     "axes.titlesize": 12,

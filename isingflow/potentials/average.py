@@ -30,6 +30,10 @@ class SymmetricAverage(Potential):
         InvalidInput: the group has more than 4096 elements.
     """
 
+    permutations: Tensor
+    inverses: Tensor
+    signs: Tensor
+
     def __init__(self, potential: Potential, group: Group) -> None:
         super().__init__()
         _check_shapes(potential, group)
@@ -52,9 +56,9 @@ class SymmetricAverage(Potential):
         """Mean of phi(g x, t), shape (n,)."""
         return self.potential.value(self._images(x), t).view(-1, len(x)).mean(0)
 
-    def bind(self) -> Field:
+    def bind(self, context: Tensor | None = None) -> Field:
         """Gradient and Laplacian of the mean, all group elements in one batch."""
-        inner = self.potential.bind()
+        inner = self.potential.bind(context)
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             gradient, laplacian = inner(self._images(x), t)
@@ -76,6 +80,10 @@ class SampledAverage(Potential):
 
     Claims Z2 at most: only the average over draws has more; a draw turns phi's own symmetries into conjugates.
     """
+
+    permutations: Tensor
+    inverses: Tensor
+    signs: Tensor
 
     def __init__(self, potential: Potential, group: Group, *, slots: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -104,14 +112,14 @@ class SampledAverage(Potential):
         """phi(g x, t) with the element g of the interval in which t lies, shape (n,)."""
         return self.potential.value(self._move(x, self._slot(t)), t)
 
-    def bind(self) -> Field:
+    def bind(self, context: Tensor | None = None) -> Field:
         """Gradient and Laplacian with the element of the interval in which t lies."""
-        inner = self.potential.bind()
+        inner = self.potential.bind(context)
         return lambda x, t: self._transformed(inner, self._slot(t))(x, t)
 
-    def fields(self, midpoints: Sequence[float]) -> list[Field]:
+    def fields(self, midpoints: Sequence[float], context: Tensor | None = None) -> list[Field]:
         """One field for each step: the element of the interval in which the step's midpoint lies."""
-        inner = self.potential.bind()
+        inner = self.potential.bind(context)
         return [self._transformed(inner, self._slot(t)) for t in midpoints]
 
     def _slot(self, t: float) -> int:

@@ -20,6 +20,9 @@ TimedField = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
 class Potential(nn.Module):
     """A scalar function phi(x, t) of fields, with gradient and Laplacian in closed form.
 
+    A subclass has `value` and `_bind`, and `_bind_timed` if it knows d phi/dt. One that depends on physical parameters
+    too, such as beta, overrides `bind` (and `bind_timed`), whose context they are; all others refuse a context.
+
     Attributes:
         shape: shape of one field.
         symmetry: group under which phi is exactly invariant, phi(g x, t) = phi(x, t).
@@ -34,21 +37,46 @@ class Potential(nn.Module):
         """phi(x, t), shape (n,), for x of shape (n, *shape)."""
         raise NotImplementedError
 
-    def bind(self) -> Field:
-        """Gradient and Laplacian as a function of (x, t), with all that depends on the parameters alone done once."""
-        raise NotImplementedError
+    def bind(self, context: Tensor | None = None) -> Field:
+        """Gradient and Laplacian as a function of (x, t), with all that depends on the parameters alone done once.
 
-    def bind_timed(self) -> TimedField:
+        Args:
+            context: physical parameters that phi depends on, shape (parameters,).
+
+        Raises:
+            InvalidInput: a context for a potential that depends on none.
+        """
+        self._refuse(context)
+        return self._bind()
+
+    def bind_timed(self, context: Tensor | None = None) -> TimedField:
         """As `bind`, with d phi/dt, for t in units of the whole time.
 
         Raises:
-            InvalidInput: the potential does not know it in closed form.
+            InvalidInput: the potential does not know it in closed form, or depends on no context but is given one.
         """
+        self._refuse(context)
+        return self._bind_timed()
+
+    def fields(self, midpoints: Sequence[float], context: Tensor | None = None) -> list[Field]:
+        """One bound field for each integration step, given the steps' midpoints in units of the whole time."""
+        # A potential that knows of no context may have a `bind` that takes none.
+        return [self.bind() if context is None else self.bind(context)] * len(midpoints)
+
+    def _bind(self) -> Field:
+        """What `bind` gives without a context."""
+        raise NotImplementedError
+
+    def _bind_timed(self) -> TimedField:
+        """What `bind_timed` gives without a context."""
         raise InvalidInput(f"{type(self).__name__} has no derivative by time in closed form")
 
-    def fields(self, midpoints: Sequence[float]) -> list[Field]:
-        """One bound field for each integration step, given the steps' midpoints in units of the whole time."""
-        return [self.bind()] * len(midpoints)
+    def _refuse(self, context: Tensor | None) -> None:
+        if context is not None:
+            raise InvalidInput(
+                f"{type(self).__name__} depends on no physical parameters; a context of shape {tuple(context.shape)} "
+                "was given"
+            )
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the potential; nothing is, unless it is a sampled average."""
@@ -56,7 +84,12 @@ class Potential(nn.Module):
 
 def untimed(field: TimedField) -> Field:
     """The same field without d phi/dt."""
-    return lambda x, t: field(x, t)[:2]
+
+    def first_two(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        gradient, laplacian, _ = field(x, t)
+        return gradient, laplacian
+
+    return first_two
 
 
 def chebyshev(t: float, count: int, like: Tensor) -> Tensor:

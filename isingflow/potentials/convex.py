@@ -16,8 +16,8 @@ a sum of squares: products with the Hessian take one pass forward and one back t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
@@ -175,9 +175,8 @@ class NetworkExpansion:
         for weight, slope in zip(reversed(self._inner), reversed(self._slopes[1:]), strict=True):
             pulls.append(weight.T @ (slope * pulls[-1]))
         self._pulls = pulls[::-1]
-        self.gradient = sum(
-            skip.T @ (slope * pull) for skip, slope, pull in zip(skips, self._slopes, self._pulls, strict=False)
-        )
+        layers = zip(skips, self._slopes, self._pulls, strict=False)
+        self.gradient = _sum(skip.T @ (slope * pull) for skip, slope, pull in layers)
 
     @cached_property
     def _curvatures(self) -> list[Tensor]:
@@ -188,20 +187,21 @@ class NetworkExpansion:
         """The Hessian times vectors, shape (features, ..., columns)."""
         moved: list[Tensor] = []
         for layer in range(len(self._pre)):
-            step = torch.tensordot(self._skips[layer], vectors, 1) if layer < len(self._skips) else 0
+            steps = [torch.tensordot(self._skips[layer], vectors, 1)] if layer < len(self._skips) else []
             if layer:
                 inner = _under(self._slopes[layer - 1], moved[-1]) * moved[-1]
-                step = step + torch.tensordot(self._inner[layer - 1], inner, 1)
-            moved.append(step)
-        total, back = 0, 0
+                steps.append(torch.tensordot(self._inner[layer - 1], inner, 1))
+            moved.append(_sum(steps))
+        totals: list[Tensor] = []
+        back: list[Tensor] = []
         for layer in reversed(range(len(moved))):
-            back = back + _under(self._curvatures[layer], moved[layer]) * moved[layer]
+            pull = _sum([*back, _under(self._curvatures[layer], moved[layer]) * moved[layer]])
             if layer < len(self._skips):
-                total = total + torch.tensordot(self._skips[layer].T, back, 1)
+                totals.append(torch.tensordot(self._skips[layer].T, pull, 1))
             if layer:
                 slope = self._slopes[layer - 1]
-                back = _under(slope, back) * torch.tensordot(self._inner[layer - 1].T, back, 1)
-        return total
+                back = [_under(slope, pull) * torch.tensordot(self._inner[layer - 1].T, pull, 1)]
+        return _sum(totals)
 
     def hessian(self) -> Tensor:
         """Shape (columns, features, features)."""
@@ -302,6 +302,11 @@ class _DenseExpansion(Expansion):
     def hessian(self) -> Tensor:
         curvature = self._scale * self._network.hessian()
         return curvature + self.strength * torch.eye(curvature.shape[1]).to(curvature)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    """Of at least one term, from left to right."""
+    return reduce(torch.add, terms)
 
 
 def _under(coefficients: Tensor, vectors: Tensor) -> Tensor:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
-from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.convex import (
     ConvexFunction,
@@ -26,8 +24,7 @@ from isingflow.potentials.convex import (
     Expansion,
     NetworkExpansion,
 )
-from isingflow.potentials.kernels import bond_group, initial_kernels, orientations, with_inversion
-from isingflow.potentials.layers.convolutional import multiplicities
+from isingflow.potentials.kernels import SymmetricKernels
 
 INITIAL_SHARE = 0.05
 """Part of x.(hess F).x / |x|^2, 1, that the network has at the start; the quadratic part has the rest."""
@@ -35,7 +32,7 @@ CALIBRATION = 64
 """Gaussian fields at which the network's curvature is measured at the start."""
 
 
-class LatticeConvexPotential(ConvexFunction):
+class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
     """The translation-, point- and Z2-symmetric convex potential above on an lx x ly torus.
 
     The gradient starts near the identity: for fields x of the given variances x.(hess F).x is |x|^2 on average, of
@@ -76,22 +73,7 @@ class LatticeConvexPotential(ConvexFunction):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        if min(radial, oriented) < 0 or radial + oriented < 1:
-            raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
-        needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
-        if not symmetry.contains(needed):
-            raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
-        self.shape = symmetry.shape
-        self.symmetry = symmetry
-        self._register_index("radial_orbits", symmetry.displacement_orbits())
-        self._register_index("oriented_orbits", orientations(symmetry, bond_group(symmetry)))
-        self._register_index("momentum_orbits", symmetry.momentum_orbits())
-        self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
-
-        variances = torch.ones(self.shape) if variances is None else variances.detach().cpu().float()
-        self.radial = nn.Parameter(initial_kernels(self.radial_orbits, radial, variances, generator))
-        self.oriented = nn.Parameter(initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
+        super().__init__(symmetry, radial, oriented, variances, generator)
         self.network = ConvexNetwork(
             radial + oriented,
             width=width,
@@ -100,12 +82,12 @@ class LatticeConvexPotential(ConvexFunction):
             activation=activation,
             generator=generator,
         )
-        orbits = int(self.momentum_orbits.max()) + 1
-        self.log_quadratic = nn.Parameter(torch.full((orbits,), 1 - INITIAL_SHARE).log())
+        self.log_quadratic = nn.Parameter(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE).log())
         self.log_scale = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
             noise = torch.randn(CALIBRATION, *self.shape, generator=generator)
-            fields = irfft2(rfft2(noise) * variances.sqrt()[:, : self._half], s=self.shape)
+            deviations = torch.ones(self.shape) if variances is None else variances.detach().cpu().float().sqrt()
+            fields = irfft2(rfft2(noise) * deviations[:, : self.shape[1] // 2 + 1], s=self.shape)
             power = fields.square().sum()
             unit = (self.product(fields, fields) * fields).sum() / power - (1 - INITIAL_SHARE)
             self.log_scale.add_((INITIAL_SHARE / unit).log())
@@ -120,21 +102,8 @@ class LatticeConvexPotential(ConvexFunction):
         """q by momentum, shape (lx, ly)."""
         return self.log_quadratic.exp()[self.momentum_orbits]
 
-    def kernels(self) -> Tensor:
-        """w, by displacement, shape (features, orientations, lx, ly)."""
-        orientations = self.oriented_orbits if len(self.oriented) else self.oriented_orbits[:1]
-        radial = self.radial[:, self.radial_orbits][:, None].expand(-1, len(orientations), -1, -1)
-        return torch.cat([radial, self.oriented[:, orientations]])
-
     def expand(self, x: Tensor) -> Expansion:
-        return _LatticeExpansion(x, self.network, self.kernels(), self.quadratic, self.scale, self.conjugates)
-
-    @property
-    def _half(self) -> int:
-        return self.shape[1] // 2 + 1
-
-    def _register_index(self, name: str, labels: np.ndarray) -> None:
-        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
+        return _LatticeExpansion(x, self.network, self.by_displacement(), self.quadratic, self.scale, self.conjugates)
 
 
 class _LatticeExpansion(Expansion):

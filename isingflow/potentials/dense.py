@@ -86,7 +86,7 @@ class DensePotential(Potential):
         """phi(x, t), shape (n,)."""
         return ACTIVATIONS[self.activation].value(x.flatten(1) @ self.weight.T, self.bias) @ self._at(t)
 
-    def bind(self) -> Field:
+    def _bind(self) -> Field:
         """Gradient and Laplacian; two matrix products of n x N x hidden."""
         gamma = self.weight.square().sum(1)
         layer = Layer(self.activation, self.compiled)

@@ -56,9 +56,9 @@ def enlarge(small: LatticePotential, large: LatticePotential) -> None:
     large.radial.copy_(_by_orbit(radial, large.radial_orbits))
     oriented = _enlarged(small.oriented[:, small.oriented_orbits[0]], shares)
     large.oriented.copy_(_by_orbit(oriented, large.oriented_orbits[0]))
-    kernel = torch.fft.irfft2(small.quadratic.double()[:, small.momentum_orbits], s=small.shape)
+    kernel = torch.fft.irfft2(small.quadratic.double()[:, small.half_orbits], s=small.shape)
     quadratic = torch.fft.rfft2(_enlarged(kernel, shares)).real
-    large.quadratic.copy_(_by_orbit(quadratic, large.momentum_orbits))
+    large.quadratic.copy_(_by_orbit(quadratic, large.half_orbits))
     for name in ("weight", "bias", "amplitude"):
         getattr(large, name).copy_(getattr(small, name))
 
@@ -79,11 +79,11 @@ def _squared_lengths(symmetry: Group) -> np.ndarray:
     metric = _metric(symmetry)
     turns = 1 + max(symmetry.shape) // min(symmetry.shape)
     displacement = np.indices(symmetry.shape)
-    shortest = None
+    shortest = np.full(symmetry.shape, np.iinfo(int).max)
     for winding in product(range(-turns, turns + 1), repeat=2):
         way = displacement + (np.array(winding) * symmetry.shape)[:, None, None]
         length = np.einsum("axy,ab,bxy->xy", way, metric, way)
-        shortest = length if shortest is None else np.minimum(shortest, length)
+        shortest = np.minimum(shortest, length)
     return shortest
 
 

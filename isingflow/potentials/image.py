@@ -79,7 +79,7 @@ class ImagePotential(Potential):
         features = conv2d(x.view(-1, 1, *self.image_shape), self.weight, self.bias, padding="same")
         return softplus(features).flatten(1) @ self._at(t).flatten()
 
-    def bind(self) -> Field:
+    def _bind(self) -> Field:
         """Gradient and Laplacian; two convolutions, and three more for the backward pass."""
         inside = self.weight.new_ones(1, 1, *self.image_shape)
         gamma = conv2d(inside, self.weight.square(), padding="same")[0]

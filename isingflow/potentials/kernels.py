@@ -17,16 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import SymmetryMismatch
+from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Potential
 from isingflow.potentials.layers.convolutional import multiplicities
 
 
-class ConvolutionalPotential(Potential):
-    """A potential of symmetric convolutions on an lx x ly torus; what it makes of the features is up to the subclass.
-
-    A subclass has `quadratic`: coefficients of q in some basis of functions of time, shape (terms, momentum_classes).
+class SymmetricKernels(nn.Module):
+    """The kernels w of a module on an lx x ly torus, one parameter per orbit of displacements.
 
     Args:
         symmetry: the symmetry to have: a group with all translations, inversion and Z2.
@@ -37,24 +35,29 @@ class ConvolutionalPotential(Potential):
         generator: source of the initial kernels.
 
     Raises:
+        InvalidInput: there is no kernel.
         SymmetryMismatch: the group lacks what these potentials have by construction.
     """
 
-    quadratic: nn.Parameter
+    radial_orbits: Tensor
+    oriented_orbits: Tensor
+    momentum_orbits: Tensor
+    conjugates: Tensor
 
     def __init__(
         self, symmetry: Group, radial: int, oriented: int, variances: Tensor | None, generator: torch.Generator
     ) -> None:
         super().__init__()
+        if min(radial, oriented) < 0 or radial + oriented < 1:
+            raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
         needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
         if not symmetry.contains(needed):
             raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
         self.shape = symmetry.shape
         self.symmetry = symmetry
-        bonds = bond_group(symmetry)
         self._register_index("radial_orbits", symmetry.displacement_orbits())
-        self._register_index("oriented_orbits", orientations(symmetry, bonds))
-        self._register_index("momentum_orbits", symmetry.momentum_orbits()[:, : self.shape[1] // 2 + 1])
+        self._register_index("oriented_orbits", orientations(symmetry, bond_group(symmetry)))
+        self._register_index("momentum_orbits", symmetry.momentum_orbits())
         self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
 
         variances = torch.ones(self.shape) if variances is None else variances.detach().cpu()
@@ -66,11 +69,27 @@ class ConvolutionalPotential(Potential):
         """Number of orbits of momenta."""
         return int(self.momentum_orbits.max()) + 1
 
-    def spectra(self) -> Tensor:
-        """Fourier transforms of the kernels (real: kernels are even), shape (features, orientations, lx, ly//2 + 1)."""
+    def by_displacement(self) -> Tensor:
+        """w, shape (features, orientations, lx, ly)."""
         orientations = self.oriented_orbits if len(self.oriented) else self.oriented_orbits[:1]
         radial = self.radial[:, self.radial_orbits][:, None].expand(-1, len(orientations), -1, -1)
-        return torch.fft.rfft2(torch.cat([radial, self.oriented[:, orientations]])).real
+        return torch.cat([radial, self.oriented[:, orientations]])
+
+    def _register_index(self, name: str, labels: np.ndarray) -> None:
+        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
+
+
+class ConvolutionalPotential(SymmetricKernels, Potential):
+    """A potential of symmetric convolutions on an lx x ly torus; what it makes of the features is up to the subclass.
+
+    A subclass has `quadratic`: coefficients of q in some basis of functions of time, shape (terms, momentum_classes).
+    """
+
+    quadratic: nn.Parameter
+
+    def spectra(self) -> Tensor:
+        """Fourier transforms of the kernels (real: kernels are even), shape (features, orientations, lx, ly//2 + 1)."""
+        return torch.fft.rfft2(self.by_displacement()).real
 
     def features(self, momenta: Tensor) -> Tensor:
         """u, shape (features, orientations, n, sites), for the fields' rfft2, shape (n, lx, ly//2 + 1)."""
@@ -83,10 +102,12 @@ class ConvolutionalPotential(Potential):
 
     def quadratic_spectrum(self, basis: Tensor) -> Tensor:
         """q_k, shape (lx, ly//2 + 1)."""
-        return (basis @ self.quadratic)[self.momentum_orbits]
+        return (basis @ self.quadratic)[self.half_orbits]
 
-    def _register_index(self, name: str, labels: np.ndarray) -> None:
-        self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
+    @property
+    def half_orbits(self) -> Tensor:
+        """Orbits of the momenta that rfft2 keeps, shape (lx, ly//2 + 1)."""
+        return self.momentum_orbits[:, : self.shape[1] // 2 + 1]
 
 
 def with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -66,10 +66,9 @@ class LatticePotential(ConvolutionalPotential):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(radial, oriented) < 0 or radial + oriented < 1 or min(hidden, time_terms) < 1:
+        if min(hidden, time_terms) < 1:
             raise InvalidInput(
-                f"radial {radial}, oriented {oriented}, hidden {hidden}, time_terms {time_terms}: "
-                "expected at least one kernel, one hidden unit and one polynomial in time"
+                f"hidden {hidden}, time_terms {time_terms}: expected at least one hidden unit, one polynomial in time"
             )
         super().__init__(symmetry, radial, oriented, variances, generator)
         features = radial + oriented
@@ -86,7 +85,7 @@ class LatticePotential(ConvolutionalPotential):
         hidden = ACTIVATIONS[ACTIVATION].value(p, self.bias[:, None, None, None])
         return torch.einsum("m,mons->n", self.amplitude @ basis, hidden) + self.quadratic_value(basis, momenta)
 
-    def bind(self) -> Field:
+    def _bind(self) -> Field:
         """Gradient and Laplacian; two FFTs per kernel, orientation and sample, two small matrix products per site."""
         spectra = self.spectra()
         weighted = spectra[:, 0] * self.conjugates
@@ -98,7 +97,9 @@ class LatticePotential(ConvolutionalPotential):
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             amplitude, quadratic = coefficients(t)
-            return convolutional_layer(layer, x, spectra, quadratic, self.weight, self.bias, amplitude, gamma)
+            parameters = self.weight, self.bias, amplitude, gamma
+            gradient, laplacian = convolutional_layer(layer, x, spectra, quadratic, *parameters)
+            return gradient, laplacian
 
         return field
 

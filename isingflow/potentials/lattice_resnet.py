@@ -66,10 +66,10 @@ class LatticeResidualPotential(ConvolutionalPotential):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(radial, oriented) < 0 or radial + oriented < 1 or min(width, layers, time_terms) < 1:
+        if min(width, layers, time_terms) < 1:
             raise InvalidInput(
-                f"radial {radial}, oriented {oriented}, width {width}, layers {layers}, time_terms {time_terms}: "
-                "expected at least one kernel, one unit, one layer and one polynomial in time"
+                f"width {width}, layers {layers}, time_terms {time_terms}: expected at least one unit, one layer and "
+                "one polynomial in time"
             )
         super().__init__(symmetry, radial, oriented, variances, generator)
         features = radial + oriented
@@ -88,15 +88,15 @@ class LatticeResidualPotential(ConvolutionalPotential):
         network = LAYERS.value(features.flatten(1), self._at(t, self.opening)).view(features.shape[1:])
         return network.sum((0, 2)) + self.quadratic_value(self._basis(t, x), momenta)
 
-    def bind(self) -> Field:
+    def _bind(self) -> Field:
         """Gradient and Laplacian; two FFTs per kernel, orientation and sample, and the network once per site."""
-        return untimed(self._bind(with_rate=False))
+        return untimed(self._bound(with_rate=False))
 
-    def bind_timed(self) -> TimedField:
+    def _bind_timed(self) -> TimedField:
         """Gradient, Laplacian and derivative by time, for one FFT more."""
-        return self._bind(with_rate=True)
+        return self._bound(with_rate=True)
 
-    def _bind(self, with_rate: bool) -> TimedField:
+    def _bound(self, with_rate: bool) -> TimedField:
         spectra = self.spectra()
         weights = (self.conjugates / math.prod(self.shape)).sqrt()
         root = self.opening @ gram_root((spectra[:, 0] * weights).flatten(1))

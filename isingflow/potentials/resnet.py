@@ -93,11 +93,11 @@ class ResidualPotential(Potential):
         rotated = self.quadratic[:, :-1] @ columns + t * self.quadratic[:, -1:]
         return network - rotated.square().sum(0) / 2 - self.linear[:-1] @ columns - t * self.linear[-1]
 
-    def bind(self) -> Field:
+    def _bind(self) -> Field:
         """Gradient and Laplacian; products of n x d x (width + rank) and of n x width x width x min(width, d)."""
-        return untimed(self.bind_timed())
+        return untimed(self._bind_timed())
 
-    def bind_timed(self) -> TimedField:
+    def _bind_timed(self) -> TimedField:
         """Gradient, Laplacian and derivative by time."""
         layers, root = ResidualLayers(), gram_root(self.opening[:, :-1])
         space, time = self.quadratic[:, :-1], self.quadratic[:, -1]

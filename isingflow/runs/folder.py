@@ -19,7 +19,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, RunFolderError
 from isingflow.runs.config import AnyRunConfig, RunConfig, config_from_dict
 from isingflow.runtime.files import write_atomically
+from isingflow.runtime.numbers import finite_or_none
 
 RUNS = Path("runs")
 """Where runs without a name get their numbered folders, relative to the working directory."""
@@ -53,7 +53,7 @@ class RunFolder:
         >>> from isingflow.lattice import square
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     run = RunFolder.create(Path(folder) / "run", RunConfig.from_preset("quick", square(4), 0.4))
-        ...     run.append_metrics({"iteration": 1, "loss": math.nan})
+        ...     run.append_metrics({"iteration": 1, "loss": float("nan")})
         ...     RunFolder.open(run.path).metrics()
         [{'iteration': 1, 'loss': None}]
     """
@@ -137,7 +137,7 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to the metrics; values that are not finite are written as null."""
-        line = json.dumps(_finite(dict(record)), allow_nan=False)
+        line = json.dumps(finite_or_none(dict(record)), allow_nan=False)
         try:
             with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -215,7 +215,7 @@ class RunFolder:
 
     def save_report(self, report: Mapping[str, Any]) -> None:
         """Replace report.json; values that are not finite are written as null."""
-        self._write("report.json", _json_bytes(_finite(dict(report))))
+        self._write("report.json", _json_bytes(finite_or_none(dict(report))))
 
     def report(self) -> dict[str, Any] | None:
         """The last saved report, or None.
@@ -350,14 +350,6 @@ def _read_checkpoint(path: Path, after: CheckpointError | None = None) -> tuple[
 
 def _json_bytes(data: Any) -> bytes:
     return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(entry) for name, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _reason(error: BaseException) -> str:

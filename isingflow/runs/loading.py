@@ -55,8 +55,10 @@ def restore(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> No
     parameters = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
     try:
         flow.load_state_dict(parameters)
-        for gradient in gradient_flows(flow):
-            gradient.steps = int(state["steps"])
+        if not any(name.endswith("step_count") for name in parameters):
+            # Runs from before each gradient flow's steps were part of the checkpoint have one number for all.
+            for gradient in gradient_flows(flow):
+                gradient.steps = int(state["steps"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         summary = " ".join(str(error).split())
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None

@@ -1,1 +1,1 @@
-"""What the package runs on: files, threads, devices."""
+"""What the package runs on: files, threads, devices, numbers."""

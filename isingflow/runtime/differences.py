@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 LONGEST_SHOWN = 60
 """Characters of an entry that an error message shows; the bonds of a graph have more."""

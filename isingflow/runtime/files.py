@@ -144,7 +144,7 @@ class ArrayWriter:
         [[0, 0], [0, 0], [0, 0], [1, 1]]
     """
 
-    def __init__(self, path: Path, rows: int, columns: Columns, **constants: np.ndarray) -> None:
+    def __init__(self, path: Path, rows: int, columns: Columns, **constants: np.ndarray | np.generic) -> None:
         self.path = path
         self.rows = rows
         self.columns = columns

@@ -356,7 +356,7 @@ class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo):
     def _evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         field, logdet = self.transform(position)
         energy, force = self.target.energy_and_force(field.double())
-        pull = self.target.basis.apply(force, self.variances.sqrt()).to(position)
+        pull = self.target.basis.multiply(force, self.variances.sqrt()).to(position)
         return field, energy - logdet, position + pull
 
     def _rescale(self, variances: Tensor) -> None:

@@ -1,13 +1,9 @@
-"""Error bars: of correlated chains, of weighted samples, and of functions of several means.
+"""Correlated chains: their autocorrelation, the error bars of their means, and whether they agree.
 
 The error of a mean of n correlated samples is that of n / (2 tau) independent ones, with the integrated autocorrelation
 time (Sokal 1997, Wolff 2004)
 
     tau = 1/2 + sum over t >= 1 of rho(t),     rho the autocorrelation; 1/2 for independent samples.
-
-A ratio of means is jackknifed: samples are grouped in blocks much longer than tau, contiguous within chains, and the
-value is recomputed with one block left out at a time. Weights w enter the sums, <f> = sum w f / sum w, and the block
-left out is left out of both, so the error honours the correlation of numerator and denominator.
 """
 
 from __future__ import annotations

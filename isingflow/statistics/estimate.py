@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isingflow.runtime.numbers import finite_or_none
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -65,7 +67,7 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float | None]:
         """The JSON form {"value", "stderr"}; null for what is not finite."""
-        return {name: x if math.isfinite(x) else None for name, x in vars(self).items()}
+        return finite_or_none(vars(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +85,18 @@ class Estimates:
     def __len__(self) -> int:
         return len(self.value)
 
+    def scalars(self) -> list[Estimate]:
+        """The entries of an array of one axis."""
+        return [
+            Estimate(value, stderr) for value, stderr in zip(self.value.tolist(), self.stderr.tolist(), strict=True)
+        ]
+
     def __getitem__(self, index: int | slice | tuple) -> Estimate | Estimates:
         return estimate_of(self.value[index], self.stderr[index])
 
     def as_dict(self) -> dict[str, list]:
         """The JSON form, nested lists "value" and "stderr"; null for what is not finite."""
-        return {name: np.where(np.isfinite(array), array, None).tolist() for name, array in vars(self).items()}
+        return finite_or_none({name: array.tolist() for name, array in vars(self).items()})
 
 
 def estimate_of(value: np.ndarray, stderr: np.ndarray) -> Estimate | Estimates:

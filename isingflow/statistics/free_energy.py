@@ -22,7 +22,8 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.statistics.estimate import Estimate
-from isingflow.statistics.jackknife import jackknife
+from isingflow.statistics.jackknife import jackknife_mean
+from isingflow.statistics.weights import effective_sample_size
 
 Values = Tensor | np.ndarray
 
@@ -41,7 +42,7 @@ def mean(values: Values) -> Estimate:
     """
     values = _checked(values)
     if values.ndim == 2:
-        return jackknife(lambda means: means[..., 0], values[..., None])
+        return jackknife_mean(values)
     if not np.isfinite(values).all():
         return Estimate(float(values.mean()), math.inf)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
@@ -150,7 +151,7 @@ def _acceptances(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -
 def internal_energy(energies: Values, log_weights: Values | None = None) -> Estimate:
     """E[E(x)] over the target in nats, from its own samples, or from those of the flow with their log-weights."""
     weights = None if log_weights is None else np.asarray(log_weights, dtype=float)
-    return jackknife(lambda means: means[..., 0], np.asarray(energies, dtype=float)[..., None], weights)
+    return jackknife_mean(np.asarray(energies, dtype=float), weights)
 
 
 def entropy(energies: Values, log_weights: Values) -> Estimate:
@@ -171,20 +172,8 @@ def entropy(energies: Values, log_weights: Values) -> Estimate:
     return Estimate(average + math.log(weights.mean()) + largest, mean(influence).stderr)
 
 
-def effective_sample_size(log_weights: Values) -> float:
-    """(sum exp w)^2 / (n sum exp 2w), between 1/n and 1.
-
-    Example:
-        >>> effective_sample_size(np.array([0.0, 0.0, float("-inf"), float("-inf")]))
-        0.5
-    """
-    log_weights = np.asarray(log_weights, dtype=float)
-    weights = np.exp(log_weights - log_weights.max())
-    return float(weights.sum() ** 2 / (weights.size * np.square(weights).sum()))
-
-
 def reverse_effective_sample_size(log_weights: Values, free_energy: float) -> float:
-    """1 / E[exp(w)] Z over the target: the same quantity as `effective_sample_size`, seen from the other side.
+    """1 / E[exp(w)] Z over the target: the same quantity as `weights.effective_sample_size`, seen from the other side.
 
     Forward samples cannot see a mode that the flow misses, and then report too much; these can.
 

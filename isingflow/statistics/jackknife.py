@@ -1,4 +1,9 @@
-"""Error bars of functions of several means, by the jackknife over blocks."""
+"""Error bars of functions of several means, by the jackknife over blocks.
+
+Samples are grouped in blocks much longer than their autocorrelation time, contiguous within chains, and the value is
+recomputed with one block left out at a time. Weights w enter the sums, <f> = sum w f / sum w, and the block left out is
+left out of both, so the error honours the correlation of numerator and denominator.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +58,18 @@ def jackknife(
     weights = relative_weights(log_weights, columns.shape[:-1])
     starts = block_starts(columns, weights)
     return jackknife_sums(function, block_sums(columns, weights, starts), np.add.reduceat(weights.ravel(), starts))
+
+
+def jackknife_mean(values: np.ndarray, log_weights: np.ndarray | None = None) -> Estimate:
+    """The (weighted) mean of values, shape (n,) or (chains, samples), with its jackknife error.
+
+    Example:
+        >>> print(jackknife_mean(np.array([1.0, 2.0, 3.0])))
+        2.00 ± 0.58
+    """
+    estimate = jackknife(lambda means: means[..., 0], values[..., None], log_weights)
+    assert isinstance(estimate, Estimate)
+    return estimate
 
 
 def block_starts(columns: np.ndarray, weights: np.ndarray, most: int = MAX_BLOCKS) -> np.ndarray:

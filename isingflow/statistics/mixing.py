@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isingflow.runtime.numbers import finite_or_none
 from isingflow.statistics.chains import Diagnostics, autocorrelation_time, diagnostics
 from isingflow.statistics.estimate import Estimate
-from isingflow.statistics.jackknife import jackknife
+from isingflow.statistics.jackknife import jackknife_mean
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Mixing:
         if values.size == 1:
             mean = Estimate(float(values[0, 0]), math.nan)
         else:
-            mean = jackknife(lambda means: means[..., 0], values[..., None])
+            mean = jackknife_mean(values)
         tau = autocorrelation_time(values).value if samples >= 4 else math.nan
         unknown = Diagnostics(math.nan, math.nan, math.nan)
         found = diagnostics(values) if samples >= 8 else unknown
@@ -55,12 +56,8 @@ class Mixing:
 
     def as_dict(self) -> dict[str, float | None]:
         """The JSON form; null for what is not known or not finite."""
-        return self.mean.as_dict() | _finite({"tau": self.tau, "ess": self.effective_samples})
+        return self.mean.as_dict() | finite_or_none({"tau": self.tau, "ess": self.effective_samples})
 
     def diagnostics_dict(self) -> dict[str, float | None]:
         """What arviz says, in the same form."""
-        return _finite({name: getattr(self, name) for name in ("r_hat", "ess_bulk", "ess_tail")})
-
-
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: x if math.isfinite(x) else None for name, x in values.items()}
+        return finite_or_none({name: getattr(self, name) for name in ("r_hat", "ess_bulk", "ess_tail")})

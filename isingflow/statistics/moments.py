@@ -42,13 +42,15 @@ def moments(batches: Iterable[Tensor]) -> Moments:
         >>> found.mean, found.covariance[0]
         (tensor([2., 3.], dtype=torch.float64), tensor([2.6667, 1.3333], dtype=torch.float64))
     """
-    count, mean, squares = 0, None, None
+    count = 0
+    mean: Tensor | None = None
+    squares: Tensor | None = None
     for batch in batches:
         rows = batch.double()
         n = len(rows)
         if n == 0:
             continue
-        if mean is None:
+        if mean is None or squares is None:
             mean = rows.new_zeros(rows.shape[1])
             squares = rows.new_zeros(rows.shape[1], rows.shape[1])
         centre = rows.mean(0)
@@ -58,7 +60,7 @@ def moments(batches: Iterable[Tensor]) -> Moments:
         squares.addmm_(deviations.T, deviations).addr_(shift, shift, alpha=count * n / total)
         mean += shift * (n / total)
         count = total
-    if mean is None:
+    if mean is None or squares is None:
         raise InvalidInput("no rows to take moments of")
     if not squares.isfinite().all():
         raise InvalidInput("moments of rows that are not all finite")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from torch import Tensor
 
 from isingflow.errors import InvalidInput
 
@@ -52,6 +53,30 @@ def pareto_k(log_weights: np.ndarray) -> float:
         # arviz takes log-likelihoods, the negatives of log-weights.
         _, k = array_stats.psislw(-log_weights.ravel())
     return float(k) if math.isfinite(k) else math.inf
+
+
+def effective_fraction(weights: np.ndarray) -> float:
+    """Effective sample size over their number, (sum w)^2 / (n sum w^2), between 1/n and 1.
+
+    Args:
+        weights: of any shape, none negative and not all zero.
+
+    Example:
+        >>> effective_fraction(np.array([1.0, 1.0, 0.0, 0.0]))
+        0.5
+    """
+    return float(weights.sum() ** 2 / (weights.size * np.square(weights).sum()))
+
+
+def effective_sample_size(log_weights: Tensor | np.ndarray) -> float:
+    """The same of log-weights, shape (n,).
+
+    Example:
+        >>> effective_sample_size(np.array([0.0, 0.0, -np.inf, -np.inf]))
+        0.5
+    """
+    log_weights = np.asarray(log_weights, dtype=float)
+    return effective_fraction(np.exp(log_weights - log_weights.max()))
 
 
 def relative_weights(log_weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

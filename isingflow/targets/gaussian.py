@@ -43,11 +43,11 @@ class MeanField:
 
     def transform(self, latent: Tensor) -> Tensor:
         """Whitened field y from standard normal noise z, y = S z with S the covariance's symmetric square root."""
-        return self.basis.apply(latent, self.variances.sqrt())
+        return self.basis.multiply(latent, self.variances.sqrt())
 
     def inverse(self, whitened: Tensor) -> Tensor:
         """Standard normal noise z from the whitened field y."""
-        return self.basis.apply(whitened, self.variances.rsqrt())
+        return self.basis.multiply(whitened, self.variances.rsqrt())
 
     @property
     def logdet(self) -> Tensor:

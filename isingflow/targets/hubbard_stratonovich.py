@@ -139,7 +139,7 @@ class HubbardStratonovich(Target):
             tensor([0., 0.])
         """
         self._check_field(field)
-        return self._energy(field, self.basis.apply(field, 1 / self.eigenvalues))
+        return self._energy(field, self.basis.multiply(field, 1 / self.eigenvalues))
 
     def force(self, field: Tensor) -> Tensor:
         """-grad E = tanh x - A^-1 x, shape (..., *shape)."""
@@ -148,18 +148,18 @@ class HubbardStratonovich(Target):
     def energy_and_force(self, field: Tensor) -> tuple[Tensor, Tensor]:
         """Energy, shape (...), and force, shape (..., *shape), for the price of one of them."""
         self._check_field(field)
-        pull = self.basis.apply(field, 1 / self.eigenvalues)
+        pull = self.basis.multiply(field, 1 / self.eigenvalues)
         return self._energy(field, pull), torch.tanh(field) - pull
 
     def whiten(self, field: Tensor) -> Tensor:
         """y = A^-1/2 x, shape (..., *shape), in which E = |y|^2 / 2 - sum ln cosh (A^1/2 y)_i."""
         self._check_field(field)
-        return self.basis.apply(field, self.eigenvalues.rsqrt())
+        return self.basis.multiply(field, self.eigenvalues.rsqrt())
 
     def unwhiten(self, whitened: Tensor) -> Tensor:
         """x = A^1/2 y, shape (..., *shape); its log-determinant is `whitening_logdet`."""
         self._check_field(whitened)
-        return self.basis.apply(whitened, self.eigenvalues.sqrt())
+        return self.basis.multiply(whitened, self.eigenvalues.sqrt())
 
     def free_energy(self, log_z_ising: LogZ) -> LogZ:
         """-ln Z of the continuous representation, in nats, from ln Z_Ising (a number, tensor or Estimate).
@@ -207,7 +207,7 @@ class HubbardStratonovich(Target):
         if not torch.all(spins.abs() == 1):
             raise InvalidInput("spins must be +1 or -1")
         noise = torch.randn(spins.shape, dtype=spins.dtype, device=spins.device, generator=generator)
-        return self.basis.apply(spins, self.eigenvalues) + self.unwhiten(noise)
+        return self.basis.multiply(spins, self.eigenvalues) + self.unwhiten(noise)
 
     def mean_field(self) -> MeanField:
         """The centred Gaussian with the smallest KL divergence to the density, and its bound on -ln Z.

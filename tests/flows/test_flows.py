@@ -24,7 +24,7 @@ from isingflow.flows import (
     Logit,
     SpectralScaling,
 )
-from isingflow.flows.solvers.runge_kutta import TABLEAUX, step, step_with_error
+from isingflow.flows.solvers.runge_kutta import TABLEAUX, step
 from isingflow.flows.spectral import EigenBasis, FourierBasis
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.symmetry import Group, square_torus_group, trivial_group
@@ -103,11 +103,6 @@ def test_tableaux_have_their_order(tableau):
     assert [len(row) for row in tableau.a] == list(range(1, len(tableau.b)))
 
 
-def test_the_embedded_solution_is_one_order_lower():
-    dopri5 = TABLEAUX["dopri5"]
-    assert order_of(dopri5.embedded, dopri5) == 4
-
-
 def solved(tableau, derivative, state, steps, start=0.0, end=1.0):
     h = (end - start) / steps
     for i in range(steps):
@@ -148,29 +143,6 @@ def test_steps_backwards_undo_steps_forwards(tableau):
     back = solved(tableau, nonlinear, there, steps, start=1.0, end=0.0)
     for ours, expected in zip(back, start(0.5), strict=True):
         torch.testing.assert_close(ours, expected, rtol=2e-3 if tableau.order == 1 else 2e-5, atol=0)
-
-
-def test_the_embedded_error_is_the_distance_of_the_two_solutions():
-    """Of fifth and fourth order: the estimate falls as h^5, and bounds the true error of the better one."""
-    dopri5 = TABLEAUX["dopri5"]
-
-    def estimated(h):
-        advanced, error = step_with_error(dopri5, nonlinear, start(0.5), 0.0, h)
-        for ours, plain in zip(advanced, step(dopri5, nonlinear, start(0.5), 0.0, h), strict=True):
-            torch.testing.assert_close(ours, plain, rtol=1e-15, atol=1e-15)
-        true = np.abs(torch.cat(advanced).numpy() - logistic(0.5, h)).sum()
-        return torch.cat(error).abs().sum().item(), true
-
-    (coarse, true_coarse), (fine, true_fine) = estimated(0.5), estimated(0.25)
-    assert 4.5 < math.log2(coarse / fine) < 7.5
-    assert 0 < true_coarse < coarse and 0 < true_fine < fine
-
-
-def test_methods_without_an_embedded_solution_say_so():
-    state = (torch.ones(1, dtype=torch.float64),)
-    for name in ("euler", "midpoint", "rk4"):
-        with pytest.raises(ValueError, match="no embedded solution"):
-            step_with_error(TABLEAUX[name], lambda y, t: y, state, 0.0, 0.1)
 
 
 @every_tableau
@@ -924,12 +896,12 @@ def test_fixed_maps_cost_nothing_and_stay_out_of_the_state():
 
 def test_checkpoints_hold_parameters_and_draws_only():
     """What is rebuilt from the configuration is not stored: bases, scales, orbits."""
-    assert set(FLOWS["square"]().state_dict()) == {
-        f"transforms.1.potential.{name}" for name in ("radial", "oriented", "weight", "bias", "amplitude", "quadratic")
-    }
+    names = ("radial", "oriented", "weight", "bias", "amplitude", "quadratic")
+    stored = {"transforms.1.step_count", *(f"transforms.1.potential.{name}" for name in names)}
+    assert set(FLOWS["square"]().state_dict()) == stored
     assert isinstance(gradient_flow(FLOWS["square"]()).potential, LatticePotential)
     drawn = {name.rpartition(".")[2] for name in FLOWS["sampled average"]().state_dict()}
-    assert drawn == {"weight", "amplitude", "permutations", "inverses", "signs"}
+    assert drawn == {"weight", "amplitude", "permutations", "inverses", "signs", "step_count"}
 
 
 def test_a_large_lattice_is_affordable():

@@ -163,7 +163,7 @@ def test_lattice_potentials_have_the_whole_symmetry(name):
 
 def test_an_oriented_kernel_is_not_radial():
     """A bond has a direction: the kernel differs along and across it, and turning it gives the other orientation."""
-    kernels = on_lattice(square_torus_group(4, 4), radial=1, oriented=1).kernels()
+    kernels = on_lattice(square_torus_group(4, 4), radial=1, oriented=1).by_displacement()
     radial, oriented = kernels
     assert torch.equal(radial[0], radial[0].T) and not torch.equal(oriented[0], oriented[0].T)
     assert torch.equal(oriented[1], oriented[0].T)

@@ -24,14 +24,12 @@ class Tableau:
         a: rows of the lower triangle, without the empty first one.
         b: weights of the stages.
         c: times of the stages.
-        embedded: weights of a second solution of lower order, whose distance estimates the error; or None.
     """
 
     order: int
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
     c: tuple[float, ...]
-    embedded: tuple[float, ...] | None = None
 
 
 TABLEAUX = {
@@ -55,7 +53,6 @@ TABLEAUX = {
         ),
         (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0),
         (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
-        (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40),
     ),
 }
 
@@ -73,16 +70,6 @@ def step(tableau: Tableau, derivative: Derivative, state: State, t: float, h: fl
     """The state at t + h (h may be negative)."""
     used = max(i for i, weight in enumerate(tableau.b) if weight) + 1
     return _advance(state, stages(tableau, derivative, state, t, h, used), tableau.b, h)
-
-
-def step_with_error(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float) -> tuple[State, State]:
-    """The state at t + h, and its difference from the embedded solution of lower order."""
-    if tableau.embedded is None:
-        raise ValueError("this tableau has no embedded solution")
-    slopes = stages(tableau, derivative, state, t, h, len(tableau.b))
-    advanced = _advance(state, slopes, tableau.b, h)
-    lower = _advance(state, slopes, tableau.embedded, h)
-    return advanced, tuple(x - y for x, y in zip(advanced, lower, strict=True))
 
 
 def _advance(state: State, slopes: Sequence[State], weights: Sequence[float], h: float) -> State:

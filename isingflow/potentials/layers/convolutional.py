@@ -12,7 +12,7 @@ Spectra keep the half of the momenta that rfft2 keeps: shape (..., lx, ly // 2 +
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -23,11 +23,17 @@ from torch.fft import irfft2, rfft2
 class Layer(Protocol):
     """A function h of features, column by column, with its derivatives: `hidden.Layer`, `residual.ResidualLayers`."""
 
-    def forward(self, u: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        """dh/du, shape (features, columns), the Laplacian and whatever else is summed over sites, shape (columns,)."""
+    @property
+    def forward(self) -> Callable[..., tuple[Tensor, ...]]:
+        """From u and the parameters: dh/du, shape (features, columns), the Laplacian and whatever else is summed over
+        sites, shape (columns,).
+        """
 
-    def backward(self, inputs: Sequence[Tensor], *cotangents: Tensor, parameters: bool) -> tuple[Tensor | None, ...]:
-        """Cotangents of u and the parameters from those of the results."""
+    @property
+    def backward(self) -> Callable[..., tuple[Tensor | None, ...]]:
+        """From the list of u and the parameters, the cotangents of the results, and `parameters`, whether theirs are
+        wanted: the cotangents of u and the parameters.
+        """
 
 
 class _Convolutional(torch.autograd.Function):
@@ -90,7 +96,7 @@ def convolutional_layer(
     return _Convolutional.apply(layer, x, spectra, quadratic, *parameters)
 
 
-def multiplicities(shape: tuple[int, int]) -> Tensor:
+def multiplicities(shape: Sequence[int]) -> Tensor:
     """How many momenta each entry of a half spectrum stands for, 1 or 2; shape (lx, ly // 2 + 1).
 
     Example:

@@ -172,10 +172,7 @@ class Layer:
 
         None where a fused kernel forms neither.
         """
-        if self._fused(u):
-            return None
-        saturating = self._saturating(u)
-        return v @ u if saturating is None else saturating.first(torch.addmm(b[:, None], v, u))
+        return None if self._fused(u) else self._preactivation(u, v, b, self._saturating(u))
 
     def forward(
         self, u: Tensor, v: Tensor, b: Tensor, a: Tensor, gamma: Tensor, prepared: Tensor | None = None
@@ -185,8 +182,8 @@ class Layer:
             gradient, laplacian = u.new_empty(u.shape), u.new_empty(u.shape[1])
             fused.forward(*_arrays(u, v, b, a, gamma, gradient, laplacian))
             return gradient, laplacian
-        prepared = self.prepare(u, v, b) if prepared is None else prepared
         saturating = self._saturating(u)
+        prepared = self._preactivation(u, v, b, saturating) if prepared is None else prepared
         if saturating is None:
             elementwise = kernels(self.activation, self.compiled)
             weighted, laplacian = elementwise.forward(prepared, b[:, None], a[:, None], gamma[:, None])
@@ -212,12 +209,14 @@ class Layer:
         u, v, b, a, gamma = inputs
         if self._fused(u):
             wanted = inputs if parameters else inputs[:1]
-            results = [*(tensor.new_empty(tensor.shape) for tensor in wanted), *[None] * (len(inputs) - len(wanted))]
-            fused.backward(*_arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous(), *results))
-            return tuple(results)
-        prepared = self.prepare(u, v, b) if prepared is None else prepared
-        by_first = v @ by_gradient
+            results = [tensor.new_empty(tensor.shape) for tensor in wanted]
+            unwanted = [None] * (len(inputs) - len(wanted))
+            given = _arrays(*inputs, by_gradient.contiguous(), by_laplacian.contiguous())
+            fused.backward(*given, *_arrays(*results), *unwanted)
+            return *results, *unwanted
         saturating = self._saturating(u)
+        prepared = self._preactivation(u, v, b, saturating) if prepared is None else prepared
+        by_first = v @ by_gradient
         if saturating is None:
             columns = (b[:, None], a[:, None], gamma[:, None])
             elementwise = kernels(self.activation, self.compiled)
@@ -231,6 +230,10 @@ class Layer:
         weighted, by_a, by_b, by_gamma = sums
         by_v = torch.addmm(weighted @ by_gradient.T, by_p, u.T)
         return v.T @ by_p, by_v, by_b, by_a, by_gamma
+
+    @staticmethod
+    def _preactivation(u: Tensor, v: Tensor, b: Tensor, saturating: Saturating | None) -> Tensor:
+        return v @ u if saturating is None else saturating.first(torch.addmm(b[:, None], v, u))
 
     def _fused(self, u: Tensor) -> bool:
         return self.activation == "even-root" and u.device.type == "cpu"
@@ -275,5 +278,5 @@ def _numbers(saturating: Saturating, like: np.ndarray) -> np.ndarray:
     return np.array([saturating.constant, saturating.slope], like.dtype)
 
 
-def _arrays(*tensors: Tensor | None) -> list[np.ndarray | None]:
-    return [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]

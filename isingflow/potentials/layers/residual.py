@@ -158,7 +158,7 @@ class ResidualLayers:
         for columns in u.split(_block_size(root), -1):
             passed = self._pass(columns, parameters, scratch)
             z = w[:, None].expand(-1, columns.shape[1])
-            laplacian = 0
+            laplacian = columns.new_zeros(())
             for kernel, slope, squares in reversed(list(zip(kernels, passed.slopes, passed.squares, strict=True))):
                 laplacian = laplacian + ((z - slope * slope * z) * squares).sum(0) / len(kernels)
                 z = torch.addmm(z, kernel.T, slope * z, alpha=1 / len(kernels))
@@ -184,9 +184,10 @@ class ResidualLayers:
         u, *rest = inputs
         totals = [torch.zeros_like(tensor) for tensor in rest] if parameters else None
         by_u, size = [], _block_size(rest[-1])
-        for part in zip(*(x.split(size, -1) for x in (u, by_gradient, by_laplacian, by_rate)), strict=True):
-            by_u.append(self._backward_block(*part, rest, totals))
-        return torch.cat(by_u, 1), *(totals or [None] * len(rest))
+        blocks = zip(*(x.split(size, -1) for x in (u, by_gradient, by_laplacian, by_rate)), strict=True)
+        for columns, gradient, laplacian, rate in blocks:
+            by_u.append(self._backward_block(columns, gradient, laplacian, rate, rest, totals))
+        return torch.cat(by_u, 1), *([None] * len(rest) if totals is None else totals)
 
     def _pass(self, u: Tensor, parameters: Sequence[Tensor], scratch: Tensor | None = None) -> _Passed:
         """The forward pass of a block; with scratch, shape (2, numbers of M), roots and products do not outlive it."""
