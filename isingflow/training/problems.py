@@ -17,14 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.architectures.build import build_flow
-from isingflow.architectures.data import build_density_flow
-from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, Flow
 from isingflow.flows.certificate import integration_error, likelihood_error
 from isingflow.monte_carlo.simulate import simulate
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig
-from isingflow.runs.settings import BOUNDS
 from isingflow.runtime.parallel import Workers
 from isingflow.statistics.free_energy import effective_sample_size
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -97,9 +93,6 @@ class Magnet(Problem):
         target: E(x).
         exact: -ln Z, if it is known.
         reference: spins of the target, int8, shape (n, *shape); None where training narrows the upper bound alone.
-
-    Raises:
-        InvalidInput: unknown bounds.
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
@@ -107,12 +100,7 @@ class Magnet(Problem):
         self.source = device
         self.target = HubbardStratonovich(config.lattice, config.beta).to(device)
         self.exact, _ = self.target.exact_free_energy() or (None, None)
-        jitter, recompute = config.training.jitter, config.training.recompute
-        self.flow = build_flow(self.target, config.flow, seed=config.seed, jitter=jitter, recompute=recompute).to(
-            device
-        )
-        if config.training.bounds not in BOUNDS:
-            raise InvalidInput(f"bounds {config.training.bounds!r}: expected one of {', '.join(BOUNDS)}")
+        self.flow = config.new_flow(self.target).to(device)
         self.reference = None if config.training.bounds == "upper" else _reference(config).to(device)
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor:
@@ -161,7 +149,7 @@ class Density(Problem):
         self.training = config.training
         self.source = torch.device("cpu")
         self.data = data
-        self.flow = build_density_flow(config, data).to(device)
+        self.flow = config.new_flow(data).to(device)
         self.validation = next(data.validation.batches(CHECKED, torch.Generator().manual_seed(config.seed))).to(device)
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor:
