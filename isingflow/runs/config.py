@@ -6,6 +6,7 @@ as they are, because only the kind of run was added since.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -59,6 +60,8 @@ __all__ = [
 
 FORMAT = 2
 """Of the configurations that are written; see the module's first lines."""
+SAME = 1e-9
+"""Relative difference up to which a parameter of a target is the same."""
 
 
 class _Run(Settings, frozen=True, tag_field="kind"):
@@ -442,9 +445,14 @@ class TargetConfig(_Run, frozen=True, tag="target"):
     def _check(self, target: Target) -> None:
         """Refuse another target than that of the run."""
         own = {"name": self.name, "parameters": self.parameters, "shape": self.shape, "symmetry": str(self.symmetry)}
+        parameters = {
+            # What a target computes for itself may differ in its last digits on another machine.
+            name: self.parameters[name] if _close(value, self.parameters.get(name)) else value
+            for name, value in _plain(target.parameters_by_name).items()
+        }
         given = {
             "name": target.name,
-            "parameters": _plain(target.parameters_by_name),
+            "parameters": parameters,
             "shape": tuple(target.shape),
             "symmetry": str(target.symmetry),
         }
@@ -479,6 +487,10 @@ def _entries(data: Any) -> dict[str, Any]:
     if written == 1:
         return {"kind": DensityConfig.kind if "data" in entries else RunConfig.kind} | entries
     return entries
+
+
+def _close(one: Any, other: Any) -> bool:
+    return isinstance(one, float) and isinstance(other, float) and math.isclose(one, other, rel_tol=SAME)
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

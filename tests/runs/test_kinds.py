@@ -135,6 +135,14 @@ def test_another_target_is_refused(tmp_path):
         isingflow.load(run.path, target=less)
 
 
+def test_the_same_target_in_other_last_digits_is_the_same(tmp_path):
+    """For example of a number that it computed by another library."""
+    run, expected = trained_folder(tmp_path / "run", config_of(Phi4()), Phi4())
+    x = torch.randn(3, 4, 4)
+    again = isingflow.load(run.path, target=Phi4(0.5 * (1 + 1e-14)))
+    assert torch.equal(again.log_prob(x), expected.log_prob(x))
+
+
 def test_targets_of_other_runs():
     magnet = RunConfig.from_preset("quick", square(4), 0.4)
     same = HubbardStratonovich(square(4), 0.4)
