@@ -12,11 +12,11 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from machine import describe
+from msgspec.structs import replace
 
 from isingflow import datasets
 from isingflow.evaluation.data import evaluate_density

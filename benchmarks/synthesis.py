@@ -13,12 +13,12 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from machine import describe
+from msgspec.structs import replace
 from torch import Tensor
 
 from isingflow import datasets, load

@@ -18,13 +18,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import zuko
 from machine import describe
+from msgspec.structs import asdict, replace
 from torch import Tensor
 
 from isingflow import datasets

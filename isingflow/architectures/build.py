@@ -1,141 +1,97 @@
-"""Flows for a given magnet: the one place where the flows meet the physics."""
+"""Flows for a target or for data: what starts them in closed form, and the maps of an architecture in between.
+
+target    noise -> latent maps -> trained maps -> field maps -> x
+data      noise -> trained maps -> what is fitted in closed form -> x
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
-from isingflow.architectures.cp_flow import INVERSE_TOLERANCE, ConvexFlowConfig, log_determinant
-from isingflow.architectures.kinds import AnyFlowConfig
+import torch
+
+from isingflow.architectures.base import Domain
+from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
-from isingflow.errors import InvalidInput
-from isingflow.flows import ActNorm, ConvexFlow, Flow, GradientFlow, Transform
-from isingflow.lattice.symmetry import require
-from isingflow.potentials import (
-    ConvexPotential,
-    DensePotential,
-    LatticeConvexPotential,
-    LatticePotential,
-    LatticeResidualPotential,
-    Potential,
-    ResidualPotential,
-    group_average,
-)
-from isingflow.targets.base import Start
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.architectures.own import OwnFlow
+from isingflow.architectures.start import kept
+from isingflow.flows import Flow, Transform
+from isingflow.targets.base import Start, Target
+
+AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig | OwnFlow
+
+FLOWS: dict[str, type[AnyFlowConfig]] = {cls.kind: cls for cls in (FlowConfig, OTFlowConfig, ConvexFlowConfig)}
+"""Settings by kind of flow, of those that build themselves."""
 
 
 def build_flow(
-    target: HubbardStratonovich, config: AnyFlowConfig, *, seed: int, jitter: float = 0.0, recompute: bool = False
+    target: Target,
+    architecture: AnyFlowConfig,
+    *,
+    seed: int,
+    jitter: float = 0.0,
+    recompute: bool = False,
+    keep_start: bool = False,
 ) -> Flow:
-    """A flow for a continuous Ising density, in float32 on the CPU.
+    """A flow for an unnormalised density, in float32 on the CPU.
 
-    Whitened: noise -> best Gaussian (mean field) -> trained maps of y -> x = A^1/2 y. Otherwise the trained maps act on
-    x, from a standard normal.
+    Whitened: noise -> what the target knows in closed form, for magnets the best Gaussian -> trained maps of its
+    coordinates. Otherwise the trained maps act on x, from a standard normal.
 
     Args:
         target: the density.
-        config: architecture, of any kind of flow.
+        architecture: of any kind of flow.
+        seed: of the initial parameters.
+        jitter, recompute: of gradient flows.
+        keep_start: whether the tensors of the target's start are part of the flow's state, so that a checkpoint can be
+            loaded without the target.
+
+    Raises:
+        InvalidInput: the architecture is not possible for this target.
+        SymmetryMismatch: a potential claims more symmetry than the target has.
+    """
+    start = target.start() if architecture.whitened else Start()
+    if keep_start:
+        start = start._replace(latent=kept(start.latent), field=kept(start.field))
+    domain = Domain.of_target(target, start.variances)
+    return build_between(start, domain, architecture, seed=seed, jitter=jitter, recompute=recompute)
+
+
+def build_between(
+    start: Start,
+    domain: Domain,
+    architecture: AnyFlowConfig,
+    *,
+    seed: int,
+    jitter: float = 0.0,
+    recompute: bool = False,
+) -> Flow:
+    """A flow whose trained maps stand between the maps of a start; arguments and errors as in `build_flow`."""
+    generator = torch.Generator().manual_seed(seed)
+    trained = architecture.build(domain, generator, jitter=jitter, recompute=recompute)
+    return Flow(domain.shape, [*start.latent, *trained, *start.field])
+
+
+def build_density_flow(
+    domain: Domain,
+    architecture: AnyFlowConfig,
+    fitted: Sequence[Transform],
+    *,
+    seed: int,
+    jitter: float = 0.0,
+    recompute: bool = False,
+) -> Flow:
+    """A flow for data, in float32 on the CPU: noise -> trained maps -> what is fitted to the data in closed form.
+
+    Args:
+        domain: of the data, `Domain.of_data`.
+        architecture: of any kind of flow.
+        fitted: as from `start.fitted_start`; `start.blank_start` to load a checkpoint into.
         seed: of the initial parameters.
         jitter, recompute: of gradient flows.
 
     Raises:
-        InvalidInput: the configuration is not possible for this lattice.
-        SymmetryMismatch: a potential claims more symmetry than the target has.
+        InvalidInput: the architecture is not possible for these data.
     """
-    generator = torch.Generator().manual_seed(seed)
-    start = target.start() if config.whitened else Start()
-    variances = start.variances
-    if isinstance(config, ConvexFlowConfig):
-        trained = _convex_maps(target, config, variances, generator)
-    else:
-        potential = _POTENTIALS[config.kind](target, config, variances, generator)
-        require(potential.symmetry, target.symmetry)
-        options = {"time": config.time, "steps": config.steps, "tableau": config.tableau}
-        trained = [GradientFlow(potential, **options, jitter=jitter, recompute=recompute)]
-    return Flow(target.shape, [*start.latent, *trained, *start.field])
-
-
-def _monge_ampere(
-    target: HubbardStratonovich, config: FlowConfig, variances: Tensor | None, generator: torch.Generator
-) -> Potential:
-    if config.potential == "lattice":
-        if not target.symmetry.translations:
-            raise InvalidInput(f"the lattice potential needs translation invariance; this lattice has none: {target}")
-        return LatticePotential(
-            target.symmetry,
-            radial=config.radial,
-            oriented=config.oriented,
-            hidden=config.hidden,
-            time_terms=config.time_terms,
-            variances=variances,
-            generator=generator,
-        )
-    if config.potential != "dense":
-        raise InvalidInput(f"potential {config.potential!r}: expected lattice or dense")
-    dense = DensePotential(target.shape, config.hidden, generator=generator)
-    if config.average == "none":
-        return dense
-    return group_average(dense, target.symmetry, config.average, slots=config.steps, generator=generator)
-
-
-def _residual(
-    target: HubbardStratonovich, config: OTFlowConfig, variances: Tensor | None, generator: torch.Generator
-) -> Potential:
-    if target.symmetry.translations and config.radial + config.oriented:
-        return LatticeResidualPotential(
-            target.symmetry,
-            radial=config.radial,
-            oriented=config.oriented,
-            width=config.width,
-            layers=config.layers,
-            time_terms=config.time_terms,
-            variances=variances,
-            generator=generator,
-        )
-    return ResidualPotential(
-        target.shape, width=config.width, layers=config.layers, rank=config.rank, generator=generator
-    )
-
-
-def _convex_maps(
-    target: HubbardStratonovich, config: ConvexFlowConfig, variances: Tensor | None, generator: torch.Generator
-) -> list[Transform]:
-    """Convex maps, each behind a common scale: what keeps the symmetry of fields on a lattice."""
-    maps: list[Transform] = []
-    for _ in range(config.blocks):
-        if target.symmetry.translations and config.radial + config.oriented:
-            potential = LatticeConvexPotential(
-                target.symmetry,
-                radial=config.radial,
-                oriented=config.oriented,
-                width=config.width,
-                layers=config.layers,
-                augmented=config.augmented,
-                activation=config.activation,
-                variances=variances,
-                generator=generator,
-            )
-        else:
-            potential = ConvexPotential(
-                target.shape,
-                width=config.width,
-                layers=config.layers,
-                augmented=config.augmented,
-                activation=config.activation,
-                generator=generator,
-            )
-        require(potential.symmetry, target.symmetry)
-        convex = ConvexFlow(potential, logdet=log_determinant(config), tolerance=INVERSE_TOLERANCE)
-        maps += [ActNorm(target.shape, common=True), convex]
-    return maps
-
-
-_POTENTIALS = {FlowConfig.kind: _monge_ampere, OTFlowConfig.kind: _residual}
-"""What builds the potential of a gradient flow, by its kind."""
-
-
-def gradient_flow(flow: Flow) -> GradientFlow:
-    """The one gradient flow inside a flow that `build_flow` made."""
-    return next(transform for transform in flow.transforms if isinstance(transform, GradientFlow))
+    return build_between(Start(field=fitted), domain, architecture, seed=seed, jitter=jitter, recompute=recompute)

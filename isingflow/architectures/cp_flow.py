@@ -1,58 +1,82 @@
-"""Settings of CP-Flow."""
+"""CP-Flow (Huang et al. 2021): gradients of input-convex networks, one after the other, each behind a normalisation.
+
+The gradient is cheap and its inverse is a minimisation, so the gradients run in the direction of training: from noise
+to fields where the energy is known, from samples to noise where those are.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from isingflow.errors import InvalidInput
-from isingflow.flows import (
-    CholeskyLogdet,
-    LanczosLogdet,
-)
-from isingflow.flows.logdet import LogDeterminant
+import torch
+from msgspec.structs import replace
 
-if TYPE_CHECKING:
-    pass
+from isingflow.architectures.base import Domain, allowed
+from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
+from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
+from isingflow.potentials.layers.activations import CONVEX
+from isingflow.runtime.settings import Count, CountFromZero, Settings, one_of
+
+INVERSE_TOLERANCE = 1e-4
+"""Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
+EXACT_DIMENSION = 256
+"""Largest dimension in which a preset has exact determinants of Hessians."""
+
+_LOGDETS = {"exact": CholeskyLogdet, "lanczos": LanczosLogdet}
 
 
-@dataclass(frozen=True)
-class ConvexFlowConfig:
+class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     """Architecture of a CP-Flow: gradients of input-convex networks, one after the other.
 
     Attributes:
         blocks: number of convex maps.
         width, layers, augmented, activation: of each network, see `potentials.ConvexPotential`.
-        radial, oriented: kernels of the exactly symmetric network of translation-invariant magnets.
+        radial, oriented: kernels of the exactly symmetric network on a torus with all translations; without kernels,
+            the network sees the whole field.
         logdet: "exact", or "lanczos": stochastic Lanczos quadrature, trained by conjugate gradients.
         whitened: as for the Monge-Ampere flow.
     """
 
     kind: ClassVar[str] = "convex"
+    local: ClassVar[bool] = False
 
-    blocks: int = 3
-    width: int = 24
-    layers: int = 1
+    blocks: Count = 3
+    width: Count = 24
+    layers: Count = 1
     augmented: bool = True
-    activation: str = "squareplus"
-    radial: int = 5
-    oriented: int = 3
-    logdet: str = "exact"
+    activation: one_of(*CONVEX) = "squareplus"
+    radial: CountFromZero = 5
+    oriented: CountFromZero = 3
+    logdet: one_of(*_LOGDETS) = "exact"
     whitened: bool = True
 
+    def fitted(self, domain: Domain) -> ConvexFlowConfig:
+        """Without convolutions, the general network; determinants of large Hessians are stochastic."""
+        fitted = self if domain.convolutional else replace(self, radial=0, oriented=0)
+        return replace(fitted, logdet="lanczos") if domain.dimension > EXACT_DIMENSION else fitted
 
-INVERSE_TOLERANCE = 1e-4
-"""Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
+    def build(
+        self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
+    ) -> list[Transform]:
+        """Pairs of a normalisation and a gradient; a common scale is what keeps any symmetry."""
+        maps: list[Transform] = []
+        for _ in range(self.blocks):
+            potential = allowed(self._potential(domain, generator), domain)
+            convex = ConvexFlow(potential, logdet=_LOGDETS[self.logdet](), tolerance=INVERSE_TOLERANCE)
+            norm = ActNorm(domain.shape, common=domain.symmetry.order > 1)
+            maps += [Inverted(convex), norm] if domain.sampled else [norm, convex]
+        return maps
 
-
-def log_determinant(config: ConvexFlowConfig) -> LogDeterminant:
-    """How a convex flow finds the log-determinant of its Hessian.
-
-    Raises:
-        InvalidInput: unknown way.
-    """
-    if config.logdet == "exact":
-        return CholeskyLogdet()
-    if config.logdet == "lanczos":
-        return LanczosLogdet()
-    raise InvalidInput(f"logdet {config.logdet!r}: expected exact or lanczos")
+    def _potential(self, domain: Domain, generator: torch.Generator) -> ConvexFunction:
+        network = {
+            "width": self.width,
+            "layers": self.layers,
+            "augmented": self.augmented,
+            "activation": self.activation,
+            "generator": generator,
+        }
+        if domain.convolutional and self.radial + self.oriented:
+            return LatticeConvexPotential(
+                domain.symmetry, radial=self.radial, oriented=self.oriented, variances=domain.variances, **network
+            )
+        return ConvexPotential(domain.shape, **network)

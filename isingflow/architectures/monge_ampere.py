@@ -1,38 +1,122 @@
-"""Settings of the Monge-Ampere flow."""
+"""The Monge-Ampere flow (Zhang, E and Wang 2018): along the gradient of one potential, integrated over time.
+
+What the potential is depends on the domain: convolutions where there are all translations, local features on images,
+and else one dense hidden layer, which is even (ln cosh) where the density is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from msgspec.structs import replace
 
-@dataclass(frozen=True)
-class FlowConfig:
+from isingflow.architectures.base import Domain, gradient_flow, random_directions
+from isingflow.errors import InvalidInput
+from isingflow.flows import Transform
+from isingflow.flows.solvers.runge_kutta import TABLEAUX
+from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
+from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings, one_of
+
+MOST_AVERAGED = 32
+"""Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
+
+
+class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     """Architecture of a Monge-Ampere flow.
 
     Attributes:
-        potential: "lattice" (exactly symmetric; needs translation invariance) or "dense" (one hidden layer: ln cosh for
-            magnets, softplus with bias for data).
+        potential: "lattice" (exactly symmetric; needs a torus with all translations, inversion and Z2), "image" (needs
+            images) or "dense" (one hidden layer: ln cosh where the density is even, else softplus with bias).
         hidden: number of hidden units.
         radial, oriented: lattice potential only, see `potentials.LatticePotential`.
-        time_terms: number of polynomials in time; magnets' dense potential has none.
-        average: dense potential of a magnet only: "none", "exact" or "sampled" average over the symmetry group.
-        steepness: length of the initial directions of hidden units, in whitened coordinates; data only.
-        whitened: magnets only: whether the flow starts from the best Gaussian (and acts on its whitened coordinates);
-            else from a standard normal.
+        time_terms: number of polynomials in time; the even dense potential has none.
+        average: dense potential only: "none", "exact" or "sampled" average over the symmetry group.
+        steepness: length of the initial directions of hidden units, in whitened coordinates; not of even potentials.
+        whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
+            Gaussian (and acts on its whitened coordinates); else from a standard normal.
         time, steps, tableau: of the integration.
     """
 
     kind: ClassVar[str] = "monge-ampere"
 
-    potential: str = "lattice"
-    hidden: int = 32
-    radial: int = 6
-    oriented: int = 3
-    time_terms: int = 4
-    average: str = "none"
-    steepness: float = 2.0
+    potential: one_of("lattice", "dense", "image") = "lattice"
+    hidden: Count = 32
+    radial: CountFromZero = 6
+    oriented: CountFromZero = 3
+    time_terms: Count = 4
+    average: one_of("none", "exact", "sampled") = "none"
+    steepness: Positive = 2.0
     whitened: bool = True
-    time: float = 1.0
-    steps: int = 8
-    tableau: str = "rk4"
+    time: Positive = 1.0
+    steps: Count = 8
+    tableau: one_of(*TABLEAUX) = "rk4"
+
+    @property
+    def local(self) -> bool:
+        """Of the lattice potential: kernels and hidden units."""
+        return self.potential == "lattice"
+
+    def fitted(self, domain: Domain) -> FlowConfig:
+        """Without convolutions, the dense potential, averaged over the symmetry group where that is small."""
+        if self.potential != "lattice" or domain.convolutional:
+            return self
+        elements = domain.symmetry.order // (2 if domain.even else 1)
+        average = "exact" if 1 < elements <= MOST_AVERAGED else "none"
+        return replace(self, potential="dense", hidden=2 * domain.dimension, radial=0, oriented=0, average=average)
+
+    def build(
+        self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
+    ) -> list[Transform]:
+        """One gradient flow."""
+        potential = _POTENTIALS[self.potential](self, domain, generator)
+        return gradient_flow(potential, domain, self, jitter=jitter, recompute=recompute)
+
+
+def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
+    if not domain.convolutional:
+        raise InvalidInput(
+            "the lattice potential needs translation invariance, inversion and Z2 on a two-dimensional torus; the "
+            f"symmetry of these fields of shape {domain.shape} is only {domain.symmetry}: take the dense potential"
+        )
+    return LatticePotential(
+        domain.symmetry,
+        radial=settings.radial,
+        oriented=settings.oriented,
+        hidden=settings.hidden,
+        time_terms=settings.time_terms,
+        variances=domain.variances,
+        generator=generator,
+    )
+
+
+def _dense(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
+    if domain.even:
+        dense = DensePotential(domain.shape, settings.hidden, generator=generator)
+    else:
+        dense = DensePotential(
+            domain.shape,
+            settings.hidden,
+            activation="softplus",
+            time_terms=settings.time_terms,
+            directions=random_directions(settings.hidden, domain.dimension, settings.steepness, generator),
+            generator=generator,
+        )
+    if settings.average == "none":
+        return dense
+    return group_average(dense, domain.symmetry, settings.average, slots=settings.steps, generator=generator)
+
+
+def _image(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
+    if domain.image_shape is None:
+        raise InvalidInput(f"the image potential needs images; fields of shape {domain.shape} are none")
+    return ImagePotential(
+        domain.image_shape,
+        features=settings.hidden,
+        time_terms=settings.time_terms,
+        steepness=settings.steepness,
+        generator=generator,
+    )
+
+
+_POTENTIALS = {"lattice": _lattice, "dense": _dense, "image": _image}

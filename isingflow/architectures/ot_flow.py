@@ -1,35 +1,81 @@
-"""Settings of OT-Flow."""
+"""OT-Flow (Onken, Wu Fung, Li and Ruthotto 2021): a gradient flow whose potential is a residual network of (x, t).
+
+The network stands at every site of a torus with all translations, behind convolutions; elsewhere it sees all sites.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from msgspec.structs import replace
 
-@dataclass(frozen=True)
-class OTFlowConfig:
+from isingflow.architectures.base import Domain, gradient_flow, random_directions
+from isingflow.flows import Transform
+from isingflow.flows.solvers.runge_kutta import TABLEAUX
+from isingflow.potentials import LatticeResidualPotential, Potential, ResidualPotential
+from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings, one_of
+
+
+class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     """Architecture of an OT-Flow: a gradient flow whose potential is a residual network of field and time.
 
     Attributes:
         width, layers: of the network.
-        rank: of the quadratic term A'A; data and magnets without translation invariance.
-        steepness: length of the initial directions of the opening layer, in whitened coordinates; data only.
-        radial, oriented, time_terms: kernels of the exactly symmetric network of translation-invariant magnets, and its
-            quadratic term's polynomials in time, see `potentials.LatticeResidualPotential`.
+        rank: of the quadratic term A'A; not of the exactly symmetric network.
+        steepness: length of the initial directions of the opening layer, in whitened coordinates; where the density is
+            not even.
+        radial, oriented, time_terms: kernels of the exactly symmetric network on a torus, and its quadratic term's
+            polynomials in time, see `potentials.LatticeResidualPotential`; without kernels, the network sees the whole
+            field.
         whitened: as for the Monge-Ampere flow.
         time, steps, tableau: of the integration.
     """
 
     kind: ClassVar[str] = "ot"
+    local: ClassVar[bool] = False
 
-    width: int = 32
-    layers: int = 2
-    rank: int = 10
-    steepness: float = 1.7
-    radial: int = 4
-    oriented: int = 2
-    time_terms: int = 3
+    width: Count = 32
+    layers: Count = 2
+    rank: Count = 10
+    steepness: Positive = 1.7
+    radial: CountFromZero = 4
+    oriented: CountFromZero = 2
+    time_terms: Count = 3
     whitened: bool = True
-    time: float = 1.0
-    steps: int = 4
-    tableau: str = "rk4"
+    time: Positive = 1.0
+    steps: Count = 4
+    tableau: one_of(*TABLEAUX) = "rk4"
+
+    def fitted(self, domain: Domain) -> OTFlowConfig:
+        """Without convolutions, the general network."""
+        return self if domain.convolutional else replace(self, radial=0, oriented=0)
+
+    def build(
+        self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
+    ) -> list[Transform]:
+        """One gradient flow."""
+        return gradient_flow(self._potential(domain, generator), domain, self, jitter=jitter, recompute=recompute)
+
+    def _potential(self, domain: Domain, generator: torch.Generator) -> Potential:
+        if domain.convolutional and self.radial + self.oriented:
+            return LatticeResidualPotential(
+                domain.symmetry,
+                radial=self.radial,
+                oriented=self.oriented,
+                width=self.width,
+                layers=self.layers,
+                time_terms=self.time_terms,
+                variances=domain.variances,
+                generator=generator,
+            )
+        # Even densities keep the uniform entries of OT-Flow's code, with which their presets were chosen.
+        directions = None if domain.even else random_directions(self.width, domain.dimension, self.steepness, generator)
+        return ResidualPotential(
+            domain.shape,
+            width=self.width,
+            layers=self.layers,
+            rank=self.rank,
+            directions=directions,
+            generator=generator,
+        )

@@ -1,20 +1,27 @@
-"""Where the flow of a data set starts: the maps from noise to model space that have a closed form.
+"""Where a flow starts: the maps that have a closed form, fitted to data or given by a target.
+
+Of data, the maps from the trained ones to model space:
 
 - "gaussian": the best Gaussian, for any data.
 - "normal": nothing; the flow starts from a standard normal, as the published ones do.
 - "copula": grey levels only. Exact marginals, one histogram a pixel, and the best Gaussian of their normal scores.
 
-A trained map belongs between the noise and these.
+Of a target, what its `start` gives. A run folder holds a description of these maps and, in its checkpoint, their
+tensors: nothing in it is ever imported or executed, so only the maps listed here can be made without the target.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
 from isingflow.datasets.base import Dataset
 from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
-from isingflow.flows import GaussianWhitening, HistogramMarginals, Logit, Transform
+from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, SpectralScaling, Transform
+from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 
 STARTS = ("copula", "gaussian", "normal")
 BATCH = 5000
@@ -87,3 +94,88 @@ def check_start(dataset: Dataset, start: str) -> Pixels | None:
 def _check_start(start: str) -> None:
     if start not in STARTS:
         raise InvalidInput(f"start {start!r}: expected one of {', '.join(STARTS)}")
+
+
+def fitted_part(flow: Flow) -> Flow:
+    """The flow of data without what is trained: where its training started."""
+    fitted = (GaussianWhitening, HistogramMarginals, Logit)
+    return Flow(flow.shape, [transform for transform in flow.transforms if isinstance(transform, fitted)]).to(
+        flow.device
+    )
+
+
+def describe(transforms: Iterable[Transform]) -> list[dict[str, str]]:
+    """The maps of a target's start in words, from which `blank` makes them; of an unknown map, the name of its class.
+
+    Example:
+        >>> describe([SpectralScaling(FourierBasis((4, 4)), torch.ones(4, 4))])
+        [{'map': 'spectral-scaling', 'basis': 'fourier'}]
+    """
+    return [_described(transform) for transform in transforms]
+
+
+def blank(descriptions: Iterable[Mapping[str, str]], shape: Sequence[int]) -> list[Transform]:
+    """The maps that `describe` described, as identities: for a checkpoint to be loaded into.
+
+    Args:
+        descriptions: of the maps.
+        shape: of a field.
+
+    Raises:
+        InvalidInput: a map that only the target knows.
+    """
+    return [_blank(dict(description), tuple(shape)) for description in descriptions]
+
+
+def kept(transforms: Iterable[Transform]) -> list[Transform]:
+    """The same maps with all their tensors in their state: for a checkpoint that is to be loaded without the target."""
+    return [_kept(transform) for transform in transforms]
+
+
+def _described(transform: Transform) -> dict[str, str]:
+    if type(transform) is SpectralScaling and type(transform.basis) in _BASES:
+        return {"map": "spectral-scaling", "basis": _BASES[type(transform.basis)]}
+    if type(transform) is GaussianWhitening:
+        return {"map": "gaussian-whitening"}
+    return {"map": type(transform).__name__}
+
+
+def _blank(description: dict[str, str], shape: tuple[int, ...]) -> Transform:
+    for known, make in _BLANK:
+        if description == known:
+            return make(shape)
+    raise InvalidInput(
+        f"the flow starts with a {description.get('map')}, which only its target knows: hand the target, "
+        "isingflow.load(run, target=...)"
+    )
+
+
+def _kept(transform: Transform) -> Transform:
+    if type(transform) is not SpectralScaling:
+        return transform
+    basis = transform.basis
+    if type(basis) is EigenBasis:
+        basis = EigenBasis(basis.shape, basis.vectors, persistent=True)
+    return SpectralScaling(basis, transform.scale, persistent=True)
+
+
+def _blank_scaling(basis: SpectralBasis) -> Transform:
+    return SpectralScaling(basis, torch.ones(basis.values_shape, dtype=torch.float64), persistent=True)
+
+
+def _blank_eigen(shape: tuple[int, ...]) -> Transform:
+    identity = torch.eye(math.prod(shape), dtype=torch.float64)
+    return _blank_scaling(EigenBasis(shape, identity, persistent=True))
+
+
+def _blank_gaussian(shape: tuple[int, ...]) -> Transform:
+    return GaussianWhitening(torch.zeros(shape), torch.eye(math.prod(shape)))
+
+
+_BASES = {FourierBasis: "fourier", EigenBasis: "eigen"}
+_BLANK: list[tuple[dict[str, str], Callable[[tuple[int, ...]], Transform]]] = [
+    ({"map": "spectral-scaling", "basis": "fourier"}, lambda shape: _blank_scaling(FourierBasis(shape))),
+    ({"map": "spectral-scaling", "basis": "eigen"}, _blank_eigen),
+    ({"map": "gaussian-whitening"}, _blank_gaussian),
+]
+"""What makes a map that can be made without its target, by its description."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +116,8 @@ def _check_possible(config: RunConfig) -> None:
 
 def _check_unchanged(run: RunFolder, options: dict[str, Any]) -> None:
     """Options given to --resume must be the run's own."""
+    from msgspec.structs import replace
+
     from isingflow.runs.config import RunConfig
 
     config = run.config

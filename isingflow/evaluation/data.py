@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.architectures.data import fitted_part
+from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
 from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost

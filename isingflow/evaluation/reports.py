@@ -11,13 +11,14 @@ import torch
 
 from isingflow.evaluation.data import DensityEvaluation, evaluate_density, stream_points
 from isingflow.evaluation.targets import Evaluation, SampleSet, draw_samples, evaluate_target
+from isingflow.flows import Flow
 from isingflow.plots import data as data_plots
 from isingflow.plots import magnets as target_plots
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.loading import is_certified
 from isingflow.runtime import devices
-from isingflow.targets.base import Target, as_target
+from isingflow.targets.base import as_target
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -30,6 +31,7 @@ def evaluate(
     run: Any,
     *,
     target: Any = None,
+    flow: Flow | None = None,
     data: Dataset | None = None,
     samples: int | None = None,
     reference_samples: int | None = None,
@@ -41,7 +43,7 @@ def evaluate(
 
     Args:
         run: a run folder with a checkpoint, its path, or what `train` returned.
-        target: of a run on a user's own target; what `train` returned knows it.
+        target, flow: of a run on a user's own; what `train` returned knows them.
         data: what a run on data was trained on.
         samples: of the flow, or of the test data; the run's own number, or all data, if not given.
         reference_samples: of the target's own, see `evaluate_target`.
@@ -63,10 +65,10 @@ def evaluate(
         >>> found.certified, found.gap.value < 1
         (True, True)
     """
-    folder, target, data = _opened(run, target, data)
+    folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device) if isinstance(device, str) else device
     evaluation = _KINDS[type(folder.config)].evaluate(
-        folder, target, data, samples=samples, reference_samples=reference_samples, seed=seed, device=where
+        folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
     )
     if save:
         folder.save_report(evaluation.as_dict())
@@ -77,6 +79,7 @@ def plot(
     run: Any,
     *,
     target: Any = None,
+    flow: Flow | None = None,
     data: Dataset | None = None,
     samples: int = PLOT_SAMPLES,
     seed: int = 0,
@@ -85,13 +88,13 @@ def plot(
     """Draw the figures of a trained run into its folder, from fresh samples; returns the paths of the PNG files.
 
     Args:
-        run, target, data, seed, device: as in `evaluate`.
+        run, target, flow, data, seed, device: as in `evaluate`.
         samples: of the flow.
     """
-    folder, target, data = _opened(run, target, data)
+    folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device) if isinstance(device, str) else device
-    drawn = _KINDS[type(folder.config)].draw(folder, target, samples=samples, seed=seed, device=where)
-    return draw_figures(folder, drawn, data)
+    drawn = _KINDS[type(folder.config)].draw(folder, **given, samples=samples, seed=seed, device=where)
+    return draw_figures(folder, drawn, given["data"])
 
 
 def draw_figures(run: RunFolder, samples: SampleSet | np.ndarray, data: Dataset | None = None) -> list[Path]:
@@ -113,24 +116,22 @@ class _Kind(NamedTuple):
     figures: Callable[..., list[Path]]
 
 
-def _evaluate_target(
-    run: RunFolder, target: Target | None, data: None, *, samples: int | None, **options: Any
-) -> Evaluation:
+def _evaluate_target(run: RunFolder, *, data: None, samples: int | None, **options: Any) -> Evaluation:
     count = run.config.training.evaluation_samples if samples is None else samples
-    return evaluate_target(run, target=target, samples=count, **options)
+    return evaluate_target(run, samples=count, **options)
 
 
 def _evaluate_data(
-    run: RunFolder, target: None, data: Dataset, *, reference_samples: int | None, **options: Any
+    run: RunFolder, *, target: None, flow: None, data: Dataset, reference_samples: int | None, **options: Any
 ) -> DensityEvaluation:
     return evaluate_density(run, data, **options)
 
 
-def _draw_target(run: RunFolder, target: Target | None, **options: Any) -> SampleSet:
-    return draw_samples(run, target=target, **options)
+def _draw_target(run: RunFolder, *, data: None, **options: Any) -> SampleSet:
+    return draw_samples(run, **options)
 
 
-def _draw_data(run: RunFolder, target: None, **options: Any) -> np.ndarray:
+def _draw_data(run: RunFolder, *, target: None, flow: None, data: Dataset, **options: Any) -> np.ndarray:
     return np.concatenate([points.numpy() for points, _ in stream_points(run, **options)])
 
 
@@ -147,11 +148,14 @@ _KINDS = {
 """By kind of run."""
 
 
-def _opened(run: Any, target: Any, data: Dataset | None) -> tuple[RunFolder, Target | None, Dataset | None]:
-    """The run folder, and what it is on, from a folder, a path or a finished training."""
-    if not isinstance(run, RunFolder):
-        problem = getattr(run, "problem", None)
-        target = getattr(problem, "target", None) if target is None else target
-        data = getattr(problem, "data", None) if data is None else data
-        run = RunFolder.open(run.path if problem is not None else run)
-    return run, None if target is None else as_target(target), data
+def _opened(run: Any, **given: Any) -> tuple[RunFolder, dict[str, Any]]:
+    """The run folder, and what of the user's own it is on, from a folder, a path or a finished training."""
+    problem = getattr(run, "problem", None)
+    if problem is not None:
+        run, config = run.run, run.run.config
+        own = {"target": config.kind == "target", "flow": config.flow.kind == "own", "data": config.kind == "data"}
+        given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
+    elif not isinstance(run, RunFolder):
+        run = RunFolder.open(run)
+    target = given["target"]
+    return run, given | {"target": None if target is None else as_target(target)}

@@ -235,19 +235,22 @@ class Evaluation:
         return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *notes])
 
 
-def load_run(run: RunFolder, device: torch.device, target: Target | None = None) -> tuple[Flow, Target, dict[str, Any]]:
+def load_run(
+    run: RunFolder, device: torch.device, target: Target | None = None, flow: Flow | None = None
+) -> tuple[Flow, Target, dict[str, Any]]:
     """The flow of a run on a target in evaluation mode, its target, and the state saved with it.
 
     Args:
         run: a run folder with a checkpoint.
         device: where to put them.
         target: of a run on a user's own.
+        flow: of a run whose flow is the user's own: one of the same make.
 
     Raises:
         InvalidInput: the run is on data, or on a user's own target, and none or another one is given.
     """
     found = run.config.target(target)
-    flow, state = trained(run, new_flow(run.config, found), device)
+    flow, state = trained(run, new_flow(run.config, found) if flow is None else flow, device)
     return flow, found.to(device), state
 
 
@@ -259,9 +262,10 @@ def draw_samples(
     seed: int = 0,
     draws: int = 1,
     target: Target | None = None,
+    flow: Flow | None = None,
 ) -> SampleSet:
     """Samples of a trained flow with their log-probabilities, log-weights and spins, all kept in memory."""
-    blocks = stream_samples(run, samples=samples, device=device, seed=seed, draws=draws, target=target)
+    blocks = stream_samples(run, samples=samples, device=device, seed=seed, draws=draws, target=target, flow=flow)
     return SampleSet.join(blocks)
 
 
@@ -273,6 +277,7 @@ def stream_samples(
     seed: int = 0,
     draws: int = 1,
     target: Target | None = None,
+    flow: Flow | None = None,
 ) -> Iterator[SampleSet]:
     """The samples of `draw_samples`, for the same arguments, in blocks.
 
@@ -282,9 +287,9 @@ def stream_samples(
         device: where to sample.
         seed: of fields and spins.
         draws: of spins, for every field.
-        target: of a run on a user's own.
+        target, flow: of a run on a user's own.
     """
-    flow, found, _ = load_run(run, device, target)
+    flow, found, _ = load_run(run, device, target, flow)
     generator = torch.Generator(device).manual_seed(seed)
 
     def blocks() -> Iterator[SampleSet]:
@@ -302,6 +307,7 @@ def evaluate_target(
     seed: int = 0,
     reference_samples: int | None = None,
     target: Target | None = None,
+    flow: Flow | None = None,
 ) -> Evaluation:
     """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
 
@@ -314,12 +320,12 @@ def evaluate_target(
         device: where to evaluate.
         seed: of the samples.
         reference_samples: of the target, about; a quarter as many as of the flow if not given.
-        target: of a run on a user's own.
+        target, flow: of a run on a user's own.
 
     Raises:
         InvalidInput: the flow gives weights that are not numbers.
     """
-    flow, found, state = load_run(run, device, target)
+    flow, found, state = load_run(run, device, target, flow)
     generator = torch.Generator(device).manual_seed(seed)
     exact, method = (found.exact_free_energy() if isinstance(found, ExactlySolved) else None) or (None, None)
     reverse = None

@@ -15,6 +15,7 @@ class SpectralScaling(Transform):
     Args:
         basis: in which B is diagonal.
         scale: eigenvalues of B, float64, in the basis' layout.
+        persistent: whether the eigenvalues are part of the state, so that others can be loaded; ln det B follows them.
 
     Example:
         >>> from isingflow.flows.spectral import FourierBasis
@@ -26,11 +27,12 @@ class SpectralScaling(Transform):
 
     scale: Tensor
 
-    def __init__(self, basis: SpectralBasis, scale: Tensor) -> None:
+    def __init__(self, basis: SpectralBasis, scale: Tensor, *, persistent: bool = False) -> None:
         super().__init__()
         self.basis = basis
-        self.logdet = float(basis.logdet(scale.double()))
-        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("scale", scale, persistent=persistent)
+        self._measure()
+        self.register_load_state_dict_post_hook(SpectralScaling._measure)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """B z and ln det B."""
@@ -39,3 +41,7 @@ class SpectralScaling(Transform):
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """B^-1 x and -ln det B."""
         return self.basis.multiply(x, 1 / self.scale), x.new_full((len(x),), -self.logdet, dtype=torch.float64)
+
+    def _measure(self, *_: object) -> None:
+        """ln det B, once for every scale."""
+        self.logdet = float(self.basis.logdet(self.scale.double()))

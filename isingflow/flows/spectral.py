@@ -70,15 +70,18 @@ class FourierBasis(SpectralBasis):
 
 
 class EigenBasis(SpectralBasis):
-    """Any orthonormal basis, given as the columns of an (N, N) matrix; values have shape (..., N)."""
+    """Any orthonormal basis, given as the columns of an (N, N) matrix; values have shape (..., N).
+
+    With `persistent`, the matrix is part of the state, so that another can be loaded.
+    """
 
     vectors: Tensor
 
-    def __init__(self, shape: tuple[int, ...], vectors: Tensor) -> None:
+    def __init__(self, shape: tuple[int, ...], vectors: Tensor, *, persistent: bool = False) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.values_shape = (math.prod(shape),)
-        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("vectors", vectors, persistent=persistent)
 
     def multiply(self, field: Tensor, values: Tensor) -> Tensor:
         vectors = self.vectors.to(field)

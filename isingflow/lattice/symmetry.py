@@ -7,7 +7,8 @@ have 65,536 elements, of which 8 permutations are kept and the rest are made whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +185,15 @@ class Group:
             )
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable description that `group_from_dict` turns back into an equal group."""
+        return {
+            "shape": list(self.shape),
+            "translations": self.translations,
+            "point": [permutation.tolist() for permutation in self.point],
+            "flip": self.flip,
+        }
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Group) and self.contains(other) and other.contains(self)
 
@@ -262,6 +272,36 @@ class Group:
 def trivial_group(shape: tuple[int, ...]) -> Group:
     """The identity alone: what a function without any symmetry has."""
     return Group(tuple(shape))
+
+
+def group_from_dict(data: Any) -> Group:
+    """The group that `Group.to_dict` described.
+
+    Raises:
+        InvalidInput: the data do not describe a group.
+
+    Example:
+        >>> group = square_torus_group(4, 4)
+        >>> group_from_dict(group.to_dict()) == group
+        True
+    """
+    if not isinstance(data, Mapping) or set(data) != {"shape", "translations", "point", "flip"}:
+        raise InvalidInput("not a symmetry group: expected the entries shape, translations, point and flip")
+    shape, point = data["shape"], data["point"]
+    for name in ("translations", "flip"):
+        if not isinstance(data[name], bool):
+            raise InvalidInput(f"not a symmetry group: {name} is {data[name]!r}, expected true or false")
+    if not _is_list_of_integers(shape) or not shape or min(shape) < 1:
+        raise InvalidInput(f"not a symmetry group: shape is {shape!r}, expected lengths of at least 1")
+    sites = math.prod(shape)
+    known = isinstance(point, list | tuple) and all(_is_list_of_integers(p) and len(p) == sites for p in point)
+    if not known or not point:
+        raise InvalidInput(f"not a symmetry group: expected point operations to be lists of the sites 0 .. {sites - 1}")
+    return Group(tuple(shape), data["translations"], tuple(np.array(p) for p in point), data["flip"])
+
+
+def _is_list_of_integers(data: Any) -> bool:
+    return isinstance(data, list | tuple) and all(type(entry) is int for entry in data)
 
 
 def square_torus_group(lx: int, ly: int, axes_equal: bool = True) -> Group:

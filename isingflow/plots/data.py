@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from isingflow.architectures.data import fitted_part
+from isingflow.architectures.start import fitted_part
 from isingflow.datasets.spaces import Pixels
 from isingflow.flows import Flow, GradientFlow
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, png, running_mean

@@ -1,11 +1,12 @@
 """Run folders: everything that a training run leaves on disk, and nothing that could execute when it is read back.
 
-    config.json                     the run's `RunConfig` or `DensityConfig`
+    config.json                     the run's configuration, with its format and its provenance
     metrics.jsonl                   one JSON object per iteration
     checkpoint.safetensors          tensors and, in the file's metadata, the training state: never out of step
     state.json                      that state again, for people
     checkpoint.previous.safetensors, state.previous.json
-    snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d)
+    snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d);
+                                    fields of a user's own target, float32
     report.json                     the last evaluation
     figures/                        PNG files
     coarse/                         the run folder of the smaller lattice that a run starts from
@@ -21,7 +22,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ import safetensors.torch
 from torch import Tensor
 
 from isingflow.errors import CheckpointError, RunFolderError
-from isingflow.runs.config import AnyRunConfig, RunConfig, config_from_dict
+from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, config_from_dict
+from isingflow.runs.provenance import provenance
 from isingflow.runtime.files import write_atomically
 from isingflow.runtime.numbers import finite_or_none
 
@@ -47,6 +49,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         config: what is run.
+        provenance: where the run comes from, see `runs.provenance`; empty for runs of version 0.1.
 
     Example:
         >>> import tempfile
@@ -60,6 +63,7 @@ class RunFolder:
 
     path: Path
     config: AnyRunConfig
+    provenance: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def create(cls, path: Path | str | None, config: AnyRunConfig) -> RunFolder:
@@ -77,8 +81,8 @@ class RunFolder:
         except OSError as error:
             where = path or RUNS
             raise RunFolderError(f"cannot create the run folder {where}: {_reason(error)}") from error
-        run = cls(path, config)
-        run._write("config.json", _json_bytes(config.to_dict()))
+        run = cls(path, config, provenance())
+        run._write("config.json", _json_bytes(config.to_dict() | {"provenance": run.provenance}))
         return run
 
     @classmethod
@@ -98,7 +102,9 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise RunFolderError(f"cannot read {path / 'config.json'}: {_reason(error)}") from error
         try:
-            return cls(path, config_from_dict(json.loads(text)))
+            entries = json.loads(text)
+            found = entries.pop("provenance", {}) if isinstance(entries, dict) else {}
+            return cls(path, config_from_dict(entries), found if isinstance(found, dict) else {})
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RunFolderError(f"{path / 'config.json'} does not describe a run: {_reason(error)}") from error
 
@@ -235,9 +241,9 @@ class RunFolder:
         return report
 
     def save_snapshot(self, iteration: int, samples: np.ndarray) -> None:
-        """Keep samples drawn at an iteration: int8 spins, shape (n, lx, ly), or float32 data, shape (n, d)."""
+        """Keep samples drawn at an iteration: int8 spins, shape (n, lx, ly), or float32 data or fields."""
         buffer = io.BytesIO()
-        np.save(buffer, np.asarray(samples, dtype=self._sample[0]), allow_pickle=False)
+        np.save(buffer, np.asarray(samples, dtype=self.config.sample[0]), allow_pickle=False)
         self._folder("snapshots")
         self._write(f"snapshots/{iteration:05d}.npy", buffer.getvalue())
 
@@ -250,20 +256,12 @@ class RunFolder:
         files = [path for path in (self.path / "snapshots").glob("*.npy") if re.fullmatch(r"\d+", path.stem)]
         return {int(path.stem): self._read_snapshot(path) for path in sorted(files, key=lambda path: int(path.stem))}
 
-    @property
-    def _sample(self) -> tuple[type, tuple[int, ...]]:
-        """Type and shape of one sample in a snapshot."""
-        config = self.config
-        if hasattr(config, "shape"):
-            return np.float32, tuple(config.shape)
-        return (np.int8, config.lattice.shape) if isinstance(config, RunConfig) else (np.float32, (config.dimension,))
-
     def _read_snapshot(self, path: Path) -> np.ndarray:
         try:
             samples = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, MemoryError) as error:
             raise RunFolderError(f"{path} is not a snapshot: {_reason(error)}") from error
-        kind, shape = self._sample
+        kind, shape = self.config.sample
         if not isinstance(samples, np.ndarray) or samples.dtype != kind or samples.shape[1:] != shape:
             raise RunFolderError(f"{path} is not a snapshot of {self.config}")
         return samples
@@ -288,23 +286,24 @@ def open_magnet(path: Path | str) -> RunFolder:
     """An existing run folder of a magnet.
 
     Raises:
-        RunFolderError: there is none at this path, or it is that of a run on data.
+        RunFolderError: there is none at this path, or it is that of another kind of run.
     """
-    run = RunFolder.open(path)
-    if not isinstance(run.config, RunConfig):
-        raise RunFolderError(f"{path} is a run on data ({run.config}), not on a magnet")
-    return run
+    return _open_kind(path, RunConfig)
 
 
 def open_density(path: Path | str) -> RunFolder:
     """An existing run folder of data.
 
     Raises:
-        RunFolderError: there is none at this path, or it is that of a magnet.
+        RunFolderError: there is none at this path, or it is that of another kind of run.
     """
+    return _open_kind(path, DensityConfig)
+
+
+def _open_kind(path: Path | str, kind: type[AnyRunConfig]) -> RunFolder:
     run = RunFolder.open(path)
-    if isinstance(run.config, RunConfig):
-        raise RunFolderError(f"{path} is a run on a magnet ({run.config}), not on data")
+    if run.config.kind != kind.kind:
+        raise RunFolderError(f"{path} is a run on {run.config.on} ({run.config}), not on {kind.on}")
     return run
 
 

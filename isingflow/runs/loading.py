@@ -7,29 +7,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isingflow.architectures.build import build_flow
-from isingflow.architectures.data import build_density_flow
-from isingflow.errors import CheckpointError
+from isingflow.errors import CheckpointError, InvalidInput
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import RunFolder
+from isingflow.targets.base import Target, as_target
 
 
-def load(path: Any, *, device: torch.device | str = "cpu") -> Flow:
+def load(path: Any, *, device: torch.device | str = "cpu", target: Any = None, flow: Flow | None = None) -> Flow:
     """The trained flow of a run folder.
 
     Args:
-        path: the run folder.
+        path: the run folder, or a `RunFolder`.
         device: where to put it.
+        flow: of a run whose flow is the user's own: one of the same make, which takes up what was learnt.
+        target: of a run on a user's own target, where its flow starts with maps that only the target knows; no other
+            run needs one.
 
     Returns:
         A flow with sample(n), log_prob(x), forward(z) and inverse(x), for fields of shape (n, lx, ly); data: (n, d).
 
     Raises:
         RunFolderError: not a run folder, or (CheckpointError) its checkpoint is missing or unusable.
+        InvalidInput: the target is needed, or not that of the run.
     """
-    run = RunFolder.open(path)
-    return trained(run, new_flow(run.config), torch.device(device))[0]
+    run = path if isinstance(path, RunFolder) else RunFolder.open(path)
+    blank = new_flow(run.config, target) if flow is None else flow
+    return trained(run, blank, torch.device(device))[0]
 
 
 def trained(run: RunFolder, flow: Flow, device: torch.device) -> tuple[Flow, dict[str, Any]]:
@@ -40,7 +44,7 @@ def trained(run: RunFolder, flow: Flow, device: torch.device) -> tuple[Flow, dic
     """
     tensors, state = run.load_checkpoint()
     restore(flow, tensors, state)
-    if not all(bool(torch.isfinite(p).all()) for p in flow.parameters()):
+    if not all(bool(torch.isfinite(value).all()) for value in flow.state_dict().values()):
         raise CheckpointError(f"{run.path}: the checkpoint holds parameters that are not finite")
     return flow.to(device).eval().requires_grad_(False), state
 
@@ -71,8 +75,18 @@ def is_certified(run: RunFolder) -> bool:
     return known and (run.report() or {}).get("certified", True) is True
 
 
-def new_flow(config: AnyRunConfig, target=None) -> Flow:
-    """The untrained flow of a run, to load a checkpoint into."""
-    if isinstance(config, DensityConfig):
-        return build_density_flow(config)
-    return build_flow(config.target(target), config.flow, seed=config.seed)
+def new_flow(config: AnyRunConfig, target: Target | None = None) -> Flow:
+    """The untrained flow of a run, to load a checkpoint into.
+
+    Args:
+        config: of the run.
+        target: of the run, where it is there already or the flow's start needs it.
+
+    Raises:
+        InvalidInput: the target is needed, or not that of the run.
+    """
+    if target is None:
+        return config.new_flow()
+    if config.kind == DensityConfig.kind:
+        raise InvalidInput(f"a run on data ({config}) has no target")
+    return config.new_flow(as_target(target))

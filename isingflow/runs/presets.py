@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.cp_flow import ConvexFlowConfig
-from isingflow.architectures.kinds import AnyFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.errors import InvalidInput
@@ -13,10 +15,8 @@ from isingflow.lattice import Lattice
 from isingflow.runs.settings import TrainingConfig
 
 SMALL_SITES = 256
-"""Sites up to which a preset's evaluation has all its samples; on larger lattices each costs more and says more."""
+"""Sites up to which a preset's evaluation has all its samples; on larger fields each costs more and says more."""
 FEWEST_SAMPLES = 1024
-EXACT_LOGDET = 256
-"""Largest dimension in which a preset has exact determinants of Hessians."""
 LARGE_LENGTH = 32
 """Shortest length of the tori that a preset trains up from half their size."""
 
@@ -41,10 +41,10 @@ class Preset:
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
         if self.fine is None or not _large(lattice):
-            return _evaluated_on(lattice, self.training)
+            return evaluated_on(lattice.sites, self.training)
         half = lattice.halved()
-        coarse = self.training_on(half) if _large(half) else _evaluated_on(half, self.fine.coarse)
-        return replace(_evaluated_on(lattice, self.fine), coarse=coarse)
+        coarse = self.training_on(half) if _large(half) else evaluated_on(half.sites, self.fine.coarse)
+        return replace(evaluated_on(lattice.sites, self.fine), coarse=coarse)
 
 
 def _large(lattice: Lattice) -> bool:
@@ -52,9 +52,9 @@ def _large(lattice: Lattice) -> bool:
     return lattice.halved() is not None and min(lattice.shape) >= LARGE_LENGTH
 
 
-def _evaluated_on(lattice: Lattice, training: TrainingConfig) -> TrainingConfig:
-    """The training, with fewer samples for its evaluation where the lattice is large."""
-    samples = max(training.evaluation_samples * SMALL_SITES // lattice.sites, FEWEST_SAMPLES)
+def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
+    """The training, with fewer samples for its evaluation where fields are large."""
+    samples = max(training.evaluation_samples * SMALL_SITES // sites, FEWEST_SAMPLES)
     return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
 
 
@@ -132,29 +132,6 @@ def shortened(training: TrainingConfig, iterations: int | None) -> TrainingConfi
     if iterations < 1:
         raise InvalidInput(f"{iterations} steps: expected at least 1")
     return training.scaled(iterations)
-
-
-def for_lattice(flow: AnyFlowConfig, lattice: Lattice) -> AnyFlowConfig:
-    """The architecture of a preset on a given lattice.
-
-    Without translation invariance there are no convolutions: a Monge-Ampere flow then gets the dense potential,
-    averaged over the point group where there is one, and the other flows their general networks.
-    """
-    if lattice.translation_invariant:
-        return flow
-    if isinstance(flow, FlowConfig):
-        if flow.potential != "lattice":
-            return flow
-        average = "exact" if len(lattice.symmetry.point) > 1 else "none"
-        return replace(flow, potential="dense", hidden=2 * lattice.sites, radial=0, oriented=0, average=average)
-    return replace(flow, radial=0, oriented=0)
-
-
-def for_dimension(flow: AnyFlowConfig, dimension: int) -> AnyFlowConfig:
-    """The architecture of a preset in a given dimension: determinants of large Hessians are stochastic."""
-    if isinstance(flow, ConvexFlowConfig) and dimension > EXACT_LOGDET:
-        return replace(flow, logdet="lanczos")
-    return flow
 
 
 TOY_DIMENSION = 3

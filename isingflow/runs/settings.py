@@ -1,15 +1,17 @@
-"""What can be set of a flow and of its training: plain frozen data, one class for every kind of flow."""
+"""What can be set of a training: frozen settings with limits, one class for every kind of flow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec.structs import replace
+
+from isingflow.runtime.settings import Count, Fraction, NotNegative, Positive, Settings, one_of
 
 BOUNDS = ("upper", "both")
 """What training on a magnet can narrow, see `TrainingConfig.bounds`."""
+SCHEDULES = ("one-cycle", "constant")
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings, frozen=True):
     """How a flow is trained.
 
     Attributes:
@@ -33,22 +35,22 @@ class TrainingConfig:
         coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
     """
 
-    iterations: int = 400
-    batch: int = 32
-    learning_rate: float = 1e-2
-    schedule: str = "one-cycle"
-    weight_decay: float = 0.0
-    beta2: float = 0.99
-    clip: float = 10.0
-    jitter: float = 0.3
+    iterations: Count = 400
+    batch: Count = 32
+    learning_rate: Positive = 1e-2
+    schedule: one_of(*SCHEDULES) = "one-cycle"
+    weight_decay: NotNegative = 0.0
+    beta2: Fraction = 0.99
+    clip: NotNegative = 10.0
+    jitter: Fraction = 0.3
     adapt_steps: bool = True
-    transport_cost: float = 0.0
-    hjb: float = 0.0
-    force_matching: float = 0.0
-    bounds: str = "upper"
-    tolerance: float = 0.01
-    check_every: int = 25
-    evaluation_samples: int = 16384
+    transport_cost: NotNegative = 0.0
+    hjb: NotNegative = 0.0
+    force_matching: NotNegative = 0.0
+    bounds: one_of(*BOUNDS) = "upper"
+    tolerance: Positive = 0.01
+    check_every: Count = 25
+    evaluation_samples: Count = 16384
     recompute: bool = False
     coarse: TrainingConfig | None = None
 

@@ -148,6 +148,9 @@ class Magnetic(Protocol):
     def log_z_ising(self, free_energy: Any) -> Any:
         """ln Z of the spins from -ln Z of the field."""
 
+    def draw(self, field: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The spins behind fields of shape (n, *shape), as {"spins": ...}."""
+
 
 @runtime_checkable
 class Family(Protocol):

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.architectures.build import build_flow
-from isingflow.architectures.data import build_density_flow
 from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, Flow
 from isingflow.flows.certificate import integration_error, likelihood_error
+from isingflow.lattice.symmetry import require
+from isingflow.potentials import Potential
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.settings import BOUNDS, TrainingConfig
+from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.free_energy import effective_sample_size
-from isingflow.targets.base import Drawing, ExactlySolved, Referenced, Target
+from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, Target
 from isingflow.targets.checks import check_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import objectives
@@ -166,7 +166,8 @@ class Variational(Problem):
         objective: what is minimised instead of the reverse KL divergence.
 
     Raises:
-        InvalidInput: unknown bounds, or both, of a target that has no samples of its own.
+        InvalidInput: both bounds are asked for, of a target that has no samples of its own.
+        SymmetryMismatch: a potential of the flow claims more symmetry than the target has.
     """
 
     def __init__(
@@ -181,16 +182,13 @@ class Variational(Problem):
         self.config = config
         self.source = device
         if flow is None:
-            training = config.training
-            flow = build_flow(
-                target, config.flow, seed=config.seed, jitter=training.jitter, recompute=training.recompute
-            )
+            flow = config.new_flow(target)
+        for potential in (module for module in flow.modules() if isinstance(module, Potential)):
+            require(potential.symmetry, target.symmetry)
         self.flow = flow.to(device)
         self.target = target.to(device)
         known = target.exact_free_energy() if isinstance(target, ExactlySolved) else None
         self.exact = None if known is None else known[0]
-        if config.training.bounds not in BOUNDS:
-            raise InvalidInput(f"bounds {config.training.bounds!r}: expected one of {', '.join(BOUNDS)}")
         self._objective = objectives.reverse_kl if objective is None else objective
         self.states = None if config.training.bounds == "upper" else self._reference()
 
@@ -227,12 +225,11 @@ class Variational(Problem):
         return max(error, likelihood_error(self.flow, batch.field, pool).value)
 
     def snapshot(self) -> np.ndarray:
-        """Spins, int8, or what else the target draws; fields, float32, where it draws nothing."""
+        """Spins, int8, of a magnet; fields, float32, of other targets."""
         generator = torch.Generator(self.flow.device).manual_seed(0)
         field, _ = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)
-        if isinstance(self.target, Drawing):
-            (field,) = self.target.draw(field, generator).values()
-        return field.cpu().numpy()
+        shown = self.target.draw(field, generator)["spins"] if isinstance(self.target, Magnetic) else field
+        return shown.cpu().numpy()
 
     def stages(self) -> Sequence[Stage]:
         """The magnet on the lattice of half the lengths, where the training says so."""
@@ -262,7 +259,7 @@ class Likelihood(Problem):
         self.config = config
         self.source = torch.device("cpu")
         self.data = data
-        self.flow = build_density_flow(config, data).to(device)
+        self.flow = config.new_flow(data).to(device)
         self.validation = next(data.validation.batches(CHECKED, torch.Generator().manual_seed(config.seed))).to(device)
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
+from isingflow.architectures.base import Domain
+from isingflow.architectures.build import AnyFlowConfig
+from isingflow.architectures.own import OwnFlow
 from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
@@ -24,6 +28,7 @@ from isingflow.training.objectives import Objective
 from isingflow.training.problems import Problem, Variational, problem_of
 from isingflow.training.progress import Callback, Outcome, progress_text
 
+DEFAULT_FLOW = "monge-ampere"
 FINE = 0.5
 """Learning rate of a training that starts from a trained flow, in units of the earlier one's."""
 
@@ -66,7 +71,7 @@ def train(
     *,
     output: Path | str | None = None,
     preset: str | None = None,
-    flow: str | None = None,
+    flow: str | AnyFlowConfig | Flow | None = None,
     bounds: str | None = None,
     iterations: int | None = None,
     learning_rate: float | None = None,
@@ -89,7 +94,8 @@ def train(
             set, or the `RunFolder` of a run to begin or to go on with.
         output: a new or empty folder; the next number under runs/ if not given.
         preset: "quick" (the default), "accurate" or "paper".
-        flow: "monge-ampere" (the default), "ot" or "convex".
+        flow: "monge-ampere" (the default), "ot" or "convex"; settings of one of these; or a `Flow` of the user's own,
+            which is then trained with the preset's settings.
         bounds: what is narrowed: "upper" (the default) or, of targets with samples of their own, "both".
         iterations, learning_rate: of training, if not the preset's own.
         seed: of the run.
@@ -138,6 +144,7 @@ def train(
     """
     where = devices.resolve(device) if isinstance(device, str) else device
     source = None if start is None else _opened(start)
+    own = flow if isinstance(flow, Flow) else None
     if isinstance(what, RunFolder):
         run, config = what, what.config
     else:
@@ -157,8 +164,8 @@ def train(
     given = None if target is None else as_target(target)
     shown = is_watched() if progress is None else progress
     try:
-        problem = problem_of(config, device=where, target=given, data=data, objective=objective)
-        earlier = None if source is None else load(source.path, device=where)
+        problem = problem_of(config, device=where, target=given, data=data, flow=own, objective=objective)
+        earlier = None if source is None else load(source, device=where)
         if earlier is not None:
             problem.begin(earlier)  # refused before anything is written
         run = RunFolder.create(output, config) if run is None else run
@@ -185,7 +192,7 @@ def configured(
     earlier: RunFolder | None = None,
     *,
     preset: str | None = None,
-    flow: str | None = None,
+    flow: str | AnyFlowConfig | Flow | None = None,
     bounds: str | None = None,
     seed: int = 0,
     iterations: int | None = None,
@@ -202,7 +209,11 @@ def configured(
     """
     if earlier is not None and (preset or flow):
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
-    config = _by_preset(what, preset or "quick", flow or "monge-ampere", bounds or "upper", seed, iterations)
+    own = OwnFlow.of(flow) if isinstance(flow, Flow) else flow
+    kind = own if isinstance(own, str) else DEFAULT_FLOW
+    config = _by_preset(what, preset or "quick", kind, bounds or "upper", seed, iterations)
+    if own is not None and not isinstance(own, str):
+        config = replace(config, flow=own, training=replace(config.training, coarse=None))
     if earlier is not None:
         before = earlier.config.training
         training = replace(
@@ -212,7 +223,13 @@ def configured(
             learning_rate=FINE * before.learning_rate,
             bounds=bounds or before.bounds,
         )
-        config = replace(config, preset=earlier.config.preset, flow=earlier.config.flow, training=training)
+        flow = earlier.config.flow
+        if isinstance(what, Target) and flow.fitted(Domain.of_target(what)) != flow:
+            raise InvalidInput(
+                f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice of the "
+                "same kind and of the same or half the lengths"
+            )
+        config = replace(config, preset=earlier.config.preset, flow=flow, training=training)
     if learning_rate is not None:
         config = replace(config, training=replace(config.training, learning_rate=learning_rate))
     return config

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import networkx
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def empty_folder(tmp_path, monkeypatch):
 def small_reports():
     """Trainings that end with an evaluation on few samples."""
     quick = PRESETS["quick"]
-    PRESETS["quick"] = replace(quick, training=replace(quick.training, evaluation_samples=512))
+    PRESETS["quick"] = replace(quick, training=msgspec.structs.replace(quick.training, evaluation_samples=512))
     yield
     PRESETS["quick"] = quick
 

@@ -1,11 +1,11 @@
 """Autoencoders, their codes as data for flows, and images by way of them; on scikit-learn's digits."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.nn import functional
 
 import isingflow

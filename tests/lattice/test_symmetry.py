@@ -1,5 +1,7 @@
 """Symmetry groups: group axioms, orbits, subgroups, and what a potential may not claim."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.lattice.symmetry import (
     Element,
     Group,
+    group_from_dict,
     require,
     square_torus_group,
     triangular_torus_group,
@@ -241,3 +244,47 @@ def test_the_refusal_names_everything_in_excess():
 def test_factors_that_make_no_group_are_refused(point, translations, message):
     with pytest.raises(InvalidInput, match=message):
         Group((4,), translations, point)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        Group((3,)),
+        Group((2, 3), flip=True),
+        square_torus_group(4, 4),
+        square_torus_group(4, 6, axes_equal=False),
+        Group((3, 3), point=(np.arange(9), np.arange(9).reshape(3, 3).T.ravel())),
+    ],
+    ids=str,
+)
+def test_groups_survive_json(group):
+    again = group_from_dict(json.loads(json.dumps(group.to_dict())))
+    assert again == group and again.to_dict() == group.to_dict()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shape": []},
+        {"shape": [0, 4]},
+        {"shape": [10**9, 10**9]},
+        {"shape": 4},
+        {"shape": [4.0, 4]},
+        {"translations": 1},
+        {"flip": None},
+        {"point": []},
+        {"point": None},
+        {"point": [[0, 1]]},
+        {"point": [[0.0] * 16]},
+        {"point": [[0] * 16]},
+        {"point": [[10**30, *range(1, 16)]]},
+        {"extra": 1},
+    ],
+    ids=str,
+)
+def test_what_describes_no_group_is_refused(changes):
+    with pytest.raises(InvalidInput, match=r"group|point operation|permutation"):
+        group_from_dict(square_torus_group(4, 4).to_dict() | changes)
+    for nothing in (None, 3, [], {}):
+        with pytest.raises(InvalidInput, match="not a symmetry group"):
+            group_from_dict(nothing)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isingflow.architectures.build import build_flow, gradient_flow
+from isingflow.architectures.build import build_flow
 from isingflow.errors import DeviceUnavailable, IsingflowError
+from isingflow.flows import gradient_flows
 from isingflow.lattice import square
 from isingflow.runs.config import FlowConfig
 from isingflow.runtime.devices import resolve
@@ -199,7 +200,7 @@ def test_flows_give_the_same_numbers_every_time(potential, three_threads):
         assert all(map(torch.equal, result(), first))
     for ours, alone in zip(first, differentiate(z), strict=True):
         torch.testing.assert_close(ours, alone, rtol=1e-3, atol=1e-4 * float(alone.abs().max()))
-    assert gradient_flow(flow).steps == FlowConfig().steps
+    assert gradient_flows(flow)[0].steps == FlowConfig().steps
 
 
 # --- devices

@@ -1,13 +1,13 @@
 """Training up from a smaller lattice: what is carried over exactly; runs that start so resume, keep limits, fail."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.lattice import edwards_anderson, square, triangular

@@ -2,17 +2,17 @@
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 import isingflow
 from isingflow import cli, datasets
-from isingflow.architectures.data import build_density_flow, fitted_part
 from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.architectures.start import fitted_part
 from isingflow.datasets.toy import TOYS
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.evaluation.data import evaluate_density
@@ -77,9 +77,9 @@ def test_what_is_no_run_on_data_is_refused(name, value):
 
 def test_unknown_starts_flows_and_presets_are_refused():
     with pytest.raises(InvalidInput, match="expected one of copula, gaussian, normal"):
-        build_density_flow(replace(config(), start="uniform"))
+        replace(config(), start="uniform")
     with pytest.raises(InvalidInput, match="needs images"):
-        build_density_flow(replace(config(), flow=FlowConfig(potential="image")))
+        replace(config(), flow=FlowConfig(potential="image")).new_flow()
     with pytest.raises(InvalidInput, match="expected one of monge-ampere, ot"):
         config(kind="coupling")
     with pytest.raises(InvalidInput, match="expected one of quick"):
@@ -90,7 +90,7 @@ def test_unknown_starts_flows_and_presets_are_refused():
 def test_a_new_flow_is_what_was_fitted(kind):
     """Before training, the likelihood is that of the best Gaussian: its closed form from mean and covariance."""
     data = datasets.load("moons")
-    flow = build_density_flow(config("moons", kind), data)
+    flow = config("moons", kind).new_flow(data)
     x = data.train.draw(2000, torch.Generator().manual_seed(1)).double()
     rows = torch.cat(list(data.train.batches(5000, torch.Generator().manual_seed(0)))).double()
     gaussian = torch.distributions.MultivariateNormal(rows.mean(0), torch.cov(rows.T, correction=0))
@@ -242,7 +242,7 @@ def test_dependent_columns_leave_nothing_behind(folder):
 
 
 def test_a_standard_normal_start_has_nothing_fitted():
-    flow = build_density_flow(replace(config(), start="normal"), datasets.load("bimodal"))
+    flow = replace(config(), start="normal").new_flow(datasets.load("bimodal"))
     x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(
         fitted_part(flow).log_prob(x), torch.distributions.Normal(0, 1).log_prob(x.double())[:, 0]

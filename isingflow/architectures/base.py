@@ -1,0 +1,151 @@
+"""What a flow is built for, its domain; and what builds it, an architecture: frozen settings with two methods.
+
+    architecture = preset.flow.fitted(domain)            settings that suit the domain
+    trained = architecture.build(domain, generator)      the trained maps, from noise to the coordinates of the domain
+
+A new kind of flow is one file with one class of settings, and one entry in `build.FLOWS`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isingflow.flows import GradientFlow, Transform
+from isingflow.lattice.symmetry import Group, require
+from isingflow.potentials import ConvexFunction, Potential
+from isingflow.potentials.kernels import with_inversion
+from isingflow.targets.base import Target
+
+AnyPotential = TypeVar("AnyPotential", bound=Potential | ConvexFunction)
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The fields that a flow is built for, and what is known of their density.
+
+    Attributes:
+        shape: of one field.
+        symmetry: the group under which the density is invariant: no potential may claim more.
+        variances: of the coordinates in which trained maps act, by momentum, of a field's shape; None: ones.
+        image_shape: height and width, where a field is an image, row by row.
+        neighbours: pairs of sites that interact, shape (m, 2), where they are known.
+        sampled: whether the density is known by its samples, so that training runs from x to noise; else it is known by
+            its energy, and training runs from noise to x.
+    """
+
+    shape: tuple[int, ...]
+    symmetry: Group
+    variances: Tensor | None = None
+    image_shape: tuple[int, int] | None = None
+    neighbours: np.ndarray | None = None
+    sampled: bool = False
+
+    @classmethod
+    def of_target(cls, target: Target, variances: Tensor | None = None) -> Self:
+        """The domain of a target; its start is asked by who needs it, because it can take a while.
+
+        Args:
+            target: whose attribute `neighbours`, if it has one, is handed on.
+            variances: of its start, see `targets.Start`.
+        """
+        neighbours = getattr(target, "neighbours", None)
+        return cls(tuple(target.shape), target.symmetry, variances, neighbours=neighbours)
+
+    @classmethod
+    def of_data(cls, dimension: int, image_width: int = 0) -> Self:
+        """The domain of rows of this many numbers; images are as wide as they say, other data have a width of 0."""
+        image_shape = (dimension // image_width, image_width) if image_width else None
+        return cls((dimension,), Group((dimension,)), image_shape=image_shape, sampled=True)
+
+    @property
+    def dimension(self) -> int:
+        """Number of entries of a field."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def convolutional(self) -> bool:
+        """Whether flows can be made of convolutions: on a two-dimensional torus with translations, inversion and Z2.
+
+        It is what `potentials.LatticePotential` and its kin have by construction.
+        """
+        if len(self.shape) != 2 or not self.symmetry.translations:
+            return False
+        return self.symmetry.contains(Group(self.shape, True, with_inversion(self.shape), True))
+
+    @property
+    def even(self) -> bool:
+        """Whether x and -x are equally likely."""
+        return self.symmetry.flip
+
+
+class Architecture(Protocol):
+    """Frozen settings of a kind of flow, which build it.
+
+    Attributes:
+        kind: its name, in run folders and on the command line.
+        whitened: whether the flow starts from what the target knows in closed form; else from a standard normal.
+        local: whether what is learnt does not depend on the size of a torus: a smaller one can be trained first.
+    """
+
+    kind: ClassVar[str]
+    whitened: bool
+
+    @property
+    def local(self) -> bool: ...
+
+    def fitted(self, domain: Domain) -> Self:
+        """The settings of a preset, changed where they do not suit the domain."""
+
+    def build(
+        self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
+    ) -> list[Transform]:
+        """The maps to be trained, from noise to the domain's coordinates, in float32 on the CPU.
+
+        Args:
+            domain: to build for.
+            generator: of the initial parameters.
+            jitter, recompute: of training, see `flows.GradientFlow`; nothing to flows without an integration.
+
+        Raises:
+            InvalidInput: the settings are not possible on this domain.
+            SymmetryMismatch: a potential claims more symmetry than the domain has.
+        """
+
+
+class Integrated(Protocol):
+    """Settings of an integration."""
+
+    time: float
+    steps: int
+    tableau: str
+
+
+def allowed(potential: AnyPotential, domain: Domain) -> AnyPotential:
+    """The potential, if it claims no symmetry that the domain lacks.
+
+    Raises:
+        SymmetryMismatch: it does.
+    """
+    require(potential.symmetry, domain.symmetry)
+    return potential
+
+
+def gradient_flow(
+    potential: Potential, domain: Domain, settings: Integrated, *, jitter: float, recompute: bool
+) -> list[Transform]:
+    """The map along the gradient of a potential, checked against the domain's symmetry."""
+    options = {"time": settings.time, "steps": settings.steps, "tableau": settings.tableau}
+    return [GradientFlow(allowed(potential, domain), **options, jitter=jitter, recompute=recompute)]
+
+
+def random_directions(count: int, dimension: int, length: float, generator: torch.Generator) -> Tensor:
+    """Random directions of hidden units, all of one length, shape (count, dimension)."""
+    directions = torch.randn(count, dimension, generator=generator)
+    return length * directions / directions.norm(dim=1, keepdim=True)

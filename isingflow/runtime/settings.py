@@ -1,0 +1,150 @@
+"""Frozen settings with limits: checked when they are made, when they are changed and when they are read from JSON.
+
+The types say what is accepted, `Annotated` with limits; msgspec keeps them. What it finds wrong is told in one line:
+which entry, what it is, what is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from typing import Annotated, Any, get_args
+
+import msgspec
+from msgspec import Meta
+
+from isingflow.errors import InvalidInput
+from isingflow.runtime.differences import LONGEST_SHOWN
+
+Count = Annotated[int, Meta(ge=1)]
+"""One or more."""
+CountFromZero = Annotated[int, Meta(ge=0)]
+"""Zero or more."""
+Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+Fraction = Annotated[float, Meta(ge=0, lt=1)]
+"""From 0 to below 1."""
+Name = Annotated[str, Meta(min_length=1)]
+
+_WORDS = {
+    "`int`": "an integer",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    "`str`": "a text",
+    "`object`": "named entries",
+    "`array`": "a list",
+    "Expected": "expected",
+    "Number out of range": "expected a finite number",
+}
+"""What msgspec says, in the words of our messages."""
+
+
+def one_of(*names: str) -> Any:
+    """The type of a text that is one of these."""
+    return Annotated[str, Meta(pattern=rf"^({'|'.join(names)})\Z")]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Frozen settings; a subclass lists its entries with their types, limits and defaults.
+
+    An entry that is no number, text, list, dictionary or settings has the type Any: the subclass checks and reads it
+    when it is made, and it describes itself by a method `to_dict`.
+
+    Raises:
+        InvalidInput: an entry is outside its limits or of another type.
+
+    Example:
+        >>> class Walk(Settings):
+        ...     steps: Count = 8
+        >>> Walk(steps=0)
+        Traceback (most recent call last):
+        isingflow.errors.InvalidInput: steps is 0, expected an integer >= 1
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in types(type(self)).items():
+            value = getattr(self, name)
+            if kind is Any:
+                continue
+            try:
+                converted = msgspec.convert(value, kind)
+            except msgspec.ValidationError as error:
+                raise InvalidInput(_told(error, value, kind, name)) from None
+            # A number given as 5 is written as 5.0: equal settings have equal descriptions.
+            msgspec.structs.force_setattr(self, name, converted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A description in numbers, texts, lists and dictionaries, from which `read` makes equal settings."""
+        tag = (
+            {} if self.__struct_config__.tag is None else {self.__struct_config__.tag_field: self.__struct_config__.tag}
+        )
+        return tag | {name: _described(getattr(self, name)) for name in types(type(self))}
+
+
+def read(data: Any, kind: Any, what: str) -> Any:
+    """Settings from their description in numbers, texts, lists and dictionaries.
+
+    Args:
+        data: the description.
+        kind: the class of the settings, or the union of several that are told apart by their tag.
+        what: they are, for the message.
+
+    Raises:
+        InvalidInput: the description is not one; the message names the entry and what is accepted.
+    """
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"not {what}: {_told(error, data, kind)}") from None
+
+
+@cache
+def types(kind: type[Settings]) -> dict[str, Any]:
+    """The types of all entries by name."""
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def _described(value: Any) -> Any:
+    return value.to_dict() if hasattr(value, "to_dict") else msgspec.to_builtins(value)
+
+
+def _told(error: msgspec.ValidationError, data: Any, kind: Any, name: str = "") -> str:
+    """What is wrong with an entry, on one line."""
+    problem, _, place = str(error).partition(" - at ")
+    path = re.findall(r"[^.`$\[\]]+", place) if place.startswith("`$") else []
+    for part in path:
+        data = data[int(part)] if isinstance(data, list | tuple) else data.get(part)
+    where = ".".join(filter(None, [name, *path]))
+    wanted = _wanted(problem, kind, path)
+    if not wanted.startswith("expected"):
+        return f"{where}: {wanted}" if where else wanted
+    shown = repr(data)
+    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+    return f"{where} is {shown}, {wanted}" if where else wanted
+
+
+def _wanted(problem: str, kind: Any, path: list[str]) -> str:
+    """What is accepted instead, from what msgspec says."""
+    if problem.startswith("Invalid value"):
+        return f"expected one of {', '.join(_tags(kind, path))}"
+    if names := re.search(r"matching regex '\^\((.*)\)", problem):
+        return f"expected one of {names[1].replace('|', ', ')}"
+    if entry := re.fullmatch("Object missing required field `(.*)`", problem):
+        return f"the entry {entry[1]} is missing"
+    if entry := re.fullmatch("Object contains unknown field `(.*)`", problem):
+        return f"the entry {entry[1]} is unknown"
+    if str(sys.float_info.max) in problem:
+        return "expected a finite number"
+    problem = problem.partition(", got ")[0]
+    for theirs, ours in _WORDS.items():
+        problem = problem.replace(theirs, ours)
+    return problem
+
+
+def _tags(kind: Any, path: list[str]) -> list[str]:
+    """The tags of the union whose tag is at the end of a path."""
+    for part in path[:-1]:
+        kind = types(kind)[part]
+    return [str(member.__struct_config__.tag) for member in get_args(kind) or (kind,)]

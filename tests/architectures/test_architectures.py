@@ -1,0 +1,311 @@
+"""Every architecture on every kind of domain: what it builds, that it claims no symmetry too much, and its limits."""
+
+import math
+
+import networkx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
+
+from isingflow.architectures.base import Domain
+from isingflow.architectures.build import FLOWS, AnyFlowConfig, build_flow
+from isingflow.architectures.cp_flow import EXACT_DIMENSION, ConvexFlowConfig
+from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.architectures.ot_flow import OTFlowConfig
+from isingflow.errors import InvalidInput, SymmetryMismatch
+from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, GradientFlow, Inverted, LanczosLogdet
+from isingflow.lattice import Group, edwards_anderson, from_graph, square, triangular
+from isingflow.lattice.symmetry import square_torus_group
+from isingflow.potentials import (
+    ConvexPotential,
+    DensePotential,
+    ImagePotential,
+    LatticeConvexPotential,
+    LatticePotential,
+    LatticeResidualPotential,
+    ResidualPotential,
+    SymmetricAverage,
+)
+from isingflow.potentials.kernels import with_inversion
+from isingflow.runtime.settings import read
+from isingflow.targets.base import Target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+
+def magnet(lattice):
+    return Domain.of_target(HubbardStratonovich(lattice, 0.3))
+
+
+def without_flip(group):
+    return Domain(group.shape, Group(group.shape, group.translations, group.point))
+
+
+TORI = {
+    "square": magnet(square(4)),
+    "rectangle": magnet(square(4, 6)),
+    "anisotropic": magnet(square(4, jy=0.5)),
+    "triangular": magnet(triangular(4)),
+}
+OTHERS = {
+    "open": magnet(square(4, boundary="open")),
+    "glass": magnet(edwards_anderson(4, seed=3)),
+    "graph": magnet(from_graph(networkx.petersen_graph())),
+    "in a field": without_flip(square_torus_group(4, 4)),
+    "ring": Domain((6,), Group((6,), True, flip=True)),
+    "translations alone": Domain((4, 4), Group((4, 4), True, flip=True)),
+    "no symmetry": Domain((5,), Group((5,))),
+    "table": Domain.of_data(5),
+    "images": Domain.of_data(12, 4),
+}
+DOMAINS = TORI | OTHERS
+SMALL = {
+    "monge-ampere": FlowConfig(hidden=4, radial=2, oriented=1, steps=2),
+    "ot": OTFlowConfig(width=4, rank=2, steps=2),
+    "convex": ConvexFlowConfig(blocks=2, width=4, radial=2, oriented=1),
+}
+every_domain = pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+every_flow = pytest.mark.parametrize("flow", SMALL.values(), ids=SMALL)
+
+
+def built(flow, domain, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Flow(domain.shape, flow.fitted(domain).build(domain, generator)).eval()
+
+
+def potentials(flow):
+    maps = [module for module in flow.modules() if isinstance(module, ConvexFlow | GradientFlow)]
+    return [module.potential for module in maps]
+
+
+def test_one_place_decides_what_is_convolutional():
+    assert {name for name, domain in DOMAINS.items() if domain.convolutional} == set(TORI)
+
+
+@pytest.mark.parametrize(
+    "lattice", [square(2, 4), square(3, jx=np.ones((3, 3))), triangular(5), square(4, boundary="open")]
+)
+def test_a_magnet_is_convolutional_where_it_is_translation_invariant(lattice):
+    assert magnet(lattice).convolutional == lattice.translation_invariant
+
+
+@every_flow
+@every_domain
+def test_no_potential_claims_more_than_its_domain_has(flow, domain):
+    found = potentials(built(flow, domain))
+    assert found
+    for potential in found:
+        assert domain.symmetry.contains(potential.symmetry)
+        assert not (potential.symmetry.flip and not domain.even)
+
+
+@every_flow
+@every_domain
+def test_what_is_built_has_the_symmetry_that_it_claims(flow, domain):
+    """phi(g x) = phi(x), or F(g x) = F(x), for some elements of the group that the potential claims."""
+    generator = torch.Generator().manual_seed(1)
+    for potential in potentials(built(flow, domain)):
+        for parameter in potential.parameters():
+            parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        x = torch.randn(3, *domain.shape, generator=generator)
+        time = () if hasattr(potential, "hessian") else (0.3,)
+        for element in potential.symmetry.sample(np.random.default_rng(0), 4):
+            torch.testing.assert_close(
+                potential.value(element.apply(x), *time), potential.value(x, *time), rtol=1e-4, atol=1e-4
+            )
+
+
+KINDS = {
+    "monge-ampere": (LatticePotential, DensePotential),
+    "ot": (LatticeResidualPotential, ResidualPotential),
+    "convex": (LatticeConvexPotential, ConvexPotential),
+}
+
+
+@every_flow
+@every_domain
+def test_convolutions_where_they_are_possible_and_dense_maps_elsewhere(flow, domain):
+    kind = KINDS[flow.kind][0 if domain.convolutional else 1]
+    for potential in potentials(built(flow, domain)):
+        inner = potential.potential if isinstance(potential, SymmetricAverage) else potential
+        assert isinstance(inner, kind)
+
+
+@every_domain
+def test_dense_potentials_are_even_where_the_density_is(domain):
+    dense = replace(SMALL["monge-ampere"], potential="dense")
+    (potential,) = potentials(built(dense, domain))
+    assert potential.activation == ("lncosh" if domain.even else "softplus")
+
+
+def test_small_groups_are_averaged_over_and_large_ones_are_not():
+    """D4 of the open square exactly; of 4x4 translations and D4, 128 elements, the preset leaves out the average."""
+    flow = FlowConfig()
+    assert flow.fitted(OTHERS["open"]).average == "exact"
+    assert flow.fitted(OTHERS["graph"]).average == "none"
+    assert flow.fitted(OTHERS["ring"]).average == "exact"
+    assert flow.fitted(OTHERS["in a field"]).average == "none"
+    averaged = replace(flow.fitted(OTHERS["in a field"]), average="exact", hidden=3)
+    (potential,) = potentials(built(averaged, OTHERS["in a field"]))
+    assert potential.symmetry == OTHERS["in a field"].symmetry
+
+
+@every_flow
+@every_domain
+def test_fitted_settings_fit(flow, domain):
+    fitted = flow.fitted(domain)
+    assert fitted.fitted(domain) == fitted and type(fitted) is type(flow)
+    if domain.convolutional:
+        assert fitted == flow
+
+
+def test_determinants_of_large_hessians_are_stochastic():
+    for dimension, logdet in ((EXACT_DIMENSION, CholeskyLogdet), (EXACT_DIMENSION + 1, LanczosLogdet)):
+        flow = built(ConvexFlowConfig(blocks=1, width=2), Domain.of_data(dimension))
+        (convex,) = [module for module in flow.modules() if isinstance(module, ConvexFlow)]
+        assert isinstance(convex.logdet, logdet)
+
+
+@every_domain
+def test_convex_maps_run_in_the_direction_of_training(domain):
+    first, second = built(SMALL["convex"], domain).transforms[:2]
+    if domain.sampled:
+        assert isinstance(first, Inverted) and isinstance(second, ActNorm)
+    else:
+        assert isinstance(first, ActNorm) and isinstance(second, ConvexFlow)
+
+
+@every_flow
+@every_domain
+def test_the_parameters_follow_from_the_seed(flow, domain):
+    one, same, other = (built(flow, domain, seed).state_dict() for seed in (3, 3, 4))
+    assert one.keys() == same.keys() == other.keys()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@every_flow
+@every_domain
+def test_there_and_back(flow, domain):
+    made = built(flow, domain)
+    z = torch.randn(3, *domain.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        x, logdet = made(z)
+        back, inverse_logdet = made.inverse(x)
+    assert x.shape == z.shape and x.isfinite().all()
+    torch.testing.assert_close(back, z, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(logdet, -inverse_logdet, rtol=1e-2, atol=2e-2)
+
+
+def test_potentials_that_the_domain_does_not_allow_are_refused():
+    generator = torch.Generator()
+    for name in OTHERS:
+        with pytest.raises(InvalidInput, match="needs translation invariance"):
+            FlowConfig().build(OTHERS[name], generator)
+    with pytest.raises(InvalidInput, match="needs images"):
+        FlowConfig(potential="image").build(OTHERS["table"], generator)
+    (potential,) = potentials(built(FlowConfig(potential="image", hidden=2), OTHERS["images"]))
+    assert isinstance(potential, ImagePotential) and potential.image_shape == (3, 4)
+
+
+@pytest.mark.parametrize("flow", [SMALL["monge-ampere"], SMALL["ot"], SMALL["convex"]], ids=SMALL)
+def test_a_claim_too_much_is_a_mismatch(flow, monkeypatch):
+    """A lattice potential made for D4 is not let through on a torus that has D2 only."""
+    import isingflow.architectures.cp_flow as convex
+    import isingflow.architectures.monge_ampere as monge_ampere
+    import isingflow.architectures.ot_flow as residual
+
+    for module, name in (
+        (monge_ampere, "LatticePotential"),
+        (residual, "LatticeResidualPotential"),
+        (convex, "LatticeConvexPotential"),
+    ):
+        kind = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda group, kind=kind, **options: kind(square_torus_group(*group.shape), **options)
+        )
+    with pytest.raises(SymmetryMismatch, match="4 of the 8 operations of D4"):
+        built(flow, TORI["anisotropic"])
+
+
+class Tilted(Target):
+    """A density without any symmetry."""
+
+    shape = (3,)
+
+    def energy(self, field):
+        return field.pow(4).sum(-1) + field[:, 0]
+
+
+class Ring(Tilted):
+    """The same density with all translations, Z2 and inversion, but one dimension."""
+
+    shape = (6,)
+    symmetry = Group((6,), True, with_inversion((6,)), True)
+
+    def energy(self, field):
+        return field.pow(4).sum(-1)
+
+
+@every_flow
+@pytest.mark.parametrize("target", [Tilted(), Ring()], ids=["tilted", "ring"])
+def test_flows_are_built_for_any_target(flow, target):
+    made = build_flow(target, flow.fitted(Domain.of_target(target)), seed=0).eval()
+    x, log_prob = made.sample(5, generator=torch.Generator().manual_seed(0))
+    assert x.shape == (5, *target.shape)
+    torch.testing.assert_close(made.log_prob(x), log_prob, rtol=1e-2, atol=1e-2)
+
+
+# --- settings
+
+
+def values_like(value):
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.integers(1, 2**40)
+    return st.floats(0.001, 1e6) if isinstance(value, float) else st.just(value)
+
+
+def settings(cls):
+    return st.builds(cls, **{name: values_like(value) for name, value in asdict(cls()).items()})
+
+
+@given(st.one_of(*map(settings, FLOWS.values())))
+def test_settings_survive_their_description(flow):
+    described = flow.to_dict()
+    assert described["kind"] == flow.kind == type(flow).kind
+    assert read(described, AnyFlowConfig, "a flow") == flow
+    assert FLOWS[flow.kind] is type(flow)
+
+
+@pytest.mark.parametrize("cls", FLOWS.values(), ids=FLOWS)
+def test_settings_out_of_their_limits_are_refused_in_one_line(cls):
+    """When they are made, when they are changed, and when they are read."""
+    for name, default in asdict(cls()).items():
+        wrong = ["many", None, [1], math.nan, -1]
+        if isinstance(default, bool | str):
+            wrong += [2, "", "Lattice"]
+        elif isinstance(default, int):
+            wrong += [1.5, True, -(10**30)]
+        else:
+            wrong += [True, 0.0, math.inf, -math.inf]
+        for value in wrong:
+            attempts = (
+                lambda entry: cls(**entry),
+                lambda entry: replace(cls(), **entry),
+                lambda entry: read(cls().to_dict() | entry, AnyFlowConfig, "a flow"),
+            )
+            for attempt in attempts:
+                with pytest.raises(InvalidInput, match=f"{name} is .*, expected ") as error:
+                    attempt({name: value})
+                assert "\n" not in str(error.value) and "`" not in str(error.value)
+
+
+def test_settings_are_frozen_and_numbers_are_written_in_one_way():
+    flow = FlowConfig(time=5)
+    assert isinstance(flow.time, float) and flow == FlowConfig(time=5.0)
+    with pytest.raises(AttributeError):
+        flow.time = 3.0
