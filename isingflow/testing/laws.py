@@ -173,7 +173,7 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=generator(seed))
 
 
-def shaken(module: Module, strength: float, seed: int) -> Module:
+def shaken(module: Module, strength: float = 0.3, seed: int = 0) -> Module:
     """A copy on the CPU in float64 with every parameter moved: amplitudes that start at zero would hide most faults."""
     module = copy.deepcopy(module).cpu().double()
     source = generator(seed)
