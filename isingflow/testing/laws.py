@@ -125,11 +125,11 @@ class Judge:
     def equal(self, what: str, ours: Iterable[Tensor], expected: Iterable[Tensor]) -> None:
         """Refuse tensors that differ in any bit."""
         for one, other in zip(ours, expected, strict=True):
-            same = one.shape == other.shape and torch.equal(one, other)
-            size = None
-            if not same and one.shape == other.shape:
-                size = float((one.detach().double() - other.detach().double()).abs().max())
-            self.demand(same, f"{what} differ", size, 0.0)
+            if one.shape != other.shape or one.dtype != other.dtype:
+                self.like(what, one, other.shape, other.dtype)
+            one, other = one.detach().double(), other.detach().double()
+            same = torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+            self.demand(same, f"{what} differ", float((one - other).abs().max()) if one.numel() else None, 0.0)
 
     def mean(self, what: str, values: Tensor, expected: float = 0.0) -> None:
         """Refuse independent values, shape (n,), whose mean is further from the expected one than chance allows."""

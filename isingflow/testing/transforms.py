@@ -88,8 +88,12 @@ def _shapes(judge: Judge, on: _Map) -> None:
             judge.finite(what, number)
         for cost in (*costs, *back_costs):
             judge.like("the cost of a path", cost, n, torch.float64)
-    judge.equal("forward() with and without costs", (x, logdet), one(z))
-    judge.equal("inverse() with and without costs", (back, back_logdet), one.inverse(x))
+
+
+def _costs(judge: Judge, on: _Map) -> None:
+    with torch.no_grad():
+        judge.equal("forward() and forward_with_cost()", on.map.forward_with_cost(on.z)[:2], on.image)
+        judge.equal("inverse() and inverse_with_cost()", on.map.inverse_with_cost(on.image[0])[:2], on.preimage)
 
 
 def _inverse(judge: Judge, on: _Map) -> None:
@@ -188,6 +192,8 @@ def _state(judge: Judge, on: _Map) -> None:
 
 TRANSFORM_LAWS = {
     "shapes": _shapes,
+    "fixed": _fixed,
+    "costs": _costs,
     "inverse": _inverse,
     "log-determinant": _logdet,
     "cancel": _cancel,
@@ -195,16 +201,15 @@ TRANSFORM_LAWS = {
     "backward": _backward,
     "symmetry": _symmetry,
     "batches": _batches,
-    "fixed": _fixed,
     "state": _state,
 }
 """What each says:
 
-shapes: and types, log-determinants and costs float64. inverse: undoes forward. log-determinant: that of the Jacobian.
-cancel: the two directions' log-determinants add up to zero. finite: results and gradients are, at the parameters given
-and at others, and every parameter has one. backward: gradients are derivatives. symmetry: f(g z) = g f(z), if a group
-is given. batches: samples do not see each other. fixed: a function between draws. state: parameters and draws survive
-save and load.
+shapes: and types, log-determinants and costs float64. fixed: a function between draws. costs: paths with their cost are
+the same paths. inverse: undoes forward. log-determinant: that of the Jacobian. cancel: the two directions'
+log-determinants add up to zero. finite: results and gradients are, at the parameters given and at others, and every
+parameter has one. backward: gradients are derivatives. symmetry: f(g z) = g f(z), if a group is given. batches: samples
+do not see each other. state: parameters and draws survive save and load.
 """
 
 

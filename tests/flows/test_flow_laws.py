@@ -219,7 +219,7 @@ def test_transforms_keep_the_laws(make, shape, symmetry):
 
 # --- flows
 
-WITH_ANY_STEPS = ("shapes", "finite", "batches", "fixed", "state", "samples")
+WITH_ANY_STEPS = ("shapes", "fixed", "costs", "finite", "batches", "state", "samples")
 
 
 @every_flow
