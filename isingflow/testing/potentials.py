@@ -319,9 +319,9 @@ POTENTIAL_LAWS = {
 shapes: and types of all results. fixed: nothing changes between draws. gradient, Laplacian: are those of the value.
 backward: so are their derivatives by x and the parameters. use: every parameter has one. start: all are finite at the
 parameters given. parts: gradient and Laplacian can be differentiated alone. symmetry: for the group claimed
-phi(g x) = phi(x), and the gradient turns with x. rate: d phi/dt is that of the value, where it is known. float32: agrees
-with float64. batches: samples do not see each other. steps: the fields of an integration are the potential's own.
-state: parameters and draws survive save and load.
+phi(g x) = phi(x), and the gradient turns with x. rate: d phi/dt is that of the value, where it is known. float32:
+agrees with float64. batches: samples do not see each other. steps: the fields of an integration are the potential's
+own. state: parameters and draws survive save and load.
 """
 
 

@@ -147,11 +147,21 @@ CONVEX_POTENTIALS = {
 seeds = st.integers(0, 2**16)
 
 
-@pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
+every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
+every_convex_potential = pytest.mark.parametrize("make", CONVEX_POTENTIALS.values(), ids=CONVEX_POTENTIALS)
+
+
+@every_potential
+def test_potentials_keep_the_laws(make):
+    check_potential(make(), times=(0.37,), other=make(1))
+
+
+@every_potential
 @settings(max_examples=3)
 @given(seed=seeds, t=st.floats(0, 1))
-def test_potentials_keep_the_laws(make, seed, t):
-    check_potential(make(), times=(t,), seed=seed, other=make(1))
+def test_closed_forms_hold_for_all_parameters_and_times(make, seed, t):
+    laws = ("gradient", "Laplacian", "backward", "symmetry")
+    check_potential(make(), times=(t,), seed=seed, laws=laws)
 
 
 @settings(max_examples=20)
@@ -176,11 +186,16 @@ def test_who_knows_the_derivative_by_time():
     }
 
 
-@pytest.mark.parametrize("make", CONVEX_POTENTIALS.values(), ids=CONVEX_POTENTIALS)
+@every_convex_potential
+def test_convex_potentials_keep_the_laws(make):
+    check_convex(make(), other=make(1))
+
+
+@every_convex_potential
 @settings(max_examples=3)
 @given(seed=seeds)
-def test_convex_potentials_keep_the_laws(make, seed):
-    check_convex(make(seed), seed=seed, other=make(seed + 1))
+def test_convex_potentials_are_convex_for_all_parameters(make, seed):
+    check_convex(make(seed), seed=seed, laws=("derivatives", "convexity"))
 
 
 @settings(max_examples=20)
