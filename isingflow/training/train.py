@@ -226,8 +226,8 @@ def configured(
         flow = earlier.config.flow
         if isinstance(what, Target) and flow.fitted(Domain.of_target(what)) != flow:
             raise InvalidInput(
-                f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice of the "
-                "same kind and of the same or half the lengths"
+                f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice "
+                "of the same kind, of the same or of half the lengths"
             )
         config = replace(config, preset=earlier.config.preset, flow=flow, training=training)
     if learning_rate is not None:

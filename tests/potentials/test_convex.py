@@ -8,6 +8,8 @@ import scipy.optimize
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_potential_laws import CONVEX_POTENTIALS as POTENTIALS
+from test_potential_laws import SQUARE, convex, convex_lattice, generator, randn
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, IsingflowError, NotConverged, SymmetryMismatch
@@ -15,57 +17,13 @@ from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, Inverted,
 from isingflow.flows.certificate import logdet_error
 from isingflow.flows.solvers.krylov import conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.flows.solvers.lbfgs import minimise
-from isingflow.lattice.symmetry import Group, square_torus_group, triangular_torus_group
+from isingflow.lattice.symmetry import Group, square_torus_group
 from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
 from isingflow.potentials.layers.activations import CONVEX
 
 every_activation = pytest.mark.parametrize("activation", CONVEX)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
-
-
-def shaken(potential: ConvexFunction, seed: int = 0, strength: float = 0.5) -> ConvexFunction:
-    """In float64, with all parameters moved."""
-    source = generator(seed)
-    with torch.no_grad():
-        for parameter in potential.parameters():
-            parameter.add_(strength * torch.randn(parameter.shape, generator=source))
-    return potential.double()
-
-
-def close(ours: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
-    """To rounding beside the largest entry."""
-    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance * (1 + expected.abs().max().item()))
-
-
-def dense(shape=(3,), seed=0, **options) -> ConvexPotential:
-    return shaken(ConvexPotential(shape, **{"width": 7, **options}, generator=generator(seed)), seed)
-
-
-def on_lattice(group: Group, seed=0, **options) -> LatticeConvexPotential:
-    options = {"radial": 2, "oriented": 2, "width": 5, **options}
-    return shaken(LatticeConvexPotential(group, **options, generator=generator(seed)), seed)
-
-
-SQUARE, RECTANGLE, TRIANGULAR = square_torus_group(3, 3), square_torus_group(2, 4), triangular_torus_group(3, 3)
-POTENTIALS = {
-    "one layer": lambda seed=0: dense(layers=1, seed=seed),
-    "augmented": lambda seed=0: dense(layers=3, seed=seed),
-    "plain": lambda seed=0: dense(layers=3, augmented=False, seed=seed),
-    "field": lambda seed=0: dense((2, 2), seed=seed),
-    "gaussian": lambda seed=0: dense(activation="gaussian", seed=seed),
-    "one dimension": lambda seed=0: dense((1,), seed=seed),
-    "square": lambda seed=0: on_lattice(SQUARE, seed),
-    "radial": lambda seed=0: on_lattice(SQUARE, seed, oriented=0, layers=2),
-    "rectangle": lambda seed=0: on_lattice(RECTANGLE, seed, layers=2, activation="softplus"),
-    "triangular": lambda seed=0: on_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
-}
 every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
 
 
@@ -92,108 +50,12 @@ def test_activations_are_convex_and_increasing(activation):
 # --- potentials
 
 
-@every_potential
-@settings(max_examples=3)
-@given(seed=st.integers(0, 2**16))
-def test_derivatives_are_those_of_the_value(make, seed):
-    potential = make(seed)
-    x = 2 * randn(2, *potential.shape, seed=seed)
-    sites = math.prod(potential.shape)
-    gradient = torch.autograd.functional.jacobian(lambda y: potential.value(y).sum(), x)
-    hessian = torch.stack(
-        [
-            torch.autograd.functional.hessian(lambda y: potential.value(y[None])[0], row).reshape(sites, sites)
-            for row in x
-        ]
-    )
-    close(potential.gradient(x), gradient)
-    close(potential.hessian(x), hessian)
-    vectors = randn(2, 3, *x.shape, seed=seed + 1)
-    products = torch.einsum("nij,abnj->abni", hessian, vectors.flatten(3)).view(vectors.shape)
-    close(potential.product(x, vectors), products)
-    close(potential.product(x, vectors[0, 0]), products[0, 0])
-
-
-@settings(max_examples=30)
-@given(
-    seed=st.integers(0, 2**16),
-    layers=st.integers(1, 4),
-    width=st.integers(1, 20),
-    augmented=st.booleans(),
-    activation=st.sampled_from(sorted(CONVEX)),
-    strength=st.floats(0.1, 2.0),
-)
-def test_networks_are_strongly_convex_whatever_their_weights(seed, layers, width, augmented, activation, strength):
-    """By the Hessian's eigenvalues, and by the definition, between far points: no derivative enters that one."""
-    options = {"layers": layers, "width": width, "augmented": augmented, "activation": activation}
-    potential = shaken(ConvexPotential((3,), **options, generator=generator(seed)), seed, strength)
-    alpha = potential.alpha.item()
-    assert alpha > 0
-    x, y = 3 * randn(2, 20, 3, seed=seed)
-    smallest = torch.linalg.eigvalsh(potential.hessian(x)).min().item()
-    assert smallest >= alpha * (1 - 1e-9) - 1e-12
-    between = potential.value((x + y) / 2)
-    chord = (potential.value(x) + potential.value(y)) / 2 - alpha * (x - y).square().sum(1) / 8
-    assert (between <= chord + 1e-9 * chord.abs()).all()
-
-
-@pytest.mark.parametrize("name", ["square", "radial", "rectangle", "triangular"])
-@settings(max_examples=4)
-@given(seed=st.integers(0, 2**16))
-def test_lattice_potentials_are_strongly_convex(name, seed):
-    potential = POTENTIALS[name](seed)
-    expansion = potential.expand(3 * randn(4, *potential.shape, seed=seed))
-    assert 0 < expansion.strength <= torch.linalg.eigvalsh(expansion.hessian()).min() * (1 + 1e-9)
-
-
-@pytest.mark.parametrize("name", ["square", "radial", "rectangle", "triangular"])
-def test_lattice_potentials_have_the_whole_symmetry(name):
-    """F(g x) = F(x) and grad F(g x) = g grad F(x) for every element: translations, point group, Z2."""
-    potential = POTENTIALS[name]()
-    x = randn(1, *potential.shape)
-    elements = list(potential.symmetry.elements())
-    expansion = potential.expand(torch.cat([g.apply(x) for g in elements]))
-    value, gradient = potential.value(x), potential.gradient(x)
-    torch.testing.assert_close(expansion.value, value.expand(len(elements)), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(
-        expansion.gradient, torch.cat([g.apply(gradient) for g in elements]), rtol=1e-11, atol=1e-11
-    )
-    assert len(elements) == potential.symmetry.order
-
-
 def test_an_oriented_kernel_is_not_radial():
     """A bond has a direction: the kernel differs along and across it, and turning it gives the other orientation."""
-    kernels = on_lattice(square_torus_group(4, 4), radial=1, oriented=1).by_displacement()
+    kernels = convex_lattice(square_torus_group(4, 4), radial=1, oriented=1).by_displacement()
     radial, oriented = kernels
     assert torch.equal(radial[0], radial[0].T) and not torch.equal(oriented[0], oriented[0].T)
     assert torch.equal(oriented[1], oriented[0].T)
-
-
-@every_potential
-def test_derivatives_by_the_parameters(make):
-    """Of gradient, product and Hessian, by central differences along a random direction of all parameters."""
-    potential = make()
-    x, vectors = randn(3, *potential.shape), randn(2, 3, *potential.shape, seed=1)
-    parameters = list(potential.parameters())
-    directions = [randn(*p.shape, seed=i) for i, p in enumerate(parameters)]
-
-    def scalar():
-        expansion = potential.expand(x)
-        outputs = expansion.value, expansion.gradient, expansion.product(vectors), expansion.hessian()
-        return sum((output * randn(*output.shape, seed=9 + i)).sum() for i, output in enumerate(outputs))
-
-    gradients = torch.autograd.grad(scalar(), parameters)
-    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)).item()
-
-    def moved(by):
-        with torch.no_grad():
-            for parameter, direction in zip(parameters, directions, strict=True):
-                parameter.add_(by * direction)
-            return scalar().item()
-
-    h = 1e-5
-    assert slope == pytest.approx((moved(h) - moved(-2 * h)) / (2 * h), rel=1e-6)
-    assert all(g.any() for g in gradients if g.numel())
 
 
 @pytest.mark.parametrize("width", [4, 64, 256])
@@ -389,7 +251,7 @@ def test_the_stochastic_value_is_within_its_own_errors(name):
 
 
 def test_errors_shrink_with_the_root_of_the_probes():
-    potential = dense((6,))
+    potential = convex((6,))
     x = randn(100, 6)
     expansion = potential.expand(x)
     stderr = [LanczosLogdet(probes).estimate(expansion, x).stderr.mean().item() for probes in (16, 64, 256)]
@@ -413,7 +275,7 @@ def gradient_draws(potential, x, tolerance, draws):
 
 def test_the_training_gradient_is_unbiased():
     """The mean over many probes is the exact gradient within its standard error, in every direction together."""
-    potential, x = dense((4,), width=4), randn(8, 4)
+    potential, x = convex((4,), width=4), randn(8, 4)
     estimates, exact = gradient_draws(potential, x, 1e-10, 300)
     stderr = estimates.std(0) / math.sqrt(len(estimates))
     varying = stderr > 1e-9 * exact.abs().max()
@@ -423,7 +285,7 @@ def test_the_training_gradient_is_unbiased():
 
 def test_loose_conjugate_gradients_bias_little():
     """Below 1 % of the gradient's norm at 1e-3: the same probes solved loosely and tightly, so no noise is left."""
-    potential, x = dense((20,), width=30), randn(8, 20)
+    potential, x = convex((20,), width=30), randn(8, 20)
     tight, exact = gradient_draws(potential, x, 1e-12, 20)
     biases = []
     for tolerance in (1e-1, 1e-2, 1e-3):
@@ -433,7 +295,7 @@ def test_loose_conjugate_gradients_bias_little():
 
 
 def test_the_returned_logdet_has_the_quadratures_value_and_the_surrogates_gradient():
-    potential, x = dense((5,)), randn(6, 5)
+    potential, x = convex((5,)), randn(6, 5)
     lanczos_logdet = LanczosLogdet(3, tolerance=1e-8)
     expansion = potential.expand(x)
     logdet = lanczos_logdet(expansion, x)
@@ -461,7 +323,7 @@ def test_probes_belong_to_samples():
 
 
 def test_a_redrawn_seed_survives_save_and_load():
-    flow, other = (ConvexFlow(dense((3,), seed=s), logdet=LanczosLogdet(2)) for s in (0, 1))
+    flow, other = (ConvexFlow(convex((3,), seed=s), logdet=LanczosLogdet(2)) for s in (0, 1))
     flow.redraw(generator(5))
     x = randn(4, 3)
     assert not torch.equal(flow(x)[1], other(x)[1])
@@ -471,7 +333,7 @@ def test_a_redrawn_seed_survives_save_and_load():
 
 def test_the_error_of_a_flow_covers_its_exact_answer():
     """Two stochastic blocks, one of them inverted, against the same flow with exact determinants."""
-    potentials = [dense((6,), seed=s, width=20) for s in (0, 1)]
+    potentials = [convex((6,), seed=s, width=20) for s in (0, 1)]
 
     def flow(logdet):
         first, second = (ConvexFlow(p, logdet=logdet(), tolerance=1e-9) for p in potentials)
@@ -488,7 +350,7 @@ def test_the_error_of_a_flow_covers_its_exact_answer():
 
 
 def test_fields_too_large_for_a_hessian_are_refused():
-    potential, x = dense((5,)), randn(2, 5)
+    potential, x = convex((5,)), randn(2, 5)
     with pytest.raises(InvalidInput, match="5 entries: the limit is 4; use Lanczos"):
         CholeskyLogdet(limit=4)(potential.expand(x), x)
 
@@ -500,7 +362,7 @@ def test_impossible_estimates_are_refused(options):
 
 
 def test_conjugate_gradients_that_stop_short_are_reported():
-    potential, x = dense((30,), width=40, layers=1), randn(5, 30)
+    potential, x = convex((30,), width=40, layers=1), randn(5, 30)
     with torch.no_grad():
         potential.log_alpha.fill_(-12.0)
     logdet = LanczosLogdet(2, tolerance=1e-8, iterations=3)
@@ -510,7 +372,7 @@ def test_conjugate_gradients_that_stop_short_are_reported():
 
 
 def test_a_hessian_that_is_no_number_is_reported():
-    potential, x = dense((3,)), randn(4, 3)
+    potential, x = convex((3,)), randn(4, 3)
     x[2] = math.nan
     with pytest.raises(NotConverged, match="Cholesky factorisation of the Hessian: 1 of 4"):
         CholeskyLogdet()(potential.expand(x), x)
@@ -600,7 +462,7 @@ def test_one_hidden_layer_is_a_sylvester_map():
     x = alpha z + l + L^T g(L z), so h = L z solves the 3 equations alpha h + L L^T g(h) = L (x - l), and
     det(alpha I_8 + L^T diag(g') L) = alpha^8 det(I_3 + diag(g') L L^T / alpha).
     """
-    potential = dense((8,), width=3, layers=1)
+    potential = convex((8,), width=3, layers=1)
     weight = potential.network.skips[0].detach()
     bias, alpha = potential.network.biases[0].detach(), potential.alpha.item()
     amplitude = (potential.scale * torch.nn.functional.softplus(potential.network.raw[0][0]) / 3).detach()
@@ -628,7 +490,7 @@ def test_one_hidden_layer_is_a_sylvester_map():
 
 def test_samples_that_do_not_converge_are_counted():
     """Never silent: how many of how many, and the worst residual; the others are told apart."""
-    flow = ConvexFlow(dense((10,), width=30), tolerance=1e-9, iterations=2)
+    flow = ConvexFlow(convex((10,), width=30), tolerance=1e-9, iterations=2)
     x = randn(6, 10)
     x[0] = flow.potential.gradient(x[:1]).detach()[0]
     x[1] = math.nan
@@ -643,7 +505,7 @@ def test_samples_that_do_not_converge_are_counted():
 @pytest.mark.parametrize("options", [{"tolerance": 0.0}, {"tolerance": math.nan}, {"iterations": 0}])
 def test_impossible_inversions_are_refused(options):
     with pytest.raises(InvalidInput, match=r"expected a tolerance in \(0, 1\)"):
-        ConvexFlow(dense(), **options)
+        ConvexFlow(convex(), **options)
 
 
 def test_the_transport_cost_of_a_gradient_map():
@@ -705,7 +567,7 @@ def test_activation_normalisation_of_constants_and_of_nothing():
 
 
 def test_an_inverted_map_swaps_its_directions():
-    flow = ConvexFlow(dense((3,)), logdet=LanczosLogdet(2), tolerance=1e-10)
+    flow = ConvexFlow(convex((3,)), logdet=LanczosLogdet(2), tolerance=1e-10)
     inverted, x = Inverted(flow), randn(5, 3)
     for ours, expected in zip(inverted.inverse(x), flow(x), strict=True):
         assert torch.equal(ours, expected)

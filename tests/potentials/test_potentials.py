@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_potential_laws import POTENTIALS, convolutional, dense, generator, image, randn
 
 from isingflow.architectures.build import build_flow
 from isingflow.errors import InvalidInput, SymmetryMismatch
@@ -16,12 +17,7 @@ from isingflow.flows import GradientFlow, gradient_flows
 from isingflow.lattice import CRITICAL_BETA, square, triangular
 from isingflow.lattice.symmetry import Group, require, square_torus_group, triangular_torus_group
 from isingflow.potentials import (
-    DensePotential,
-    ImagePotential,
     LatticePotential,
-    LatticeResidualPotential,
-    Potential,
-    ResidualPotential,
     SampledAverage,
     SymmetricAverage,
     group_average,
@@ -31,96 +27,7 @@ from isingflow.potentials.layers.convolutional import multiplicities
 from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer, hidden_layer, kernels
 from isingflow.runs.config import FlowConfig
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
-
-
-def awake(potential: Potential, seed: int = 0, strength: float = 0.3) -> Potential:
-    """In float64, with every parameter moved: amplitudes that start at zero would hide most of what is tested."""
-    potential = potential.double()
-    source = generator(seed)
-    with torch.no_grad():
-        for parameter in potential.parameters():
-            parameter.add_(strength * torch.randn(parameter.shape, generator=source, dtype=torch.float64))
-    return potential
-
-
-def dense(shape, activation="lncosh", hidden=5, seed=0, **options):
-    return DensePotential(shape, hidden, activation=activation, generator=generator(seed), **options)
-
-
-def image(shape=(3, 4), features=4, seed=0, **options):
-    return ImagePotential(shape, features=features, generator=generator(seed), **options)
-
-
-def convolutional(group, radial=2, oriented=2, seed=0, **options):
-    options = {"hidden": 4, "time_terms": 3} | options
-    return LatticePotential(group, radial=radial, oriented=oriented, generator=generator(seed), **options)
-
-
-def point_group(shape) -> Group:
-    """D4 about site 0 and no translations: a subgroup of the torus' group that is not normal."""
-    return Group(shape, False, square_torus_group(*shape).point)
-
-
-POTENTIALS = {
-    "dense lncosh": lambda: dense((2, 3)),
-    "dense softplus": lambda: dense((2, 3), "softplus"),
-    "dense softplus on a graph": lambda: dense((5,), "softplus"),
-    "dense lncosh in time": lambda: dense((2, 3), time_terms=2),
-    "dense softplus in time": lambda: dense((5,), "softplus", time_terms=4),
-    "dense softplus from given directions": lambda: dense(
-        (5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4)
-    ),
-    "image": lambda: image(kernel=3),
-    "image smaller than its kernel": lambda: image((2, 3), kernel=5, time_terms=1),
-    "image without neighbours": lambda: image((3, 2), kernel=1, time_terms=2),
-    "square": lambda: convolutional(square_torus_group(4, 4)),
-    "odd square": lambda: convolutional(square_torus_group(3, 3)),
-    "rectangle": lambda: convolutional(square_torus_group(3, 4)),
-    "odd rectangle": lambda: convolutional(square_torus_group(4, 3)),
-    "anisotropic": lambda: convolutional(square_torus_group(4, 4, axes_equal=False)),
-    "triangular": lambda: convolutional(triangular_torus_group(3, 3)),
-    "triangular rectangle": lambda: convolutional(triangular_torus_group(4, 2)),
-    "shortest": lambda: convolutional(square_torus_group(2, 2)),
-    "width 2": lambda: convolutional(square_torus_group(5, 2)),
-    "radial only": lambda: convolutional(square_torus_group(3, 3), oriented=0, time_terms=1),
-    "oriented only": lambda: convolutional(square_torus_group(3, 3), radial=0, time_terms=2),
-    "residual": lambda: ResidualPotential((2, 3), width=4, layers=3, generator=generator()),
-    "residual, one layer": lambda: ResidualPotential((3,), width=4, layers=1, rank=2, generator=generator()),
-    "residual on a lattice": lambda: LatticeResidualPotential(
-        square_torus_group(3, 3), radial=1, oriented=1, width=3, generator=generator()
-    ),
-    "exact average": lambda: SymmetricAverage(dense((2, 3), "softplus"), square_torus_group(2, 3)),
-    "exact average over a point group": lambda: SymmetricAverage(dense((3, 3), "softplus"), point_group((3, 3))),
-    "exact average of a lattice potential": lambda: SymmetricAverage(
-        convolutional(square_torus_group(3, 3, axes_equal=False)), square_torus_group(3, 3)
-    ),
-    "sampled average": lambda: SampledAverage(
-        dense((2, 3), "softplus"), square_torus_group(2, 3), slots=3, generator=generator(1)
-    ),
-    "sampled average of an even potential": lambda: SampledAverage(
-        dense((3, 3)), square_torus_group(3, 3), slots=4, generator=generator(1)
-    ),
-    "sampled average of a lattice potential": lambda: SampledAverage(
-        convolutional(square_torus_group(3, 3, axes_equal=False)),
-        square_torus_group(3, 3),
-        slots=2,
-        generator=generator(1),
-    ),
-    "sampled average over more than normalises the potential's own group": lambda: SampledAverage(
-        SymmetricAverage(dense((3, 3), "softplus"), point_group((3, 3))),
-        square_torus_group(3, 3),
-        slots=4,
-        generator=generator(1),
-    ),
-}
+from isingflow.testing.laws import shaken
 
 every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
 OTHERS = ("dense", "image", "average", "residual")
@@ -128,77 +35,6 @@ LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if not any
 lattice_potentials = pytest.mark.parametrize("make", LATTICE_POTENTIALS.values(), ids=LATTICE_POTENTIALS)
 seeds = st.integers(0, 2**16)
 times = st.floats(0, 1)
-
-
-def differentiated(potential: Potential, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradient of `value` and the trace of its Hessian by autograd, with their graphs; x requires gradients."""
-    n, sites = len(x), x[0].numel()
-    copies = x.repeat(sites, *[1] * (x.ndim - 1))
-    one_each = torch.arange(sites).repeat_interleave(n)[:, None]
-    (gradient,) = torch.autograd.grad(potential.value(copies, t).sum(), copies, create_graph=True)
-    diagonal = gradient.flatten(1).gather(1, one_each)
-    (rows,) = torch.autograd.grad(diagonal.sum(), copies, create_graph=True)
-    return gradient[:n], rows.flatten(1).gather(1, one_each).view(sites, n).sum(0)
-
-
-@every_potential
-@settings(max_examples=6)
-@given(seed=seeds, t=times)
-def test_gradient_and_laplacian_are_those_of_the_value(make, seed, t):
-    potential = awake(make(), seed)
-    x = (1.5 * randn(3, *potential.shape, seed=seed)).requires_grad_()
-    gradient, laplacian = potential.bind()(x, t)
-    expected_gradient, expected_laplacian = differentiated(potential, x, t)
-    assert gradient.shape == x.shape and laplacian.shape == (3,)
-    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(laplacian, expected_laplacian, rtol=1e-10, atol=1e-10)
-
-
-@every_potential
-@settings(max_examples=3)
-@given(seed=seeds, t=times)
-def test_backward_is_that_of_double_autograd(make, seed, t):
-    """The hand-written backward pass of (gradient, Laplacian) against third derivatives of the value."""
-    potential = awake(make(), seed)
-    x = randn(3, *potential.shape, seed=seed).requires_grad_()
-    weights = randn(*x.shape, seed=seed + 1), randn(3, seed=seed + 2)
-    inputs = [x, *potential.parameters()]
-
-    def pulled_back(gradient, laplacian):
-        scalar = (weights[0] * gradient).sum() + (weights[1] * laplacian).sum()
-        return torch.autograd.grad(scalar, inputs, materialize_grads=True)
-
-    hand_written = pulled_back(*potential.bind()(x, t))
-    automatic = pulled_back(*differentiated(potential, x, t))
-    for name, ours, expected in zip(["x", *dict(potential.named_parameters())], hand_written, automatic, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
-
-
-@every_potential
-def test_a_gradient_alone_or_a_laplacian_alone_can_be_differentiated(make):
-    potential = awake(make())
-    x = randn(2, *potential.shape).requires_grad_()
-    both = torch.autograd.grad(sum(part.sum() for part in potential.bind()(x, 0.4)), x)[0]
-    apart = [torch.autograd.grad(potential.bind()(x, 0.4)[part].sum(), x)[0] for part in (0, 1)]
-    torch.testing.assert_close(apart[0] + apart[1], both, rtol=1e-11, atol=1e-11)
-
-
-@every_potential
-@settings(max_examples=4)
-@given(seed=seeds, t=times)
-def test_claimed_symmetry_is_exact(make, seed, t):
-    """phi(g x) = phi(x), grad phi(g x) = g grad phi(x), laplacian phi(g x) = laplacian phi(x): for every element g."""
-    potential = awake(make(), seed)
-    x = randn(1, *potential.shape, seed=seed)
-    elements = list(potential.symmetry.elements())
-    images = torch.cat([g.apply(x) for g in elements])
-    with torch.no_grad():
-        value = potential.value(images, t)
-        gradient, laplacian = potential.bind()(images, t)
-    torch.testing.assert_close(value, value[:1].expand_as(value), rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(laplacian, laplacian[:1].expand_as(laplacian), rtol=1e-11, atol=1e-11)
-    turned_back = torch.stack([g.inverse().apply(row) for g, row in zip(elements, gradient, strict=True)])
-    torch.testing.assert_close(turned_back, gradient[:1].expand_as(gradient), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -214,57 +50,11 @@ def test_claimed_symmetry_is_exact(make, seed, t):
 )
 def test_symmetry_that_is_not_claimed_is_not_there(make, larger):
     """Or the potential would be less expressive than it says: an anisotropic one must tell x from y."""
-    potential = awake(make())
+    potential = shaken(make())
     x = randn(1, *potential.shape)
     values = potential.value(torch.cat([g.apply(x) for g in larger.elements()]), 0.3)
     assert not potential.symmetry.contains(larger)
     assert values.std() > 1e-3 * values.abs().max()
-
-
-@every_potential
-def test_float32_agrees_with_float64(make):
-    potential = awake(make())
-    x = randn(4, *potential.shape)
-    with torch.no_grad():
-        exact = potential.bind()(x, 0.7)
-        single = potential.float().bind()(x.float(), 0.7)
-    for ours, expected in zip(single, exact, strict=True):
-        assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-4)
-
-
-@every_potential
-def test_samples_do_not_see_each_other(make):
-    potential = awake(make())
-    x = randn(5, *potential.shape)
-    with torch.no_grad():
-        together = potential.bind()(x, 0.2)
-        apart = [potential.bind()(row[None], 0.2) for row in x]
-    for part in (0, 1):
-        torch.testing.assert_close(together[part], torch.cat([one[part] for one in apart]), rtol=1e-11, atol=1e-12)
-
-
-@every_potential
-def test_one_field_for_each_step(make):
-    """At its own step's midpoint a field is the potential's own, whatever the number of steps."""
-    potential = awake(make())
-    x = randn(2, *potential.shape)
-    midpoints = [(step + 0.5) / 12 for step in range(12)]
-    with torch.no_grad():
-        for field, t in zip(potential.fields(midpoints), midpoints, strict=True):
-            for ours, expected in zip(field(x, t), potential.bind()(x, t), strict=True):
-                torch.testing.assert_close(ours, expected, rtol=0, atol=0)
-
-
-@every_potential
-def test_state_survives(make, tmp_path):
-    """A potential with the same shape but other parameters and draws becomes the same function."""
-    potential, other = awake(make(), 1), awake(make(), 2)
-    other.redraw(generator(5))
-    other.load_state_dict(potential.state_dict())
-    x = randn(3, *potential.shape)
-    for t in (0.1, 0.5, 0.9):
-        assert torch.equal(potential.value(x, t), other.value(x, t))
 
 
 def test_dense_value_by_hand():
@@ -273,7 +63,7 @@ def test_dense_value_by_hand():
         "lncosh": lambda p: np.log(np.cosh(p)),
         "softplus": lambda p: np.log1p(np.exp(p)),
     }.items():
-        potential = awake(dense((2, 2), activation, hidden=3))
+        potential = shaken(dense((2, 2), activation, hidden=3))
         w, a, b = (p.detach().numpy() for p in (potential.weight, potential.amplitude, potential.bias))
         expected = [sum(a[h] * function(w[h] @ row.ravel() + b[h]) for h in range(3)) for row in x.numpy()]
         np.testing.assert_allclose(potential.value(x, 0.0).detach(), expected, rtol=1e-13)
@@ -287,7 +77,7 @@ def test_dense_lncosh_has_no_bias():
 @lattice_potentials
 def test_lattice_value_by_sums_over_sites(make):
     """phi by its definition: loops over orientations, sites and displacements, and a plain discrete Fourier sum."""
-    potential = awake(make())
+    potential = shaken(make())
     t, shape = 0.3, potential.shape
     x = randn(*shape).numpy()
     basis = np.polynomial.chebyshev.chebvander([2 * t - 1], potential.amplitude.shape[1] - 1)[0]
@@ -348,14 +138,14 @@ def test_radial_kernels_have_one_value_per_distance_class(group):
 
 
 def test_averages_are_means_over_the_group():
-    inner, group = awake(dense((2, 3), "softplus")), square_torus_group(2, 3)
+    inner, group = shaken(dense((2, 3), "softplus")), square_torus_group(2, 3)
     x = randn(4, 2, 3)
     expected = torch.stack([inner.value(g.apply(x), 0.5) for g in group.elements()]).mean(0)
     torch.testing.assert_close(group_average(inner, group).value(x, 0.5), expected, rtol=1e-13, atol=1e-13)
 
 
 def test_averaging_what_is_symmetric_changes_nothing():
-    potential = awake(convolutional(square_torus_group(3, 3)))
+    potential = shaken(convolutional(square_torus_group(3, 3)))
     average = SymmetricAverage(potential, potential.symmetry)
     x = randn(2, 3, 3)
     for ours, expected in zip(average.bind()(x, 0.4), potential.bind()(x, 0.4), strict=True):
@@ -364,7 +154,7 @@ def test_averaging_what_is_symmetric_changes_nothing():
 
 def test_sampled_average_approaches_the_exact_one():
     """4000 draws: value, gradient and Laplacian within five standard errors of the sum over all elements."""
-    inner, group, draws = awake(dense((2, 3), "softplus"), strength=1.0), square_torus_group(2, 3), 4000
+    inner, group, draws = shaken(dense((2, 3), "softplus"), strength=1.0), square_torus_group(2, 3), 4000
     sampled = group_average(inner, group, "sampled", slots=draws, generator=generator(3))
     x = randn(1, 2, 3)
     midpoints = [(slot + 0.5) / draws for slot in range(draws)]
@@ -378,7 +168,7 @@ def test_sampled_average_approaches_the_exact_one():
 
 
 def test_draws_stay_until_they_are_redrawn():
-    potential = awake(POTENTIALS["sampled average"]())
+    potential = shaken(POTENTIALS["sampled average"]())
     x = randn(2, *potential.shape)
 
     def values():
@@ -397,7 +187,7 @@ def test_draws_stay_until_they_are_redrawn():
 
 def test_fields_of_a_sampled_average_keep_their_element_for_the_whole_step():
     """The slot is that of the step's midpoint: also at the step's ends, which belong to two slots."""
-    potential = awake(POTENTIALS["sampled average"]())
+    potential = shaken(POTENTIALS["sampled average"]())
     inner = potential.potential.bind()
     x = randn(2, *potential.shape)
     elements = [potential.permutations[slot].numpy() for slot in range(3)]
@@ -418,14 +208,14 @@ def test_fields_of_a_sampled_average_keep_their_element_for_the_whole_step():
 
 
 def test_the_last_slot_holds_the_end_of_time():
-    potential = awake(POTENTIALS["sampled average"]())
+    potential = shaken(POTENTIALS["sampled average"]())
     x = randn(2, *potential.shape)
     assert torch.equal(potential.value(x, 1.0), potential.value(x, 0.99))
 
 
 @every_potential
 def test_redrawing_changes_sampled_averages_only(make):
-    potential = awake(make())
+    potential = shaken(make())
     x = randn(2, *potential.shape)
     before = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
     potential.redraw(generator(123))
@@ -559,7 +349,7 @@ def test_kernels_are_made_once(activation):
 )
 @pytest.mark.parametrize("activation", ["lncosh", "softplus"])
 def test_compiled_kernels_are_the_eager_ones(activation):
-    potential = awake(dense((3, 4), activation))
+    potential = shaken(dense((3, 4), activation))
     x = randn(5, 3, 4).requires_grad_()
 
     def results():
@@ -754,7 +544,7 @@ def test_image_potentials_refuse(options):
 
 
 def test_blocks_of_images_do_not_change_an_image_potential(monkeypatch):
-    potential = awake(image((5, 6), features=3))
+    potential = shaken(image((5, 6), features=3))
     x = randn(7, 30).requires_grad_()
 
     def results():

@@ -5,15 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from test_potential_laws import generator, randn, residual, residual_lattice
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import Flow, GradientFlow, SpectralScaling, diagnostics
 from isingflow.flows.spectral import FourierBasis
 from isingflow.lattice import CRITICAL_BETA, square
-from isingflow.lattice.symmetry import square_torus_group, triangular_torus_group, trivial_group
+from isingflow.lattice.symmetry import square_torus_group, trivial_group
 from isingflow.potentials import (
     DensePotential,
     LatticeResidualPotential,
@@ -27,84 +28,26 @@ from isingflow.potentials.layers.residual import EvenOpening, PlainOpening, anti
 from isingflow.potentials.resnet import REACH
 from isingflow.runs.config import TrainingConfig
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.testing.laws import shaken
+from isingflow.testing.potentials import pulled_back
 from isingflow.training.objectives import negative_log_likelihood, reverse_kl
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
-
-
-def awake(potential: Potential, seed: int = 0, strength: float = 0.5) -> Potential:
-    """In float64, with every parameter moved away from where it starts, w from zero above all."""
-    potential = potential.double()
-    source = generator(seed)
-    with torch.no_grad():
-        for parameter in potential.parameters():
-            parameter.add_(strength * torch.randn(parameter.shape, generator=source, dtype=torch.float64))
-    return potential
-
-
 def resnet(d: int = 3, seed: int = 0, **options) -> ResidualPotential:
-    return awake(ResidualPotential((d,), **{"width": 5, **options}, generator=generator(seed)), seed)
+    """With every parameter moved away from where it starts, w from zero above all."""
+    return shaken(residual((d,), seed, **{"width": 5, **options}), 0.5, seed)
 
 
 def on_lattice(group=None, seed: int = 0, strength: float = 0.5, **options) -> LatticeResidualPotential:
-    group = group or square_torus_group(4, 4)
-    options = {"radial": 2, "oriented": 2, "width": 4, **options}
-    return awake(LatticeResidualPotential(group, generator=generator(seed), **options), seed, strength)
+    return shaken(residual_lattice(group or square_torus_group(4, 4), seed, **options), strength, seed)
 
 
-def differentiated(potential: Potential, x: Tensor, t: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient, trace of the Hessian and derivative by time of `value`, by autograd with its graph."""
-    n, sites = len(x), x[0].numel()
-    copies = x.repeat(sites, *[1] * (x.ndim - 1))
-    one_each = torch.arange(sites).repeat_interleave(n)[:, None]
-    (gradient,) = torch.autograd.grad(potential.value(copies, t).sum(), copies, create_graph=True)
-    (rows,) = torch.autograd.grad(gradient.flatten(1).gather(1, one_each).sum(), copies, create_graph=True)
-    trace = rows.flatten(1).gather(1, one_each).view(sites, n).sum(0)
-    return gradient[:n], trace, _derivative_by_time(potential, x, t)
-
-
-def _derivative_by_time(potential: Potential, x: Tensor, t: float) -> Tensor:
-    """By autograd; on lattices, whose polynomials in time have no graph, by differences of fourth order."""
-    if isinstance(potential, LatticeResidualPotential):
-        h = 1e-3
-        near, far = (potential.value(x, t + n * h) - potential.value(x, t - n * h) for n in (1, 2))
-        return (8 * near - far) / (12 * h)
-    time = torch.tensor(t, dtype=torch.float64, requires_grad=True)
-    rates = [torch.autograd.grad(potential.value(row[None], time).sum(), time, create_graph=True)[0] for row in x]
-    return torch.stack(rates)
-
-
-sizes = {
-    "d": st.integers(1, 9),
-    "width": st.integers(1, 8),
-    "layers": st.integers(1, 4),
-    "rank": st.integers(1, 12),
-    "t": st.floats(0, 1),
-    "seed": st.integers(0, 2**16),
-}
-
-
-@settings(max_examples=40)
-@given(**sizes)
-def test_gradient_trace_and_rate_are_exact(d, width, layers, rank, t, seed):
-    """For any depth, width, dimension and rank (rank > d, d = 1, width 1 among them), to 1e-12."""
-    potential = resnet(d, seed, width=width, layers=layers, rank=rank)
-    x = randn(3, d, seed=seed).requires_grad_()
-    names = ("gradient", "Laplacian", "rate")
-    for name, ours, exact in zip(names, potential.bind_timed()(x, t), differentiated(potential, x, t), strict=True):
-        assert ours.shape == exact.shape
-        torch.testing.assert_close(ours, exact, rtol=1e-12, atol=1e-12, msg=lambda m, name=name: f"{name}: {m}")
-
-
-def pulled_back(results: tuple[Tensor, ...], inputs: list[Tensor], seed: int) -> tuple[Tensor, ...]:
-    scalar = sum((result * randn(*result.shape, seed=seed + i)).sum() for i, result in enumerate(results))
-    return torch.autograd.grad(scalar, inputs, materialize_grads=True)
+def differentiated(potential: Potential, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """Gradient of `value` and its derivative by time, by autograd."""
+    x, time = x.detach().requires_grad_(), torch.tensor(t, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(potential.value(x, t).sum(), x)
+    rates = [torch.autograd.grad(potential.value(row[None], time).sum(), time)[0] for row in x.detach()]
+    return gradient, torch.stack(rates)
 
 
 def test_units_from_directions_bend_within_reach():
@@ -118,57 +61,6 @@ def test_units_from_directions_bend_within_reach():
     assert abs(distances.mean().item() / REACH - 0.5) < 5 / math.sqrt(12 * 400)
 
 
-@settings(max_examples=20)
-@given(**sizes)
-def test_gradients_by_the_parameters_are_those_of_third_derivatives(d, width, layers, rank, t, seed):
-    potential = resnet(d, seed, width=width, layers=layers, rank=rank)
-    x = randn(3, d, seed=seed).requires_grad_()
-    inputs = [x, *potential.parameters()]
-    ours = pulled_back(potential.bind_timed()(x, t), inputs, seed)
-    exact = pulled_back(differentiated(potential, x, t), inputs, seed)
-    for name, one, other in zip(["x", *dict(potential.named_parameters())], ours, exact, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
-
-
-LATTICES = {
-    "square": lambda: on_lattice(),
-    "deep": lambda: on_lattice(square_torus_group(3, 3), layers=3),
-    "one layer": lambda: on_lattice(square_torus_group(3, 4), layers=1, time_terms=1),
-    "radial": lambda: on_lattice(square_torus_group(3, 3), oriented=0, time_terms=2),
-    "triangular": lambda: on_lattice(triangular_torus_group(3, 3), radial=1, oriented=1),
-    "more kernels than sites": lambda: on_lattice(square_torus_group(2, 2), radial=3, oriented=3),
-}
-lattices = pytest.mark.parametrize("make", LATTICES.values(), ids=LATTICES)
-
-
-@lattices
-@settings(max_examples=3)
-@given(t=st.floats(0, 1), seed=st.integers(0, 2**16))
-def test_the_lattice_potential_is_exact_too(make, t, seed):
-    potential = awake(make(), seed)
-    x = randn(2, *potential.shape, seed=seed).requires_grad_()
-    ours, exact = potential.bind_timed()(x, t), differentiated(potential, x, t)
-    for one, other, tolerance in zip(ours, exact, (1e-12, 1e-12, 1e-8), strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=10 * tolerance)
-    inputs = [x, *potential.parameters()]
-    for one, other in zip(pulled_back(ours, inputs, seed), pulled_back(exact, inputs, seed), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
-
-
-@lattices
-def test_the_lattice_potential_has_the_whole_symmetry(make):
-    """phi, d phi/dt and laplacian phi are the same for all elements, Z2 among them; the gradient turns with x."""
-    potential = make()
-    x, elements = randn(1, *potential.shape), list(potential.symmetry.elements())
-    images = torch.cat([g.apply(x) for g in elements])
-    with torch.no_grad():
-        gradient, *scalars = potential.bind_timed()(images, 0.3)
-        for scalar in (potential.value(images, 0.3), *scalars):
-            torch.testing.assert_close(scalar, scalar[:1].expand_as(scalar), rtol=1e-11, atol=1e-11)
-    turned_back = torch.stack([g.inverse().apply(row) for g, row in zip(elements, gradient, strict=True)])
-    torch.testing.assert_close(turned_back, gradient[:1].expand_as(gradient), rtol=1e-11, atol=1e-11)
-
-
 def test_the_trace_costs_no_more_in_more_dimensions():
     """Between two dimensions above the width nothing but products with x may grow: M keeps its size."""
     roots = [gram_root(resnet(d, width=6).opening[:, :-1]) for d in (8, 500)]
@@ -176,7 +68,7 @@ def test_the_trace_costs_no_more_in_more_dimensions():
 
 
 @pytest.mark.parametrize("limit", [1, 2**9, 2**12])
-@pytest.mark.parametrize("make", [lambda: resnet(4, layers=3), LATTICES["square"]], ids=["resnet", "lattice"])
+@pytest.mark.parametrize("make", [lambda: resnet(4, layers=3), on_lattice], ids=["resnet", "lattice"])
 def test_blocks_change_nothing(make, limit, monkeypatch):
     """Columns go through the cache in blocks; sums over blocks are sums over columns."""
     potential = make()
@@ -378,7 +270,7 @@ def test_costs_are_integrals_along_the_path():
     _, _, cost = gradient.forward_with_cost(x, hjb=True)
     kinetic, residual = [], []
     for i in range(points + 1):
-        slope, _, rate = differentiated(potential, x.detach().requires_grad_(), i / points)
+        slope, rate = differentiated(potential, x, i / points)
         kinetic.append(slope.square().sum(1) / 2)
         residual.append((rate / time + kinetic[-1]).abs())
         if i < points:

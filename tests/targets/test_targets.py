@@ -57,7 +57,9 @@ def test_what_breaks_a_law_is_refused_with_the_law(name):
         check_target(target_of(energy, symmetry=symmetry))
 
 
-@pytest.mark.parametrize("thing", [object(), Target, gaussian, SimpleNamespace(shape=(3,)), 3.0], ids=lambda thing: type(thing).__name__)
+@pytest.mark.parametrize(
+    "thing", [object(), Target, gaussian, SimpleNamespace(shape=(3,)), 3.0], ids=lambda thing: type(thing).__name__
+)
 def test_what_is_no_target_is_refused(thing):
     with pytest.raises(InvalidTarget, match="expected an object with a shape and a method energy"):
         as_target(thing)

@@ -1,0 +1,213 @@
+"""The laws of `isingflow.testing` kept by every potential: a new one is a line in a list here."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isingflow.lattice.symmetry import Group, square_torus_group, triangular_torus_group
+from isingflow.potentials import (
+    ConvexPotential,
+    DensePotential,
+    ImagePotential,
+    LatticeConvexPotential,
+    LatticePotential,
+    LatticeResidualPotential,
+    ResidualPotential,
+    SampledAverage,
+    SymmetricAverage,
+)
+from isingflow.potentials.layers.activations import CONVEX
+from isingflow.testing import check_convex, check_potential
+from isingflow.testing.laws import shaken
+from isingflow.testing.potentials import timed
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+
+
+def dense(shape, activation="lncosh", hidden=5, seed=0, **options):
+    return DensePotential(shape, hidden, activation=activation, generator=generator(seed), **options)
+
+
+def image(shape=(3, 4), features=4, seed=0, **options):
+    return ImagePotential(shape, features=features, generator=generator(seed), **options)
+
+
+def convolutional(group, radial=2, oriented=2, seed=0, **options):
+    options = {"hidden": 4, "time_terms": 3} | options
+    return LatticePotential(group, radial=radial, oriented=oriented, generator=generator(seed), **options)
+
+
+def residual(shape, seed=0, **options):
+    return ResidualPotential(shape, generator=generator(seed), **{"width": 4, **options})
+
+
+def residual_lattice(group, seed=0, **options):
+    return LatticeResidualPotential(
+        group, generator=generator(seed), **{"radial": 2, "oriented": 2, "width": 4, **options}
+    )
+
+
+def sampled(potential, group, slots, seed=0):
+    return SampledAverage(potential, group, slots=slots, generator=generator(seed + 1))
+
+
+def convex(shape=(3,), seed=0, **options):
+    return shaken(ConvexPotential(shape, generator=generator(seed), **{"width": 7, **options}), 0.5, seed)
+
+
+def convex_lattice(group, seed=0, **options):
+    options = {"radial": 2, "oriented": 2, "width": 5, **options}
+    return shaken(LatticeConvexPotential(group, generator=generator(seed), **options), 0.5, seed)
+
+
+def point_group(shape) -> Group:
+    """D4 about site 0 and no translations: a subgroup of the torus' group that is not normal."""
+    return Group(shape, False, square_torus_group(*shape).point)
+
+
+def mirrors(lx, ly) -> Group:
+    """The group of a rectangle's axes that differ in coupling."""
+    return square_torus_group(lx, ly, axes_equal=False)
+
+
+SQUARE, TRIANGULAR = square_torus_group(3, 3), triangular_torus_group(3, 3)
+
+POTENTIALS = {
+    "dense lncosh": lambda seed=0: dense((2, 3), seed=seed),
+    "dense softplus": lambda seed=0: dense((2, 3), "softplus", seed=seed),
+    "dense softplus on a graph": lambda seed=0: dense((5,), "softplus", seed=seed),
+    "dense lncosh in time": lambda seed=0: dense((2, 3), time_terms=2, seed=seed),
+    "dense softplus in time": lambda seed=0: dense((5,), "softplus", time_terms=4, seed=seed),
+    "dense softplus from given directions": lambda seed=0: dense(
+        (5,), "softplus", time_terms=3, directions=randn(5, 5, seed=4), seed=seed
+    ),
+    "image": lambda seed=0: image(kernel=3, seed=seed),
+    "image smaller than its kernel": lambda seed=0: image((2, 3), kernel=5, time_terms=1, seed=seed),
+    "image without neighbours": lambda seed=0: image((3, 2), kernel=1, time_terms=2, seed=seed),
+    "square": lambda seed=0: convolutional(square_torus_group(4, 4), seed=seed),
+    "odd square": lambda seed=0: convolutional(SQUARE, seed=seed),
+    "rectangle": lambda seed=0: convolutional(square_torus_group(3, 4), seed=seed),
+    "odd rectangle": lambda seed=0: convolutional(square_torus_group(4, 3), seed=seed),
+    "anisotropic": lambda seed=0: convolutional(mirrors(4, 4), seed=seed),
+    "triangular": lambda seed=0: convolutional(TRIANGULAR, seed=seed),
+    "triangular rectangle": lambda seed=0: convolutional(triangular_torus_group(4, 2), seed=seed),
+    "shortest": lambda seed=0: convolutional(square_torus_group(2, 2), seed=seed),
+    "width 2": lambda seed=0: convolutional(square_torus_group(5, 2), seed=seed),
+    "radial only": lambda seed=0: convolutional(SQUARE, oriented=0, time_terms=1, seed=seed),
+    "oriented only": lambda seed=0: convolutional(SQUARE, radial=0, time_terms=2, seed=seed),
+    "residual": lambda seed=0: residual((2, 3), seed, layers=3),
+    "residual, one layer": lambda seed=0: residual((3,), seed, layers=1, rank=2),
+    "residual square": lambda seed=0: residual_lattice(square_torus_group(4, 4), seed),
+    "residual square, deep": lambda seed=0: residual_lattice(SQUARE, seed, layers=3),
+    "residual rectangle, one layer": lambda seed=0: residual_lattice(
+        square_torus_group(3, 4), seed, layers=1, time_terms=1
+    ),
+    "residual, radial": lambda seed=0: residual_lattice(SQUARE, seed, oriented=0, time_terms=2),
+    "residual triangular": lambda seed=0: residual_lattice(TRIANGULAR, seed, radial=1, oriented=1),
+    "residual, more kernels than sites": lambda seed=0: residual_lattice(
+        square_torus_group(2, 2), seed, radial=3, oriented=3
+    ),
+    "exact average": lambda seed=0: SymmetricAverage(dense((2, 3), "softplus", seed=seed), square_torus_group(2, 3)),
+    "exact average over a point group": lambda seed=0: SymmetricAverage(
+        dense((3, 3), "softplus", seed=seed), point_group((3, 3))
+    ),
+    "exact average of a lattice potential": lambda seed=0: SymmetricAverage(
+        convolutional(mirrors(3, 3), seed=seed), SQUARE
+    ),
+    "sampled average": lambda seed=0: sampled(dense((2, 3), "softplus", seed=seed), square_torus_group(2, 3), 3, seed),
+    "sampled average of an even potential": lambda seed=0: sampled(dense((3, 3), seed=seed), SQUARE, 4, seed),
+    "sampled average of a lattice potential": lambda seed=0: sampled(
+        convolutional(mirrors(3, 3), seed=seed), SQUARE, 2, seed
+    ),
+    "sampled average over more than normalises the potential's own group": lambda seed=0: sampled(
+        SymmetricAverage(dense((3, 3), "softplus", seed=seed), point_group((3, 3))), SQUARE, 4, seed
+    ),
+}
+
+CONVEX_POTENTIALS = {
+    "one layer": lambda seed=0: convex(layers=1, seed=seed),
+    "augmented": lambda seed=0: convex(layers=3, seed=seed),
+    "plain": lambda seed=0: convex(layers=3, augmented=False, seed=seed),
+    "field": lambda seed=0: convex((2, 2), seed=seed),
+    "gaussian": lambda seed=0: convex(activation="gaussian", seed=seed),
+    "one dimension": lambda seed=0: convex((1,), seed=seed),
+    "square": lambda seed=0: convex_lattice(SQUARE, seed),
+    "radial": lambda seed=0: convex_lattice(SQUARE, seed, oriented=0, layers=2),
+    "rectangle": lambda seed=0: convex_lattice(square_torus_group(2, 4), seed, layers=2, activation="softplus"),
+    "triangular": lambda seed=0: convex_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
+}
+
+seeds = st.integers(0, 2**16)
+
+
+every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
+every_convex_potential = pytest.mark.parametrize("make", CONVEX_POTENTIALS.values(), ids=CONVEX_POTENTIALS)
+
+
+@every_potential
+def test_potentials_keep_the_laws(make):
+    check_potential(make(), times=(0.37,), other=make(1))
+
+
+@every_potential
+@settings(max_examples=3)
+@given(seed=seeds, t=st.floats(0, 1))
+def test_closed_forms_hold_for_all_parameters_and_times(make, seed, t):
+    laws = ("gradient", "Laplacian", "backward", "symmetry")
+    check_potential(make(), times=(t,), seed=seed, laws=laws)
+
+
+@settings(max_examples=20)
+@given(
+    d=st.integers(1, 9),
+    width=st.integers(1, 8),
+    layers=st.integers(1, 4),
+    rank=st.integers(1, 12),
+    t=st.floats(0, 1),
+    seed=seeds,
+)
+def test_residual_potentials_of_all_sizes_keep_the_laws(d, width, layers, rank, t, seed):
+    """For any depth, width, dimension and rank: rank > d, d = 1 and width 1 among them."""
+    potential = residual((d,), seed, width=width, layers=layers, rank=rank)
+    check_potential(potential, times=(t,), seed=seed, shake=0.5, laws=("gradient", "Laplacian", "backward", "rate"))
+
+
+def test_who_knows_the_derivative_by_time():
+    """Its law is asked of those alone: the list of them says that it is asked."""
+    assert {name for name, make in POTENTIALS.items() if timed(make())} == {
+        name for name in POTENTIALS if name.startswith("residual")
+    }
+
+
+@every_convex_potential
+def test_convex_potentials_keep_the_laws(make):
+    check_convex(make(), other=make(1))
+
+
+@every_convex_potential
+@settings(max_examples=3)
+@given(seed=seeds)
+def test_convex_potentials_are_convex_for_all_parameters(make, seed):
+    check_convex(make(seed), seed=seed, laws=("derivatives", "convexity"))
+
+
+@settings(max_examples=20)
+@given(
+    seed=seeds,
+    layers=st.integers(1, 4),
+    width=st.integers(1, 20),
+    augmented=st.booleans(),
+    activation=st.sampled_from(sorted(CONVEX)),
+    strength=st.floats(0.1, 2.0),
+)
+def test_networks_are_strongly_convex_whatever_their_weights(seed, layers, width, augmented, activation, strength):
+    options = {"layers": layers, "width": width, "augmented": augmented, "activation": activation}
+    potential = ConvexPotential((3,), **options, generator=generator(seed))
+    check_convex(potential, fields=3 * randn(20, 3, seed=seed), seed=seed, shake=strength, laws=("convexity",))
