@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, lattice_from, size_option
+from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, Size
 from isingflow.cli.output import print_result
 
@@ -28,6 +28,7 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
     translation invariance).
     """
+    from isingflow.evaluation.spins import continuous_form
     from isingflow.exact import thermodynamics
 
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
-from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.errors import InvalidInput
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
 from isingflow.lattice.files import READERS, read_graph
-
-if TYPE_CHECKING:
-    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-
-Answer = TypeVar("Answer")
 
 KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
     "square": (square, {"jx": "jx", "jy": "jy", "boundary": "boundary"}),
@@ -28,9 +23,6 @@ KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
     "edwards-anderson": (edwards_anderson, {"boundary": "boundary", "lattice_seed": "seed"}),
 }
 """Lattices by name: what builds them, and the options that they have beside --size, with the arguments these set."""
-
-CONTINUOUS_SITES = {True: 2**20, False: 2048}
-"""Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
 
 
 def size_option(size: Size) -> Callable:
@@ -99,20 +91,3 @@ def beta_from(magnet: dict[str, Any]) -> float:
     if magnet["temperature"] < 1 / STRONGEST:
         raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")
     return 1 / magnet["temperature"]
-
-
-def known(solve: Callable[[Lattice, float], Answer], lattice: Lattice, beta: float) -> Answer | None:
-    """The exact answer that `solve` gives; None where no method is known."""
-    try:
-        return solve(lattice, beta)
-    except NoExactSolution:
-        return None
-
-
-def continuous_form(lattice: Lattice, beta: float) -> HubbardStratonovich | None:
-    """The continuous representation; None where its spectrum would take too long."""
-    if lattice.sites > CONTINUOUS_SITES[lattice.translation_invariant]:
-        return None
-    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-
-    return HubbardStratonovich(lattice, beta)

@@ -136,6 +136,7 @@ class Chains:
         """Refuse arrays that do not fit each other, or hold what chains do not."""
         field, spins, steps = self.field, self.spins, self.steps
         fits = field.ndim == 2 + len(shape) and self.shape == shape
+        fits = fits and len(self.state["position"]) == len(field)
         if not fits or (spins is not None and spins.shape != field.shape):
             raise InvalidInput("its arrays do not fit each other")
         if (self.lattice is None) != (self.beta is None) or (self.lattice is not None and self.lattice.shape != shape):
