@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from isingflow import cli
 from isingflow.architectures.build import build_flow
+from isingflow.evaluation.chains import chains_report
 from isingflow.lattice import square
 from isingflow.runs.config import RunConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runtime.files import ArrayWriter, read_arrays
-from isingflow.sampling import Chains
+from isingflow.sampling import BlockGibbs, Chains, sample_chains
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 KEYS = {"acceptance", "step_size", "r_hat", "seconds", "energy_per_site", "magnetisation_squared", "space", "chains"}
@@ -176,3 +177,79 @@ def test_chains_of_a_flow_that_misses_a_part_come_with_a_warning(run, reverse, w
     warnings = json.loads(result.stdout)["warnings"]
     assert [f"isingflow: warning: run: {warning}" for warning in warnings] == result.stderr.splitlines()
     assert any("the flow misses part of the target" in warning for warning in warnings) == warned
+
+
+# --- other samplers
+
+
+def chains_by(run, sampler, samples, *words):
+    counts = ["--chains", 8, "--samples", samples, "--output", "chains.npz", "--device", "cpu"]
+    return ["hmc", run, "--sampler", sampler, *counts, *words]
+
+
+@pytest.mark.parametrize("sampler", ["metropolis", "gibbs"])
+def test_other_samplers(run, sampler):
+    result = invoke(*chains_by(run, sampler, 20, "--json", "--warm-up", 3))
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found.keys() >= KEYS
+    assert (found["sampler"], found["space"], found["chains"], found["samples"]) == (sampler, None, 8, 20)
+    assert found["step_size"] is found["guided"] is found["divergences"] is None
+    assert (found["acceptance"] == 1) == (sampler == "gibbs")
+    assert os.path.getsize(f"run/figures/hmc-{sampler}.png") > 1000
+    again = json.loads(invoke("observables", "chains.npz", "--json").stdout)["energy_per_site"]["value"]
+    assert again == pytest.approx(found["energy_per_site"]["value"], rel=1e-12)
+    text = invoke(*chains_by(run, sampler, 20, "--warm-up", 3, "--resume")).stdout
+    assert f"\n  {sampler}, acceptance" in text and "energy per site" in text
+
+
+@pytest.mark.parametrize("sampler", ["metropolis", "gibbs"])
+def test_other_samplers_continue_bit_for_bit(run, sampler):
+    assert invoke(*chains_by(run, sampler, 12, "--warm-up", 4, "--every", 2)).exit_code == 0
+    whole = read_arrays("chains.npz", ())
+    os.remove("chains.npz")
+    assert invoke(*chains_by(run, sampler, 5, "--warm-up", 4, "--every", 2)).exit_code == 0
+    result = invoke(*chains_by(run, sampler, 12, "--warm-up", 4, "--every", 2, "--resume"))
+    assert result.exit_code == 0, result.output
+    resumed = read_arrays("chains.npz", ())
+    assert resumed.keys() == whole.keys()
+    for name in whole.keys() - {"seconds"}:
+        np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    other = {"metropolis": "gibbs", "gibbs": "metropolis"}[sampler]
+    message = failure(*chains_by(run, other, 20, "--warm-up", 4, "--every", 2, "--resume"))
+    assert f"sampler: {other} here, {sampler} there" in message
+
+
+def test_other_samplers_stop_when_told_to(run, monkeypatch):
+    """A signal in the middle: what there is is saved, and the command that goes on is printed."""
+    step = BlockGibbs.step
+
+    def interrupted(sampler, state, source):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(sampler, state, source)
+
+    monkeypatch.setattr(BlockGibbs, "step", interrupted)
+    result = invoke(*chains_by(run, "gibbs", 9, "--warm-up", 0))
+    assert result.exit_code == 128 + signal.SIGINT, result.output
+    assert "isingflow hmc run --sampler gibbs --chains 8 --samples 9 --output chains.npz" in result.stderr
+    assert Chains.read("chains.npz").samples == 1
+
+
+def test_spaces_go_with_trajectories_only(run):
+    for sampler in ("gibbs", "metropolis"):
+        message = failure(*chains_by(run, sampler, 5, "--space", "latent"))
+        assert message == f"--space latent: does not go with the sampler {sampler}: leave it out"
+    assert failure(*chains_by(run, "hmc", 5)) == "--space: expected latent or physical for the sampler hmc"
+    assert failure(*chains_by(run, "nuts", 5)) == "--sampler nuts: expected hmc or metropolis or gibbs"
+    assert not os.path.exists("chains.npz")
+
+
+def test_a_notebook_can_do_all_of_it(run):
+    """The same chains, numbers and figure as from the command line."""
+    found = json.loads(invoke(*hmc(run, "latent", 9, "--warm-up", 4, "--json")).stdout)
+    chains = sample_chains(run, space="latent", chains=8, samples=9, warm_up=4, device="cpu")
+    np.testing.assert_array_equal(chains.field, Chains.read("chains.npz").field)
+    report = chains_report(chains, run=RunFolder.open(run))
+    same = {name: value for name, value in report.as_dict().items() if name != "seconds"}
+    assert json.loads(json.dumps(same)) == {name: found[name] for name in same}
+    assert report.draw(RunFolder.open(run)).name == "hmc-latent.png"
