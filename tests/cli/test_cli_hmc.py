@@ -159,8 +159,8 @@ def test_command_saves_when_it_is_told_to_stop(run):
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (128 + signal.SIGTERM, ""), stderr
-    resuming = "isingflow hmc run --sampler hmc --space physical --chains 2 --samples 100000 --output chains.npz --warm-up 10 --every 1"
-    assert resuming in stderr and "--resume" in stderr
+    counts = "--chains 2 --samples 100000 --output chains.npz --warm-up 10 --every 1"
+    assert f"isingflow hmc run --sampler hmc --space physical {counts}" in stderr and "--resume" in stderr
     chains = Chains.read("chains.npz")
     assert chains.steps > 0
     result = invoke(*hmc(run, "physical", chains.samples + 3, "--warm-up", 10, "--resume", chains=2))
