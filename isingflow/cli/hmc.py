@@ -94,10 +94,10 @@ def command(
     from isingflow.evaluation.chains import chains_report, missing_modes
     from isingflow.runs.folder import open_magnet
     from isingflow.sampling import sample_chains
-    from isingflow.sampling.sample import THROUGH_FLOW, check_sampler
+    from isingflow.sampling.sample import THROUGH_FLOW, check_choice
 
     try:
-        check_sampler(sampler, space)
+        check_choice(sampler, space)
     except InvalidInput as error:
         raise InvalidInput(f"--{error}") from None
     folder, where = open_magnet(run), device_from(device)

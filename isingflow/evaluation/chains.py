@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from isingflow.errors import InvalidInput
 from isingflow.exact import averages
 from isingflow.observables import per_sample
 from isingflow.sampling.sample import THROUGH_FLOW
@@ -125,6 +126,9 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
         target: what they follow; not needed for a magnet.
         run: whose flow they went through: what its last evaluation knows of the flow becomes a warning.
 
+    Raises:
+        InvalidInput: chains without samples.
+
     Example:
         >>> from isingflow.sampling import sample_chains
         >>> class Wells(Target):
@@ -136,6 +140,8 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
         >>> list(chains_report(chains, target=Wells()).mixing)
         ['energy', 'field_squared', 'magnetisation_squared']
     """
+    if not chains.samples:
+        raise InvalidInput("these chains were stopped before their first sample: there is nothing to report")
     warnings, exact = [], {}
     if chains.lattice is not None and chains.beta is not None:
         measured = per_sample(chains.lattice, field=chains.field)

@@ -61,7 +61,7 @@ def sample_chains(
         every: steps from one kept state to the next.
         seed: of the chains.
         device: where a run is loaded to; flows and targets that are given stay where they are.
-        output: a .npz file to save the chains to, about once a minute and at the end.
+        output: a new .npz file to save the chains to, about once a minute and at the end.
         resume: continue the chains in `output`, as if they had not been interrupted.
         report_progress, should_stop: as for `run_chains`.
 
@@ -79,8 +79,12 @@ def sample_chains(
         >>> sample_chains(None, target, space="physical", chains=4, samples=10, warm_up=20).field.shape
         (4, 10, 4, 4)
     """
-    check_sampler(sampler, space)
+    check_choice(sampler, space)
     way, path = (sampler, space), None if output is None else Path(output)
+    if path is None and resume:
+        raise InvalidInput("to resume chains, give the file that they are in as output")
+    if path is not None and path.exists() and not resume:
+        raise InvalidInput(f"{path}: exists already; resume the chains in it, or choose another name")
     folder = _opened(run) if isinstance(run, RunFolder | Path | str) else None
     known = _config(folder).lattice if target is None and folder is not None else as_target(target)
     earlier = Chains.read(path) if resume and path is not None else None
@@ -117,7 +121,7 @@ def sample_chains(
     return found
 
 
-def check_sampler(sampler: str, space: str | None) -> None:
+def check_choice(sampler: str, space: str | None) -> None:
     """Refuse a sampler that there is not, and a space that does not go with it.
 
     Raises:

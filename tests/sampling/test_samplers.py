@@ -198,6 +198,13 @@ def test_chains_of_any_target_in_a_file(tmp_path):
     del options["output"]
     same(longer, sample_chains(None, Wells(), samples=9, **options))
     same(longer, Chains.read(tmp_path / "wells.npz"))
+    with pytest.raises(InvalidInput, match="exists already; resume the chains in it"):
+        sample_chains(None, Wells(), samples=9, output=tmp_path / "wells.npz", **options)
+    with pytest.raises(InvalidInput, match="to resume chains, give the file"):
+        sample_chains(None, Wells(), samples=9, resume=True, **options)
+    stopped = sample_chains(None, Wells(), samples=9, should_stop=lambda: True, **options)
+    with pytest.raises(InvalidInput, match="stopped before their first sample"):
+        chains_report(stopped)
     with pytest.raises(InvalidInput, match=r"tilt = 0\.3, 2 there"):
         options["output"] = tmp_path / "wells.npz"
         sample_chains(None, Wells(tilt=0.4), samples=9, resume=True, **options)
