@@ -59,8 +59,8 @@ def measure(sampler: Sampler, *, chains: int, samples: int, warm_up: int, seed: 
     }
     evaluations = chains * samples
     if isinstance(sampler, HamiltonianMonteCarlo):
-        evaluations = sampler.evaluations
-        result |= {"step_size": sampler.step_size, "guided": sampler.guided, "divergences": sampler.divergences}
+        evaluations = found.facts["evaluations"]
+        result |= {name: found.facts[name] for name in ("step_size", "guided", "divergences")}
     return result | {
         "evaluations_per_trajectory": evaluations / (chains * samples),
         "effective_samples_per_evaluation": magnetisation.effective_samples / evaluations,

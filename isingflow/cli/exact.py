@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, is_small, lattice_from, size_option
+from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, Size
 from isingflow.cli.output import print_result
 
@@ -29,11 +29,12 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     translation invariance).
     """
     from isingflow.exact import thermodynamics
-    from isingflow.exact.continuous import continuous_form
+    from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
 
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
     result = thermodynamics(lattice, beta)
-    form = continuous_form(lattice, beta) if is_small(lattice) else None
+    small = lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
+    form = continuous_form(lattice, beta) if small else None
     offset, free_energy = (None, None) if form is None else (form.offset, form.free_energy(result.log_z))
     jx, jy = (j if isinstance(j, float) else None for j in (lattice.jx, lattice.jy))
     document = {

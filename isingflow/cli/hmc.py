@@ -1,4 +1,4 @@
-"""`isingflow hmc`: Markov chains of fields, in the latent space of a trained run or in physical space."""
+"""`isingflow hmc`: Markov chains of fields that follow the magnet of a trained run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,25 +26,26 @@ from isingflow.cli.options import (
 )
 from isingflow.cli.output import print_result, show_notes, warn
 from isingflow.cli.signals import StopRequest
-from isingflow.evaluation.chains import Report, identity, missing_modes
+from isingflow.errors import InvalidInput
 from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 
-if TYPE_CHECKING:
-    from isingflow.sampling import Chains
-
 MOST_CHAINS = 10**5
-WARM_UP = {"latent": 50, "physical": 400}
-"""Trajectories of the warm-up, by space: in physical space a mass matrix has to be measured."""
 
 
 @click.command("hmc")
 @RUN
 @click.option(
+    "--sampler",
+    type=OneOf("hmc", "metropolis", "gibbs"),
+    default="hmc",
+    metavar="hmc|metropolis|gibbs",
+    help="Trajectories (the default), the flow as independent proposal, or block Gibbs sampling without the flow.",
+)
+@click.option(
     "--space",
     type=OneOf("latent", "physical"),
-    required=True,
     metavar="latent|physical",
-    help="Where: in the latent space of the flow, or on the field itself, without the flow.",
+    help="Where, of hmc only: in the latent space of the flow, or on the field itself, without the flow.",
 )
 @click.option("--chains", type=Whole(1, MOST_CHAINS), required=True, metavar="C", help="How many chains.")
 @click.option("--samples", type=Whole(1, MOST_SAMPLES), required=True, metavar="N", help="States to keep of each.")
@@ -53,7 +54,7 @@ WARM_UP = {"latent": 50, "physical": 400}
     "--warm-up",
     type=Whole(0, MOST_SAMPLES),
     metavar="W",
-    help="Trajectories before the first kept state; by default 50 in latent, 400 in physical space.",
+    help="Steps before the first kept state; by default 50 where chains go through the flow, else 400.",
 )
 @click.option(
     "--every", type=Whole(1, MOST_SAMPLES), default=1, metavar="K", help="Keep every K-th state; 1 by default."
@@ -67,7 +68,8 @@ WARM_UP = {"latent": 50, "physical": 400}
 def command(
     ctx: click.Context,
     run: Path,
-    space: str,
+    sampler: str,
+    space: str | None,
     chains: int,
     samples: int,
     output: Path,
@@ -79,7 +81,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Hamiltonian Monte Carlo: field and spins along chains in one .npz file, exact however poor the flow.
+    """Field and spins along Markov chains in one .npz file: Hamiltonian Monte Carlo, exact however poor the flow.
 
     Autocorrelation times are in kept states, 1/2 where these are independent. The chains so far are saved about once a
     minute. Ctrl-C and SIGTERM save them too, print the command that resumes, and exit; --resume with more --samples
@@ -89,67 +91,52 @@ def command(
         check_new_file(output)
     show_notes(quiet or as_json)
     from isingflow.errors import RunFolderError
-    from isingflow.evaluation.targets import load_run
+    from isingflow.evaluation.chains import chains_report, missing_modes
     from isingflow.runs.folder import open_magnet
-    from isingflow.runtime.parallel import workers
-    from isingflow.sampling import Chains, latent, physical, run_chains
-    from isingflow.sampling.files import check_disk
+    from isingflow.sampling import sample_chains
+    from isingflow.sampling.sample import THROUGH_FLOW, check_choice
 
+    try:
+        check_choice(sampler, space)
+    except InvalidInput as error:
+        raise InvalidInput(f"--{error}") from None
     folder, where = open_magnet(run), device_from(device)
-    lattice = folder.config.lattice
-    earlier = Chains.read(output) if resume else None
-    check_disk(output, samples=samples, chains=chains, sites=lattice.sites)
-    certified, missing = True, None
-    if space == "latent":
-        certified, missing = check_certified(folder), missing_modes(folder)
-        if missing:
+    if (sampler, space) in THROUGH_FLOW:
+        check_certified(folder)
+        if missing := missing_modes(folder):
             warn(f"{run}: {missing}")
-    flow, target, _ = load_run(folder, where)
-    stop, progress = StopRequest(), Progress()
-    with workers(where) as pool, stop.listening(), progress_display(quiet or as_json) as progress.show:
-        sampler = latent(flow, target, pool=pool) if space == "latent" else physical(target, pool=pool)
-        found = run_chains(
-            sampler,
-            samples=samples,
+    stop, progress = StopRequest(), Progress("trajectories" if sampler == "hmc" else "steps")
+    with stop.listening(), progress_display(quiet or as_json) as progress.show:
+        found = sample_chains(
+            folder,
+            sampler=sampler,
+            space=space,
             chains=chains,
-            warm_up=WARM_UP[space] if warm_up is None else warm_up,
+            samples=samples,
+            warm_up=warm_up,
             every=every,
             seed=seed,
-            identity={"space": space} | identity(folder),
-            certified=certified,
-            earlier=earlier,
+            device=where,
+            output=output,
+            resume=resume,
             report_progress=progress,
-            keep=lambda chains: _save(chains, output),
             should_stop=stop.requested,
         )
-        if earlier is None or found.steps > earlier.steps:
-            _save(found, output)
     if found.samples < samples:
         print(f"interrupted and saved; to continue:\n  {resume_command(ctx.params)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))
-    report = Report(found, sampler, space, [missing] if missing else [])
-    print_result(report.document(output), as_json, report.table)
+    report = chains_report(found, run=folder)
+    print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))
     try:
         report.draw(folder)
     except RunFolderError as error:
         warn(f"no figure: {error}")
 
 
-def _save(chains: Chains, path: Path) -> None:
-    """Save chains, over what was saved of them before; where that fails, say what remains."""
-    from isingflow.errors import FileError
-
-    try:
-        chains.save(path)
-    except FileError as error:
-        before = "; what was saved before is intact, --resume goes on from there" if path.exists() else ""
-        raise FileError(f"{error}{before}") from None
-
-
 def resume_command(options: dict[str, Any]) -> str:
     """The command that continues what these options began."""
     words = ["isingflow", "hmc", str(options["run"])]
-    for name in ("space", "chains", "samples", "output", "warm_up", "every", "seed", "device"):
+    for name in ("sampler", "space", "chains", "samples", "output", "warm_up", "every", "seed", "device"):
         if options[name] is not None:
             words += [f"--{name.replace('_', '-')}", str(options[name])]
     return shlex.join([*words, "--resume"])
@@ -158,16 +145,20 @@ def resume_command(options: dict[str, Any]) -> str:
 class Progress:
     """Shows how far chains are, with the time left.
 
+    Args:
+        what: what is counted, in the plural.
+
     Attributes:
-        show: called with the number of trajectories done, that of all, and a text.
+        show: called with the number of steps done, that of all, and a text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
         self.show: ShowProgress
+        self._what = what
         self._clock = Clock()
         self._first: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         if self._first is None:
             self._first = done - 1
-        self.show(done, total, f"trajectories  {self._clock.left(done - self._first, total - self._first)}")
+        self.show(done, total, f"{self._what}  {self._clock.left(done - self._first, total - self._first)}")

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
-from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.errors import InvalidInput
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
-
-if TYPE_CHECKING:
-    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-
-Answer = TypeVar("Answer")
+from isingflow.lattice.files import READERS, read_graph
 
 KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
     "square": (square, {"jx": "jx", "jy": "jy", "boundary": "boundary"}),
@@ -27,9 +23,6 @@ KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
     "edwards-anderson": (edwards_anderson, {"boundary": "boundary", "lattice_seed": "seed"}),
 }
 """Lattices by name: what builds them, and the options that they have beside --size, with the arguments these set."""
-
-CONTINUOUS_SITES = {True: 2**20, False: 2048}
-"""Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
 
 
 def size_option(size: Size) -> Callable:
@@ -69,8 +62,6 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
         if build is None or name not in ("size", *arguments):
             raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
     if build is None:
-        from isingflow.lattice.files import READERS, read_graph
-
         if Path(kind).suffix not in READERS:
             raise InvalidInput(
                 f"--lattice {kind}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
@@ -100,25 +91,3 @@ def beta_from(magnet: dict[str, Any]) -> float:
     if magnet["temperature"] < 1 / STRONGEST:
         raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")
     return 1 / magnet["temperature"]
-
-
-def known(solve: Callable[[Lattice, float], Answer], lattice: Lattice, beta: float) -> Answer | None:
-    """The exact answer that `solve` gives; None where no method is known."""
-    try:
-        return solve(lattice, beta)
-    except NoExactSolution:
-        return None
-
-
-def is_small(lattice: Lattice) -> bool:
-    """Whether the spectrum of the couplings takes little time."""
-    return lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
-
-
-def continuous_form(lattice: Lattice, beta: float) -> HubbardStratonovich | None:
-    """The continuous representation; None where its spectrum would take too long."""
-    if not is_small(lattice):
-        return None
-    from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-
-    return HubbardStratonovich(lattice, beta)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, continuous_form, known, lattice_from, size_option
+from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Size, Whole, check_new_file
 from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime.progress import Clock, progress_display
@@ -59,30 +59,15 @@ def command(
     check_new_file(output)
     show_notes(quiet or as_json)
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
-    import numpy as np
+    from isingflow.evaluation.spins import write_spins
 
-    from isingflow.exact import thermodynamics
-    from isingflow.lattice import heading
-    from isingflow.monte_carlo import stream
-    from isingflow.observables.files import rows_in_time, sample_writer
-    from isingflow.runtime.files import check_space
-    from isingflow.sampling import FieldDraws
-    from isingflow.statistics.free_energy import mean
-
-    each, clock = -(-samples // chains), Clock()
-    columns = {
-        "spins": (np.int8, lattice.shape),
-        "energy": (np.float64, ()),
-        "magnetisation": (np.float64, ()),
-        "log_weight": (np.float64, ()),
-        "chain": (np.int32, ()),
-    }
-    check_space(output, each * chains, columns)
+    clock = Clock()
     with progress_display(quiet or as_json) as show:
-        blocks = stream(
+        report = write_spins(
+            output,
             lattice,
             beta,
-            samples=each,
+            samples=samples,
             chains=chains,
             sampler=sampler,
             every=every,
@@ -90,36 +75,4 @@ def command(
             seed=seed,
             report_progress=lambda done, total: show(done, total, f"sweeps  {clock.left(done, total)}"),
         )
-        exact = known(thermodynamics, lattice, beta)
-        target = continuous_form(lattice, beta)
-        free_energy = None if target is None or exact is None else target.free_energy(exact.log_z)
-        fields = None if target is None else FieldDraws(target, free_energy, seed)
-        columns |= {} if target is None else {"field": (np.float32, lattice.shape)}
-        columns |= {} if free_energy is None else {"log_prob": (np.float64, ())}
-        series = []
-        with sample_writer(output, each * chains, columns, lattice=lattice, beta=beta) as writer:
-            for block in blocks:
-                rows = rows_in_time(block)
-                writer.append(**rows, **(fields.draw(rows["spins"]) if fields else {}))
-                series.append((block.energy / lattice.sites, block.magnetisation**2))
-            writer.constants["sampler"] = np.array(block.sampler)
-    energy, magnetisation_squared = (mean(np.concatenate(parts, axis=1)) for parts in zip(*series, strict=True))
-    document = {
-        "output": str(output),
-        "samples": each * chains,
-        "chains": chains,
-        "sampler": block.sampler,
-        "size": list(lattice.size),
-        "beta": beta,
-        "energy_per_site": energy.as_dict(),
-        "exact_energy_per_site": None if exact is None else exact.energy_per_site,
-        "magnetisation_squared": magnetisation_squared.as_dict(),
-        "seconds": clock.seconds,
-    }
-    beside = "" if exact is None else f"    exact {exact.energy_per_site:.8g}"
-    lines = [
-        f"{heading(lattice, beta)}: {each * chains} samples of {chains} chains ({block.sampler}) in {output}",
-        f"  {'energy per site':<30}{energy!s:>26}{beside}",
-        f"  {'magnetisation squared':<30}{magnetisation_squared!s:>26}",
-    ]
-    print_result(document, as_json, lambda: "\n".join(lines))
+    print_result(report.as_dict(), as_json, lambda: str(report))

@@ -1,94 +1,67 @@
-"""What chains of fields say, beside the exact answers."""
+"""What chains of fields say: means with their autocorrelation, beside the exact answers where there are any."""
 
 from __future__ import annotations
 
-import hashlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from isingflow.errors import InvalidInput
+from isingflow.exact import averages
+from isingflow.observables import per_sample
+from isingflow.sampling.sample import THROUGH_FLOW
+from isingflow.sampling.sampler import device_of
+from isingflow.statistics.mixing import Mixing
+from isingflow.targets.base import Target, as_target
+
 if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
-    from isingflow.sampling import Chains, HamiltonianMonteCarlo
-
+    from isingflow.sampling import Chains
 
 DISAGREEMENT = 1.01
 """R-hat from which chains do not agree (Vehtari et al. 2021)."""
+BATCH_SITES = 2**20
+"""Sites of the fields whose energies are evaluated at once."""
 
 
-def identity(folder: RunFolder) -> dict[str, Any]:
-    """What tells chains of one run from those of another: its configuration, and a checksum of the flow."""
-    tensors, state = folder.load_checkpoint()
-    checksum = hashlib.sha256(str(state["steps"]).encode())
-    for name in sorted(name for name in tensors if name.startswith("flow.")):
-        checksum.update(name.encode() + tensors[name].numpy().tobytes())
-    return {"run": folder.config.to_dict(), "flow": checksum.hexdigest()[:16]}
+@dataclass(frozen=True, eq=False)
+class ChainsReport:
+    """What chains say; made by `chains_report`. As a string it is a table.
 
-
-def missing_modes(run: RunFolder) -> str | None:
-    """A warning where the flow misses part of the target: chains rarely enter that part, and do not show it."""
-    from isingflow.evaluation.targets import DISAGREEMENT
-
-    report = run.report() or {}
-    forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))
-    known = isinstance(forward, int | float) and isinstance(reverse, int | float)
-    if not known or forward <= DISAGREEMENT * reverse:
-        return None
-    return (
-        "the flow misses part of the target (see isingflow evaluate); chains in its latent space may miss it too, and "
-        "their errors are then too small"
-    )
-
-
-class Report:
-    """What chains say: energy and magnetisation with their autocorrelation, beside the exact answers.
-
-    Args:
-        chains: the chains.
-        sampler: what made them.
-        space: "latent" or "physical".
-        warnings: what is known of the flow.
+    Attributes:
+        chains: that it is about.
+        series: what is measured, by name: values of shape (chains, samples).
+        mixing: what these say, and how well chains mix, by name.
+        exact: exact answers by name, as far as known.
+        warnings: why means and errors should not be trusted, if so, and what could not be measured.
     """
 
-    def __init__(self, chains: Chains, sampler: HamiltonianMonteCarlo, space: str, warnings: list[str]) -> None:
-        from isingflow.exact import averages
-        from isingflow.observables import per_sample
-        from isingflow.statistics.mixing import Mixing
-
-        self.chains = chains
-        self.sampler = sampler
-        self.space = space
-        series = per_sample(chains.lattice, field=chains.field)
-        self.series = {
-            "energy_per_site": series.energy / chains.lattice.sites,
-            "magnetisation_squared": series.magnetisation_squared,
-        }
-        self.mixing = {name: Mixing.of(values) for name, values in self.series.items()}
-        exact = averages(chains.lattice, chains.beta)
-        self.exact = {name: exact[name] for name in self.series if name in exact}
-        self.warnings = list(warnings)
-        if self.r_hat > DISAGREEMENT:
-            self.warnings.append(f"R-hat above {DISAGREEMENT}: the chains are too short, or do not mix")
-        if not chains.certified:
-            self.warnings.append("not certified: the integration error of the flow is not known to be tolerable")
+    chains: Chains
+    series: dict[str, np.ndarray]
+    mixing: dict[str, Mixing]
+    exact: dict[str, float]
+    warnings: list[str]
 
     @property
     def r_hat(self) -> float:
         """The worst of the quantities'; NaN for chains too short to tell."""
-        return max(mixing.r_hat for mixing in self.mixing.values())
+        return _worst(self.mixing)
 
-    def document(self, output: Path) -> dict[str, Any]:
-        """The JSON form."""
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form, with the keys of `isingflow hmc --json`; null for what the sampler does not have."""
         chains = self.chains
+        facts = dict.fromkeys(("step_size", "guided", "evaluations", "divergences")) | chains.facts
         return {
-            "space": self.space,
+            "sampler": chains.identity.get("sampler"),
+            "space": chains.identity.get("space"),
             "chains": len(chains.field),
             "samples": chains.samples,
             "acceptance": float(chains.acceptance.mean()),
-            "step_size": self.sampler.step_size,
-            "guided": self.sampler.guided,
-            "evaluations": self.sampler.evaluations,
-            "divergences": self.sampler.divergences,
+            **facts,
             "r_hat": self.r_hat if math.isfinite(self.r_hat) else None,
             **{name: mixing.as_dict() for name, mixing in self.mixing.items()},
             "diagnostics": {name: mixing.diagnostics_dict() for name, mixing in self.mixing.items()},
@@ -96,20 +69,13 @@ class Report:
             "warnings": self.warnings,
             "seconds": chains.seconds,
             "certified": chains.certified,
-            "output": str(output),
         }
 
-    def table(self) -> str:
-        """For people."""
-        from isingflow.lattice import heading
-
-        chains, sampler = self.chains, self.sampler
-        motion = "guided by the gradient of U" if sampler.guided else "free turns, without gradients"
+    def __str__(self) -> str:
+        chains = self.chains
         lines = [
-            f"{heading(chains.lattice, chains.beta)}: {len(chains.field)} chains of {chains.samples} samples",
-            f"  {self.space} space, {motion}; step size {sampler.step_size:.3g}, "
-            f"acceptance {100 * chains.acceptance.mean():.3g} %, {sampler.divergences} divergences, "
-            f"{sampler.evaluations} evaluations in {chains.seconds:.0f} s",
+            f"{chains.title}: {len(chains.field)} chains of {chains.samples} samples",
+            f"  {self._motion()} in {chains.seconds:.0f} s",
             f"  {'':<24}{'':>26}{'exact':>14}{'tau':>8}{'sample size':>13}{'bulk':>8}{'tail':>8}{'R-hat':>8}",
         ]
         for name, mixing in self.mixing.items():
@@ -120,14 +86,117 @@ class Report:
             )
         return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
 
-    def draw(self, folder: RunFolder) -> None:
-        """Traces and autocorrelations, into the figures of the run."""
+    def draw(self, folder: RunFolder) -> Path | None:
+        """Traces and autocorrelations, into the figures of a run; None for chains of one sample, which have neither.
+
+        Raises:
+            RunFolderError: the figure cannot be written.
+        """
         from isingflow.plots import magnets as plots
 
         if self.chains.samples < 2:
-            return
+            return None
         figure = plots.chains_figure(
             {name.replace("_", " "): values for name, values in self.series.items()},
             {name.replace("_", " "): value for name, value in self.exact.items()},
         )
-        folder.save_figure(f"hmc-{self.space}.png", plots.png(figure, certified=self.chains.certified))
+        of = self.chains.identity.get("space") or self.chains.identity.get("sampler")
+        return folder.save_figure(f"hmc-{of}.png", plots.png(figure, certified=self.chains.certified))
+
+    def _motion(self) -> str:
+        """The sampler in words, and what it has cost."""
+        chains, facts = self.chains, self.chains.facts
+        words = [str(chains.identity.get("sampler"))]
+        if "guided" in facts:
+            motion = "guided by the gradient of U" if facts["guided"] else "free turns, without gradients"
+            words = [f"{chains.identity.get('space')} space", f"{motion}; step size {facts['step_size']:.3g}"]
+        words.append(f"acceptance {100 * chains.acceptance.mean():.3g} %")
+        words += [f"{facts[name]} {name}" for name in ("divergences", "evaluations") if name in facts]
+        return ", ".join(words)
+
+
+def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None = None) -> ChainsReport:
+    """What chains say, from `sample_chains`, `run_chains` or a file.
+
+    Of a magnet: its energy per site and m^2, given the field. Of other targets: `energy`, E(x)/N, for which the target
+    must be given; `field_squared`, the mean of x^2 over sites; `magnetisation_squared`, that of x, squared.
+
+    Args:
+        chains: at least one sample.
+        target: what they follow; not needed for a magnet.
+        run: whose flow they went through: what its last evaluation knows of the flow becomes a warning.
+
+    Raises:
+        InvalidInput: chains without samples.
+
+    Example:
+        >>> from isingflow.sampling import sample_chains
+        >>> class Wells(Target):
+        ...     shape = (2,)
+        ...
+        ...     def energy(self, field):
+        ...         return (field**2 - 1).square().sum(-1)
+        >>> chains = sample_chains(None, Wells(), space="physical", chains=8, samples=20, warm_up=40)
+        >>> list(chains_report(chains, target=Wells()).mixing)
+        ['energy', 'field_squared', 'magnetisation_squared']
+    """
+    if not chains.samples:
+        raise InvalidInput("these chains were stopped before their first sample: there is nothing to report")
+    warnings, exact = [], {}
+    if chains.lattice is not None and chains.beta is not None:
+        measured = per_sample(chains.lattice, field=chains.field)
+        series = {
+            "energy_per_site": measured.energy / chains.lattice.sites,
+            "magnetisation_squared": measured.magnetisation_squared,
+        }
+        known = averages(chains.lattice, chains.beta)
+        exact = {name: value for name in series if isinstance(value := known.get(name), float)}
+    else:
+        series = _of_fields(chains, None if target is None else as_target(target))
+        if target is None:
+            warnings.append("no energy: it can be measured only where the target is given")
+    mixing = {name: Mixing.of(values) for name, values in series.items()}
+    way = (chains.identity.get("sampler"), chains.identity.get("space"))
+    if run is not None and way in THROUGH_FLOW and (missing := missing_modes(run)):
+        warnings.append(missing)
+    if _worst(mixing) > DISAGREEMENT:
+        warnings.append(f"R-hat above {DISAGREEMENT}: the chains are too short, or do not mix")
+    if not chains.certified:
+        warnings.append("not certified: the integration error of the flow is not known to be tolerable")
+    return ChainsReport(chains, series, mixing, exact, warnings)
+
+
+def missing_modes(run: RunFolder) -> str | None:
+    """A warning where the flow misses part of the target: chains rarely enter that part, and do not show it."""
+    from isingflow.evaluation.targets import DISAGREEMENT
+
+    report = run.report() or {}
+    forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))
+    if not isinstance(forward, int | float) or not isinstance(reverse, int | float):
+        return None
+    if forward <= DISAGREEMENT * reverse:
+        return None
+    return (
+        "the flow misses part of the target (see isingflow evaluate); chains that go through it may miss it too, and "
+        "their errors are then too small"
+    )
+
+
+def _of_fields(chains: Chains, target: Target | None) -> dict[str, np.ndarray]:
+    """What can be measured on the fields of any target."""
+    fields = chains.field.reshape(-1, *chains.shape)
+    rows = max(1, BATCH_SITES // max(1, math.prod(chains.shape)))
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch in (fields[start : start + rows] for start in range(0, len(fields), rows)):
+        flat = batch.reshape(len(batch), -1).astype(np.float64)
+        if target is not None:
+            with torch.no_grad():
+                energy = target.energy(torch.from_numpy(batch).to(device_of(target), torch.float64))
+            parts.setdefault("energy", []).append(energy.cpu().numpy() / target.sites)
+        parts.setdefault("field_squared", []).append((flat**2).mean(1))
+        parts.setdefault("magnetisation_squared", []).append(flat.mean(1) ** 2)
+    return {name: np.concatenate(values).reshape(chains.field.shape[:2]) for name, values in parts.items()}
+
+
+def _worst(mixing: dict[str, Mixing]) -> float:
+    return max(found.r_hat for found in mixing.values())

@@ -19,6 +19,8 @@ from isingflow.lattice import Lattice, check_beta
 
 LogZ = TypeVar("LogZ")
 
+CONTINUOUS_SITES = {True: 2**20, False: 2048}
+"""Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
 MIN_EIGENVALUE = 0.1
 """Smallest eigenvalue of A, if not another is asked for."""
 

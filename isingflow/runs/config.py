@@ -85,6 +85,14 @@ class _Run(Settings, frozen=True, tag_field="kind"):
         """Type and shape of a sample in the run's snapshots."""
         raise NotImplementedError
 
+    def target(self, given: Target | None = None) -> Target:
+        """The target of the run, which may be given.
+
+        Raises:
+            InvalidInput: the run has none, only the user has it, or another one is given.
+        """
+        raise InvalidInput(f"a run on {self.on} ({self}) has no target")
+
     def title(self) -> str:
         """What the run is on, for headings."""
         return str(self)

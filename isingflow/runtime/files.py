@@ -19,7 +19,7 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from isingflow.errors import FileError
+from isingflow.errors import FileError, InvalidInput
 
 SPARE_BYTES = 2**24
 """Disk space to leave free."""
@@ -100,22 +100,57 @@ Columns = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
 """dtype and shape of a row, by name of the array."""
 
 
-def check_space(path: Path, rows: int, columns: Columns) -> None:
-    """Refuse arrays for which the disk is too small: they are written once, and once more when they are put together.
+def check_space(path: Path, rows: int, columns: Columns, *, copies: int = 2, what: str = "rows") -> None:
+    """Refuse arrays for which the disk is too small, before they are made.
+
+    Args:
+        path: the file to be.
+        rows, columns: of the arrays.
+        copies: of them on the disk at the worst time. They are written once, and once more when they are put together;
+            a file that is replaced stays until then.
+        what: rows in words, the plural of one noun first: "samples of 8 chains".
 
     Raises:
-        FileError: it is, or it cannot be asked.
+        FileError: it is, it cannot be asked, or the folder cannot be written.
     """
-    needed = 2 * rows * sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in columns.values())
     try:
         free = max(shutil.disk_usage(path.parent).free - SPARE_BYTES, 0)
     except OSError as error:
         raise FileError(f"cannot write {path}: {error.strerror or error}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise FileError(f"cannot write {path}: the folder {path.parent} cannot be written")
+    needed = copies * array_bytes(rows, columns)
     if needed > free:
         raise FileError(
-            f"{path}: {rows} rows need {needed / 1e9:.3g} GB while they are written, {free / 1e9:.3g} GB are free; "
-            f"at most {rows * free // needed} rows fit"
+            f"{path}: {rows} {what} need {needed / 1e9:.3g} GB while they are written, {free / 1e9:.3g} GB are free; "
+            f"at most {rows * free // needed} {what.split()[0]} fit"
         )
+
+
+def check_memory(rows: int, columns: Columns, *, what: str = "rows") -> None:
+    """Refuse arrays that this machine could not hold in memory; arguments as for `check_space`.
+
+    Raises:
+        InvalidInput: it could not.
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    needed, memory = array_bytes(rows, columns), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise InvalidInput(
+            f"{rows} {what} take {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB: "
+            f"at most {rows * memory // needed} {what.split()[0]} fit"
+        )
+
+
+def array_bytes(rows: int, columns: Columns) -> int:
+    """Size of arrays of so many rows.
+
+    Example:
+        >>> array_bytes(10, {"spins": (np.int8, (4, 4)), "beta": (np.float64, ())})
+        240
+    """
+    return rows * sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in columns.values())
 
 
 class ArrayWriter:

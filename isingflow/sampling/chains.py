@@ -1,24 +1,26 @@
 """Markov chains of fields: the loop that runs a sampler, and what comes out.
 
-All chains of a run advance together, as one batch. The loop records the field of every kept state and spins drawn from
-it; it can be stopped at any step, saved and continued, with the same result as if it had not been.
+All chains of a run advance together, as one batch. The loop records the field of every kept state and, where the target
+has them, spins drawn from it; it can be stopped at any step, saved and continued, with the same result as if it had not
+been.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice import Lattice
 from isingflow.runtime.differences import differences
-from isingflow.sampling.files import STATE_BYTES, Chains
-from isingflow.sampling.sampler import Sampler, State
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.sampling.files import Chains, check_room
+from isingflow.sampling.sampler import S, Sampler
+from isingflow.targets.base import Drawing, Target
 
 KEEP_SECONDS = 60.0
 """Between one save of unfinished chains and the next; longer where saving takes long, see `SAVING`."""
@@ -27,7 +29,7 @@ SAVING = 0.05
 
 
 def run_chains(
-    sampler: Sampler,
+    sampler: Sampler[S],
     *,
     samples: int,
     chains: int,
@@ -64,6 +66,7 @@ def run_chains(
     Example:
         >>> from isingflow.lattice import square
         >>> from isingflow.sampling import BlockGibbs
+        >>> from isingflow.targets import HubbardStratonovich
         >>> target = HubbardStratonovich(square(4), beta=0.2)
         >>> run_chains(BlockGibbs(target), chains=3, samples=5).field.shape
         (3, 5, 4, 4)
@@ -72,42 +75,49 @@ def run_chains(
         raise InvalidInput(
             f"{samples} samples of {chains} chains, every {every}, warm-up {warm_up}: expected positive numbers"
         )
-    target, started = sampler.target, time.perf_counter()
-    _check_memory(chains, samples, target.sites)
-    device = target.eigenvalues.device
+    target, device, started = sampler.target, sampler.device, time.perf_counter()
+    check_room(sampler.shape, samples=samples, chains=chains, spins=isinstance(target, Drawing))
+    lattice, beta = magnet(target)
     counts = {"chains": chains, "warm_up": warm_up, "every": every, "seed": seed}
-    identity = dict(identity or {}) | counts | {"sampler": type(sampler).__name__, "device": device.type}
+    moves = {"sampler": sampler.name, "space": sampler.space, "settings": sampler.settings}
+    identity = dict(identity or {}) | counts | moves | {"device": device.type}
     generator = torch.Generator(device)
-    field = np.empty((chains, samples, *target.shape), np.float32)
-    spins = np.empty(field.shape, np.int8)
     if earlier is None:
         generator.manual_seed(seed)
         noise = torch.randn(chains, *sampler.shape, dtype=sampler.dtype, device=device, generator=generator)
-        state = sampler.start(noise)
-        moved_fractions, done, kept = [], 0, 0
+        state = sampler.init(noise)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):
+            raise InvalidInput("the chains cannot start: the flow or the target gives numbers that are not finite")
+        moved_fractions: list[float] = []
+        done, kept, seconds = 0, 0, 0.0
     else:
         _check_continues(earlier, identity, samples, target)
         state = _restored(sampler, earlier, generator)
         certified = certified and earlier.certified
         moved_fractions, done, kept = earlier.acceptance.tolist(), earlier.steps, earlier.samples
-        field[:, :kept], spins[:, :kept] = earlier.field, earlier.spins
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in state.tensors().values()):
-        raise InvalidInput("the chains cannot start: the flow gives fields or energies that are not finite")
+        seconds = earlier.seconds
+    field = np.empty((chains, samples, *sampler.shape), np.float32)
+    spins = np.empty(field.shape, np.int8) if _spins(target, state.field, torch.Generator(device)) is not None else None
+    if earlier is not None:
+        field[:, :kept] = earlier.field
+    if earlier is not None and spins is not None and earlier.spins is not None:
+        spins[:, :kept] = earlier.spins
 
     def so_far() -> Chains:
         return Chains(
             field=field[:, :kept],
-            spins=spins[:, :kept],
+            spins=None if spins is None else spins[:, :kept],
             acceptance=np.array(moved_fractions),
-            lattice=target.lattice,
-            beta=target.beta,
-            seconds=time.perf_counter() - started + (earlier.seconds if earlier else 0.0),
+            title=target.title(),
+            lattice=lattice,
+            beta=beta,
+            seconds=time.perf_counter() - started + seconds,
             identity=identity,
             certified=certified,
             steps=done,
+            facts=sampler.facts(state),
             state=state.tensors(),
             generator=generator.get_state(),
-            settings=sampler.settings(),
         )
 
     total, due = warm_up + samples * every, started + KEEP_SECONDS
@@ -120,7 +130,9 @@ def run_chains(
             moved_fractions.append(float(moved.double().mean()))
             if (done - warm_up) % every == 0:
                 field[:, kept] = state.field.cpu().numpy()
-                spins[:, kept] = target.sample_spins(state.field, generator).cpu().numpy()
+                drawn = _spins(target, state.field, generator)
+                if spins is not None and drawn is not None:
+                    spins[:, kept] = drawn
                 kept += 1
         if report_progress is not None:
             report_progress(done, total)
@@ -131,39 +143,46 @@ def run_chains(
     return so_far()
 
 
-def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int, target: HubbardStratonovich) -> None:
+def magnet(target: Target) -> tuple[Lattice, float] | tuple[None, None]:
+    """Lattice and inverse temperature of a target that is a magnet in disguise: it has both, and draws spins."""
+    lattice, beta = getattr(target, "lattice", None), getattr(target, "beta", None)
+    if isinstance(lattice, Lattice) and isinstance(beta, float) and isinstance(target, Drawing):
+        return lattice, beta
+    return None, None
+
+
+def _spins(target: Target, field: Tensor, generator: torch.Generator) -> np.ndarray | None:
+    """Spins behind fields, if the target has them."""
+    drawn = target.draw(field, generator) if isinstance(target, Drawing) else {}
+    return drawn["spins"].cpu().numpy() if "spins" in drawn else None
+
+
+def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int, target: Target) -> None:
     changed = differences(identity, earlier.identity)
-    if not changed and (earlier.lattice, earlier.beta) != (target.lattice, target.beta):
-        changed = [f"{earlier.lattice}, beta {earlier.beta:.12g} there"]
+    here = (target.title(), tuple(target.shape), *magnet(target))
+    if not changed and here != (earlier.title, earlier.shape, earlier.lattice, earlier.beta):
+        beta = "" if earlier.beta is None else f", beta {earlier.beta:.12g}"
+        changed = [f"{earlier.title}{beta} there"]
     if changed:
         raise InvalidInput(f"these chains belong to another run and cannot be continued: {'; '.join(changed)}")
     if earlier.samples > samples:
         raise InvalidInput(f"{samples} samples: the chains to continue have {earlier.samples} of them already")
 
 
-def _restored(sampler: Sampler, earlier: Chains, generator: torch.Generator) -> State:
-    """The state of earlier chains; sampler and generator take up what they had become."""
-    device = generator.device
+def _restored(sampler: Sampler[S], earlier: Chains, generator: torch.Generator) -> S:
+    """The state of earlier chains; the generator takes up what it had become."""
+    device, chains = generator.device, len(earlier.field)
+    like = sampler.init(torch.zeros(1, *sampler.shape, dtype=sampler.dtype, device=device))
     try:
         generator.set_state(earlier.generator)
-        if not all(bool(torch.isfinite(value).all()) for value in earlier.settings.values()):
-            raise ValueError("settings that are not finite")
-        sampler.restore({name: value.to(device) for name, value in earlier.settings.items()})
-        state = sampler.kind(**{name: value.to(device) for name, value in earlier.state.items()})
-        if state.position.shape[1:] != sampler.shape or state.field.shape[1:] != sampler.target.shape:
-            raise ValueError("positions or fields of another shape")
+        tensors = {name: value.to(device) if value.dim() else value for name, value in earlier.state.items()}
+        state = type(like)(**tensors)
+        for shared in (True, False):
+            for name in like.names(shared=shared):
+                found, one = tensors[name], getattr(like, name)
+                shape = one.shape if shared else (chains, *one.shape[1:])
+                if found.dtype != one.dtype or found.shape != shape or not bool(torch.isfinite(found).all()):
+                    raise ValueError(f"its {name} is not what this sampler's is")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"these chains are damaged and cannot be continued: {error}") from None
     return state
-
-
-def _check_memory(chains: int, samples: int, sites: int) -> None:
-    """Refuse more fields and spins than this machine could hold."""
-    if not hasattr(os, "sysconf"):
-        return
-    needed, memory = STATE_BYTES * chains * samples * sites, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise InvalidInput(
-            f"{samples} samples of {chains} chains on {sites} sites take {needed / 1e9:.3g} GB of memory, this machine "
-            f"has {memory / 1e9:.3g} GB: at most {samples * memory // needed} samples fit; keep fewer, farther apart"
-        )

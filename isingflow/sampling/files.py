@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,45 +15,54 @@ from isingflow import lattice as lattices
 from isingflow.errors import FileError, InvalidInput
 from isingflow.lattice import Lattice, check_beta
 from isingflow.observables.files import sample_writer
-from isingflow.runtime.files import SPARE_BYTES, read_arrays
+from isingflow.runtime.files import ArrayWriter, Columns, check_memory, check_space, read_arrays
 
-STATE_BYTES = 5
-"""Per site of a kept state: float32 field and int8 spin."""
+COPIES = 3
+"""Of the arrays on the disk while they are saved: as written, as put together, and as they were saved before."""
 
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Fields and spins along Markov chains, with all that it takes to continue them.
+    """Fields along Markov chains, with all that it takes to continue them.
 
     Attributes:
-        field: float32, shape (chains, samples, *size).
-        spins: int8, shape (chains, samples, *size), one draw of p(s | x) for every field.
+        field: float32, shape (chains, samples, *shape).
+        spins: int8, shape (chains, samples, *shape), one draw of p(s | x) for every field; None where the target has
+            none.
         acceptance: fraction of the chains that moved at each step after the warm-up, float64, shape (steps,).
-        lattice, beta: the magnet.
+        title: the target in words.
+        lattice, beta: of a magnet; None of other targets.
         seconds: time spent, warm-up included.
         identity: what the chains belong to and how they were made; chains continue only with the same.
         certified: whether the integration error of the flow they go through, if any, is within tolerance.
         steps: taken so far, those of the warm-up included.
-        state, generator, settings: of the sampler, at the end.
+        facts: what the sampler says of itself, see `Sampler.facts`.
+        state, generator: of the sampler, at the end.
     """
 
     field: np.ndarray
-    spins: np.ndarray
+    spins: np.ndarray | None
     acceptance: np.ndarray
-    lattice: Lattice
-    beta: float
+    title: str
+    lattice: Lattice | None
+    beta: float | None
     seconds: float
     identity: dict[str, Any]
     certified: bool
     steps: int
+    facts: dict[str, float | int | bool]
     state: dict[str, Tensor]
     generator: Tensor
-    settings: dict[str, Tensor]
 
     @property
     def samples(self) -> int:
         """Number of states kept of every chain."""
         return self.field.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one field."""
+        return self.field.shape[2:]
 
     def save(self, path: Path) -> None:
         """Write a .npz file, in one step, over an older one if there is one.
@@ -63,59 +70,82 @@ class Chains:
         Raises:
             FileError: the disk is too small, or the file cannot be written; an older one is intact.
         """
-        columns = {"field": (np.float32, self.field.shape[1:]), "spins": (np.int8, self.spins.shape[1:])}
+        columns: dict[str, tuple[Any, tuple[int, ...]]] = {"field": (np.float32, self.field.shape[1:])}
+        rows = {"field": self.field}
+        if self.spins is not None:
+            columns["spins"], rows["spins"] = (np.int8, self.spins.shape[1:]), self.spins
         constants = {
             "acceptance": self.acceptance,
-            "seconds": np.float64(self.seconds),
+            "title": np.array(self.title),
+            "shape": np.array(self.shape),
+            "seconds": np.array(self.seconds),
             "identity": np.array(json.dumps(self.identity)),
-            "certified": np.bool_(self.certified),
-            "steps": np.int64(self.steps),
+            "certified": np.array(self.certified),
+            "steps": np.array(self.steps),
+            "facts": np.array(json.dumps(self.facts)),
             "generator": self.generator.numpy(),
-            **_named("state", self.state),
-            **_named("setting", self.settings),
+            **{f"state_{name}": tensor.cpu().numpy() for name, tensor in self.state.items()},
         }
-        with sample_writer(path, len(self.field), columns, lattice=self.lattice, beta=self.beta, **constants) as file:
-            for field, spins in zip(self.field, self.spins, strict=True):
-                file.append(field=field[None], spins=spins[None])
+        if self.lattice is None or self.beta is None:
+            writer = ArrayWriter(path, len(self.field), columns, **constants)
+        else:
+            writer = sample_writer(path, len(self.field), columns, lattice=self.lattice, beta=self.beta, **constants)
+        with writer as file:
+            for chain in range(len(self.field)):
+                file.append(**{name: array[chain : chain + 1] for name, array in rows.items()})
 
     @classmethod
     def read(cls, path: Path) -> Chains:
         """The chains that `save` wrote.
 
         Raises:
-            FileError: not a file of chains, or a damaged one.
+            FileError: not a file of chains, a damaged one, or one of an earlier version.
         """
-        names = ("acceptance", "lattice", "beta", "seconds", "identity", "certified", "steps", "generator")
-        arrays = read_arrays(path, ("field", "spins", "state_position", *names))
+        arrays = read_arrays(path, ("field", "state_position"))
+        if "facts" not in arrays and "setting_step_size" in arrays:
+            raise FileError(
+                f"{path}: chains of an earlier version of isingflow cannot be continued: begin new ones; "
+                "isingflow observables still reads these"
+            )
         try:
             chains = cls(
                 field=arrays["field"],
-                spins=arrays["spins"],
+                spins=arrays.get("spins"),
                 acceptance=arrays["acceptance"],
-                lattice=lattices.from_dict(json.loads(str(arrays["lattice"]))),
-                beta=check_beta(float(arrays["beta"])),
+                title=str(arrays["title"]),
+                lattice=lattices.from_dict(json.loads(str(arrays["lattice"]))) if "lattice" in arrays else None,
+                beta=check_beta(float(arrays["beta"])) if "beta" in arrays else None,
                 seconds=float(arrays["seconds"]),
                 identity=dict(json.loads(str(arrays["identity"]))),
                 certified=bool(arrays["certified"]),
                 steps=int(arrays["steps"]),
-                state=_tensors("state", arrays),
+                facts=dict(json.loads(str(arrays["facts"]))),
+                state={
+                    name.removeprefix("state_"): torch.from_numpy(array)
+                    for name, array in arrays.items()
+                    if name.startswith("state_")
+                },
                 generator=torch.from_numpy(arrays["generator"]),
-                settings=_tensors("setting", arrays),
             )
-            chains._check()
+            chains._check(tuple(arrays["shape"].tolist()))
         except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise FileError(f"{path}: not a file of chains: {error}") from None
         return chains
 
-    def _check(self) -> None:
+    def _check(self, shape: tuple[int, ...]) -> None:
         """Refuse arrays that do not fit each other, or hold what chains do not."""
         field, spins, steps = self.field, self.spins, self.steps
-        fits = field.ndim == 2 + len(self.lattice.shape) and field.shape[2:] == self.lattice.shape
-        if not fits or spins.shape != field.shape or any(len(tensor) != len(field) for tensor in self.state.values()):
+        fits = field.ndim == 2 + len(shape) and self.shape == shape
+        fits = fits and len(self.state["position"]) == len(field)
+        if not fits or (spins is not None and spins.shape != field.shape):
             raise InvalidInput("its arrays do not fit each other")
-        if (field.dtype, spins.dtype) != (np.float32, np.int8):
-            raise InvalidInput(f"field of {field.dtype} and spins of {spins.dtype}: expected float32 and int8")
-        if not np.isfinite(field).all() or not np.all(np.abs(spins) == 1):
+        if (self.lattice is None) != (self.beta is None) or (self.lattice is not None and self.lattice.shape != shape):
+            raise InvalidInput("its lattice does not fit its arrays")
+        if field.dtype != np.float32 or (spins is not None and spins.dtype != np.int8):
+            raise InvalidInput(
+                f"field of {field.dtype}, spins of {getattr(spins, 'dtype', None)}: expected float32, int8"
+            )
+        if not np.isfinite(field).all() or (spins is not None and not np.all(np.abs(spins) == 1)):
             raise InvalidInput("field must be finite, and spins +1 or -1")
         recorded = max(steps - self.identity["warm_up"], 0)
         if self.acceptance.shape != (recorded,) or self.samples != recorded // self.identity["every"]:
@@ -124,31 +154,23 @@ class Chains:
             raise InvalidInput("acceptance must be finite")
 
 
-def check_disk(path: Path, *, samples: int, chains: int, sites: int) -> None:
-    """Refuse chains that `Chains.save` could not write to this path, before they are run.
+def check_room(shape: tuple[int, ...], *, samples: int, chains: int, spins: bool, path: Path | None = None) -> None:
+    """Refuse chains that memory or disk could not hold, before they are run.
+
+    Args:
+        shape: of one field.
+        samples, chains: how many states of how many chains.
+        spins: whether spins are kept beside fields.
+        path: the file that they are to be saved to, if any.
 
     Raises:
-        FileError: the folder cannot be written, or its disk is too small.
+        InvalidInput: memory could not.
+        FileError: the disk could not, or the folder cannot be written.
     """
-    try:
-        free = max(shutil.disk_usage(path.parent).free - SPARE_BYTES, 0)
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}") from None
-    if not os.access(path.parent, os.W_OK):
-        raise FileError(f"cannot write {path}: the folder {path.parent} cannot be written")
-    # The arrays are written once, and once more when they are put together; what was kept before stays until then.
-    needed = 3 * STATE_BYTES * chains * samples * sites
-    if needed > free:
-        raise FileError(
-            f"{path}: {samples} samples of {chains} chains need {needed / 1e9:.3g} GB while they are written, "
-            f"{free / 1e9:.3g} GB are free; at most {samples * free // needed} samples fit"
-        )
-
-
-def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {f"{prefix}_{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
-
-
-def _tensors(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    names = [name for name in arrays if name.startswith(f"{prefix}_")]
-    return {name.removeprefix(f"{prefix}_"): torch.from_numpy(arrays[name]) for name in names}
+    columns: Columns = {"field": (np.float32, (chains, *shape))}
+    if spins:
+        columns = {**columns, "spins": (np.int8, (chains, *shape))}
+    what = f"samples of {chains} chains"
+    if path is not None:
+        check_space(path, samples, columns, copies=COPIES, what=what)
+    check_memory(samples, columns, what=what)

@@ -1,9 +1,18 @@
-"""What moves Markov chains of fields: what a sampler must provide, and where its chains are."""
+"""What moves Markov chains of fields: a pure kernel, and the state that it moves.
+
+A sampler is a set of frozen settings. All that changes as chains run is in their state, what adapts included: a step
+takes a state and returns another, so that a saved state is all it takes to go on.
+
+    state = sampler.init(position)
+    state, moved = sampler.step(state, generator)
+    state = sampler.adapt(state, moved, done, total)        in the warm-up
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Self
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,67 +20,120 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.flows.certificate import is_stochastic
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.base import Target
+
+SHARED = {"shared": True}
+"""Metadata of a state's attributes that all chains have in common, as opposed to a row for each of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class State:
     """Where a set of chains is; samplers add what else they need to go on.
+
+    Attributes are tensors with a row for each chain, except those with the metadata `SHARED`: they belong to all chains
+    together, and numbers among them are tensors without axes, on the CPU.
 
     Attributes:
         position: the sampler's own coordinates, shape (n, *shape).
         field: x, shape (n, *shape).
+
+    Example:
+        >>> @dataclass(frozen=True, eq=False)
+        ... class Stepping(State):
+        ...     step_size: Tensor = dataclasses.field(metadata=SHARED)
+        >>> state = Stepping(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor(0.1)).having(step_size=0.2)
+        >>> state.take(torch.tensor([0, 2])).field.shape, float(state.step_size)
+        (torch.Size([2, 2]), 0.2)
     """
 
     position: Tensor
     field: Tensor
 
+    @classmethod
+    def names(cls, *, shared: bool) -> list[str]:
+        """The attributes that all chains share, or those with a row for each."""
+        return [f.name for f in dataclasses.fields(cls) if f.metadata.get("shared", False) == shared]
+
     def tensors(self) -> dict[str, Tensor]:
         """All attributes by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def take(self, rows: Tensor) -> Self:
-        """The chains of these indices, or of a mask."""
-        return replace(self, **{name: tensor[rows] for name, tensor in self.tensors().items()})
+        """The chains of these indices, or of a mask, with all that they share."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in self.names(shared=False)})
 
-    def put(self, rows: Tensor, others: Self) -> Self:
-        """The chains with those of these indices replaced by `others`, in order."""
-        return replace(self, **{n: t.index_copy(0, rows, getattr(others, n)) for n, t in self.tensors().items()})
+    def put(self, rows: Tensor, others: State) -> Self:
+        """The chains with those of these indices replaced by `others`, in order; what they share stays."""
+        mine = {name: getattr(self, name) for name in self.names(shared=False)}
+        return replace(self, **{name: mine[name].index_copy(0, rows, getattr(others, name)) for name in mine})
+
+    def having(self, **numbers: float | int | bool) -> Self:
+        """The same chains with other numbers shared."""
+        return replace(self, **{name: number(value) for name, value in numbers.items()})
 
 
-class Sampler:
+S = TypeVar("S", bound=State)
+
+
+class Sampler(Generic[S]):
     """A Markov chain that leaves the density exp(-E(x)) as it is, run on many copies at once.
+
+    Subclasses are frozen dataclasses of settings.
 
     Attributes:
         target: E.
-        shape: shape of one position.
         dtype: of positions.
-        kind: type of its states.
+        name: what results and files call the sampler.
+        space: in which space chains move, where there is a choice.
     """
 
-    target: HubbardStratonovich
-    shape: tuple[int, ...]
+    target: Target
     dtype: torch.dtype
-    kind: type[State] = State
+    name: ClassVar[str] = "sampler"
+    space: ClassVar[str | None] = None
 
-    def start(self, position: Tensor) -> State:
-        """The state at given positions, shape (n, *shape)."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one position."""
+        return tuple(self.target.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the chains are."""
+        return device_of(self.target)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that are numbers, words or truth values: chains are continued with the same only."""
+        kinds = (bool, int, float, str)
+        return {name: value for name, value in vars(self).items() if isinstance(value, kinds)}
+
+    def init(self, position: Tensor) -> S:
+        """The state of new chains at given positions, shape (n, *shape)."""
         raise NotImplementedError
 
-    def step(self, state: State, generator: torch.Generator) -> tuple[State, Tensor]:
-        """The next state, and which of the chains moved, bool, shape (n,)."""
+    def step(self, state: S, generator: torch.Generator) -> tuple[S, Tensor]:
+        """The next state, and which of the chains moved, bool, shape (n,); the state given is left as it is."""
         raise NotImplementedError
 
-    def adapt(self, state: State, moved: Tensor, done: int, total: int) -> State:
+    def adapt(self, state: S, moved: Tensor, done: int, total: int) -> S:
         """Learn from a step, the `done`-th of `total` of a warm-up; the state to go on from."""
         return state
 
-    def settings(self) -> dict[str, Tensor]:
-        """All that steps have changed in the sampler itself, for saving."""
+    def facts(self, state: S) -> dict[str, float | int | bool]:
+        """What results say of the sampler besides acceptance, by name."""
         return {}
 
-    def restore(self, settings: dict[str, Tensor]) -> None:
-        """Take up what `settings` gave."""
+
+def device_of(target: Target) -> torch.device:
+    """Where a target has its tensors; the CPU if it has none."""
+    tensors = (*target.buffers(), *target.parameters())
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def number(value: float | int | bool) -> Tensor:
+    """A number that chains share, as a tensor without axes; float64 if it is a float."""
+    return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
 def check_density(flow: Flow) -> None:
@@ -82,6 +144,6 @@ def check_density(flow: Flow) -> None:
     """
     if is_stochastic(flow):
         raise InvalidInput(
-            "log-determinants of this flow are estimates by random probes, and its chains would not follow the Ising "
-            "model: use physical space, or a flow whose log-determinants are exact"
+            "log-determinants of this flow are estimates by random probes, and its chains would not follow the "
+            "target: use physical space, or a flow whose log-determinants are exact"
         )

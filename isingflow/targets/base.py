@@ -160,6 +160,10 @@ class Family(Protocol):
         """The same target with other parameters, for example at(beta=0.4)."""
 
 
+OPTIONAL = ("force", "start", "title", "exact_free_energy", "reference", "sample_field", "draw", "sweep")
+"""Methods that a target may have besides its energy."""
+
+
 class _Adapter(Target):
     """An object that is no `Target` but has its `shape` and `energy`, as one."""
 
@@ -169,7 +173,7 @@ class _Adapter(Target):
         self.shape = tuple(wrapped.shape)
         if getattr(wrapped, "symmetry", None) is not None:
             self.symmetry = wrapped.symmetry
-        for method in ("force", "start", "title", "exact_free_energy", "reference", "sample_field", "draw", "sweep"):
+        for method in OPTIONAL:
             if callable(getattr(wrapped, method, None)):
                 setattr(self, method, getattr(wrapped, method))
 
