@@ -30,7 +30,7 @@ class Preset:
         training: as it is on data and on most lattices.
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
             `coarse` being the training on the first torus that is not large; None: as elsewhere.
-        start: what a flow of data starts from, see `datasets.start`; None: the best for the data.
+        start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
     """
 
     flow: AnyFlowConfig
