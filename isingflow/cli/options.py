@@ -176,9 +176,8 @@ def check_new_file(path: Path) -> None:
 def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None:
     """The data set of a run, if it is one on data."""
     from isingflow import datasets
-    from isingflow.runs.config import DensityConfig
 
-    if not isinstance(config, DensityConfig):
+    if config.kind != "data":
         return None
     return datasets.load(config.data, path=config.path, root=root, seed=config.seed)
 

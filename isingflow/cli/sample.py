@@ -74,10 +74,10 @@ def command(
     check_new_file(output)
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
-    from isingflow.runs.config import RunConfig
-
+    if folder.config.kind == "target":
+        raise InvalidInput(f"{run} is a run on {folder.config.on}: its samples come from Python, load(run).sample(n)")
     certified = check_certified(folder)
-    if isinstance(folder.config, RunConfig):
+    if folder.config.kind == "magnet":
         stream = _of_magnet(folder, output, samples=samples, draws=draws, seed=seed, device=where, certified=certified)
     elif draws == 1:
         data = data_of(folder.config, root)
