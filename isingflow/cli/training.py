@@ -110,7 +110,14 @@ def resume_words(command: list[str], run: RunFolder, device: str, time_limit: fl
 
 
 def _report_lines(report: dict[str, Any]) -> str:
+    """The numbers of a report, one a line."""
     from isingflow.statistics.estimate import Estimate
 
-    shown = {key: Estimate(**v) if isinstance(v, dict) else v for key, v in report.items() if v is not None}
-    return "\n".join(f"  {key.replace('_', ' '):<36}{value}" for key, value in shown.items())
+    lines = []
+    for key, entry in report.items():
+        if isinstance(entry, dict) and "stderr" in entry:
+            entry = Estimate(entry["value"], entry["stderr"])
+        if not isinstance(entry, dict | list) and entry is not None:
+            shown = f"{entry:.8g}" if isinstance(entry, float) else str(entry)
+            lines.append(f"  {key.replace('_', ' '):<36}{shown}")
+    return "\n".join(lines)
