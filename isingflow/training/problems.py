@@ -183,8 +183,10 @@ class Variational(Problem):
         self.source = device
         if flow is None:
             flow = config.new_flow(target)
-        for potential in (module for module in flow.modules() if isinstance(module, Potential)):
-            require(potential.symmetry, target.symmetry)
+        for transform in flow.transforms:
+            for potential in (module for module in transform.modules() if isinstance(module, Potential)):
+                if tuple(potential.shape) == tuple(target.shape):
+                    require(potential.symmetry, target.symmetry)
         self.flow = flow.to(device)
         self.target = target.to(device)
         known = target.exact_free_energy() if isinstance(target, ExactlySolved) else None
