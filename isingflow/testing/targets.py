@@ -100,6 +100,7 @@ def _force(judge: Judge, on: _Target) -> None:
         x = on.fields.to(dtype).requires_grad_()
         energy = target.energy(x)
         (gradient,) = torch.autograd.grad(energy.sum(), x)
+        judge.like("the energy", energy, x.shape[:1], dtype)
         both = target.energy_and_force(x.detach())
         for what, force in (("force()", target.force(x.detach())), ("energy_and_force()", both[1])):
             judge.like(what, force, x.shape, dtype)
