@@ -17,7 +17,7 @@ from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load
 from isingflow.runtime import devices
 from isingflow.runtime.progress import is_watched, progress_display
@@ -43,8 +43,8 @@ class Trained:
         outcome: how it ended.
     """
 
-    run: RunFolder
-    problem: Problem
+    run: AnyRun
+    problem: Problem[Any]
     outcome: Outcome
 
     @property
@@ -189,7 +189,7 @@ def train(
 
 def configured(
     what: Target | Dataset,
-    earlier: RunFolder | None = None,
+    earlier: AnyRun | None = None,
     *,
     preset: str | None = None,
     flow: str | AnyFlowConfig | Flow | None = None,
@@ -246,7 +246,7 @@ def _by_preset(
     return TargetConfig.from_preset(preset, what, bounds=bounds, **options)
 
 
-def _opened(run: Any) -> RunFolder:
+def _opened(run: Any) -> AnyRun:
     """The folder of a run, of what `train` returned, or at a path."""
     if isinstance(run, Trained):
         return run.run
