@@ -79,12 +79,14 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
             return read_graph(Path(kind))
         except InvalidInput as error:
             raise InvalidInput(f"--lattice {error}") from None
-    settings = {"size": (16, 16), "lattice_seed": 0}
+    lengths: tuple[int, ...] = (16, 16)
+    settings: dict[str, Any] = {"lattice_seed": 0}
     if base is not None and base.kind in KINDS:
         same = arguments if base.kind == kind else ["boundary"]
-        settings |= {"size": base.shape} | {name: getattr(base, KINDS[base.kind][1][name]) for name in same}
+        lengths = base.shape
+        settings |= {name: getattr(base, KINDS[base.kind][1][name]) for name in same}
     settings |= given
-    return build(*settings["size"], **{arguments[name]: settings[name] for name in arguments if name in settings})
+    return build(*(size or lengths), **{arguments[name]: settings[name] for name in arguments if name in settings})
 
 
 def beta_from(magnet: dict[str, Any]) -> float:

@@ -113,6 +113,9 @@ class ExactlySolved(Protocol):
 class Referenced(Protocol):
     """A target with samples of its own, by Markov chains that do not need a flow."""
 
+    def energy(self, field: Tensor) -> Tensor:
+        """E(x), as every target has it."""
+
     def reference(self, samples: int, *, chains: int, seed: int) -> Tensor:
         """States along chains, shape (chains, samples, *shape), as compact as they are known, for example spins."""
 

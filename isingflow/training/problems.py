@@ -242,8 +242,7 @@ class Variational(Problem[Tensor | Pair]):
     def stages(self) -> Sequence[Stage]:
         """The magnet on the lattice of half the lengths, where the training says so."""
         config = self.config
-        coarse = config.coarse if isinstance(config, RunConfig) else None
-        if coarse is None:
+        if not isinstance(config, RunConfig) or (coarse := config.coarse) is None:
             return ()
         smaller = HubbardStratonovich(coarse.lattice, coarse.beta)
         return [Stage("coarse", Variational(smaller, coarse, device=self.source), coarse_share(config))]
