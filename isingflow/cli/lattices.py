@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
+from isingflow.cli.options import STRONGEST, Number, OneOf, Option, Size, Whole, together
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
 
@@ -32,7 +32,7 @@ CONTINUOUS_SITES = {True: 2**20, False: 2048}
 """Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
 
 
-def size_option(size: Size) -> Callable:
+def size_option(size: Size) -> Option:
     return click.option("--size", type=size, metavar="L|LXxLY", help="Sites along each side; 16 by default.")
 
 

@@ -123,10 +123,15 @@ def _integer(text: str) -> int | None:
     return int(match[1]) * 10 ** int(match[2] or 0) if match else None
 
 
-def together(*options: Callable) -> Callable:
+Command = Callable[..., None]
+Option = Callable[[Command], Command]
+"""What gives a command an option."""
+
+
+def together(*options: Option) -> Option:
     """Several click options as one decorator, listed in this order."""
 
-    def decorate(command: Callable) -> Callable:
+    def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command
@@ -134,7 +139,7 @@ def together(*options: Callable) -> Callable:
     return decorate
 
 
-def seed_option(default: int | None = 0) -> Callable:
+def seed_option(default: int | None = 0) -> Option:
     """The seed; `default` is None where a command must know whether one was given."""
     return click.option("--seed", type=Whole(0, 2**62), metavar="N", default=default, help="Random seed; 0 by default.")
 

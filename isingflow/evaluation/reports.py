@@ -18,7 +18,8 @@ from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified
 from isingflow.runtime import devices
-from isingflow.targets.base import as_target
+from isingflow.targets.base import TargetLike, as_target
+from isingflow.training.train import Trained
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -28,9 +29,9 @@ PLOT_SAMPLES = 4096
 
 
 def evaluate(
-    run: Any,
+    run: AnyRun | Trained | Path | str,
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     flow: Flow | None = None,
     data: Dataset | None = None,
     samples: int | None = None,
@@ -76,9 +77,9 @@ def evaluate(
 
 
 def plot(
-    run: Any,
+    run: AnyRun | Trained | Path | str,
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     flow: Flow | None = None,
     data: Dataset | None = None,
     samples: int = PLOT_SAMPLES,
@@ -148,14 +149,13 @@ _KINDS: dict[type, _Kind] = {
 """By kind of run."""
 
 
-def _opened(run: Any, **given: Any) -> tuple[AnyRun, dict[str, Any]]:
+def _opened(run: AnyRun | Trained | Path | str, **given: Any) -> tuple[AnyRun, dict[str, Any]]:
     """The run folder, and what of the user's own it is on, from a folder, a path or a finished training."""
-    problem = getattr(run, "problem", None)
-    if problem is not None:
-        run, config = run.run, run.run.config
+    if isinstance(run, Trained):
+        folder, config, problem = run.run, run.run.config, run.problem
         own = {"target": config.kind == "target", "flow": config.flow.kind == "own", "data": config.kind == "data"}
         given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
-    elif not isinstance(run, RunFolder):
-        run = RunFolder.open(run)
+    else:
+        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     target = given["target"]
-    return run, given | {"target": None if target is None else as_target(target)}
+    return folder, given | {"target": None if target is None else as_target(target)}

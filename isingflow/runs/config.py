@@ -44,6 +44,12 @@ from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
 
+    LatticeEntry = Lattice
+    GroupEntry = Group
+else:
+    # A description is taken too, and read when the configuration is made; see `Settings`.
+    LatticeEntry = GroupEntry = Any
+
 __all__ = [
     "FORMAT",
     "PRESETS",
@@ -125,7 +131,7 @@ class RunConfig(_Run, frozen=True, tag="magnet"):
     kind: ClassVar[str] = "magnet"
     on: ClassVar[str] = "a magnet"
 
-    lattice: Any
+    lattice: LatticeEntry
     beta: Finite
     preset: str
     seed: int = 0
@@ -358,7 +364,7 @@ class TargetConfig(_Run, frozen=True, tag="target"):
     name: Name
     parameters: dict[str, bool | int | Finite | str]
     shape: tuple[Count, ...]
-    symmetry: Any
+    symmetry: GroupEntry
     preset: str
     start: StartMaps = StartMaps()
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,10 +12,16 @@ from isingflow.errors import CheckpointError, InvalidInput
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import AnyRun, RunFolder
-from isingflow.targets.base import Target, as_target
+from isingflow.targets.base import TargetLike, as_target
 
 
-def load(path: Any, *, device: torch.device | str = "cpu", target: Any = None, flow: Flow | None = None) -> Flow:
+def load(
+    path: AnyRun | Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    target: TargetLike | None = None,
+    flow: Flow | None = None,
+) -> Flow:
     """The trained flow of a run folder.
 
     Args:
@@ -75,7 +82,7 @@ def is_certified(run: AnyRun) -> bool:
     return known and (run.report() or {}).get("certified", True) is True
 
 
-def new_flow(config: AnyRunConfig, target: Target | None = None) -> Flow:
+def new_flow(config: AnyRunConfig, target: TargetLike | None = None) -> Flow:
     """The untrained flow of a run, to load a checkpoint into.
 
     Args:

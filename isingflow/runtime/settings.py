@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from functools import cache
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Meta
@@ -76,6 +77,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             {} if self.__struct_config__.tag is None else {self.__struct_config__.tag_field: self.__struct_config__.tag}
         )
         return tag | {name: _described(getattr(self, name)) for name in types(type(self))}
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+@overload
+def read(data: Any, kind: type[Kind], what: str) -> Kind: ...
+
+
+@overload
+def read(data: Any, kind: UnionType, what: str) -> Any: ...
 
 
 def read(data: Any, kind: Any, what: str) -> Any:

@@ -21,7 +21,7 @@ from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load
 from isingflow.runtime import devices
 from isingflow.runtime.progress import is_watched, progress_display
-from isingflow.targets.base import Target, as_target
+from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.loop import Optimiser, fit
 from isingflow.training.objectives import Objective
@@ -67,7 +67,7 @@ class Trained:
 
 
 def train(
-    what: Any,
+    what: TargetLike | Dataset | AnyRun,
     *,
     output: Path | str | None = None,
     preset: str | None = None,
@@ -77,12 +77,12 @@ def train(
     learning_rate: float | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
-    start: Any = None,
+    start: AnyRun | Trained | Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     optimiser: Optimiser | None = None,
     objective: Objective | None = None,
     time_limit: float | None = None,
-    target: Any = None,
+    target: TargetLike | None = None,
     data: Dataset | None = None,
     progress: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -246,7 +246,7 @@ def _by_preset(
     return TargetConfig.from_preset(preset, what, bounds=bounds, **options)
 
 
-def _opened(run: Any) -> AnyRun:
+def _opened(run: AnyRun | Trained | Path | str) -> AnyRun:
     """The folder of a run, of what `train` returned, or at a path."""
     if isinstance(run, Trained):
         return run.run
