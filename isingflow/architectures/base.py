@@ -131,9 +131,14 @@ class Architecture(Protocol):
 class Integrated(Protocol):
     """Settings of an integration."""
 
-    time: float
-    steps: int
-    tableau: str
+    @property
+    def time(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def tableau(self) -> str: ...
 
 
 def allowed(potential: AnyPotential, domain: Domain) -> AnyPotential:
@@ -150,8 +155,15 @@ def gradient_flow(
     potential: Potential, domain: Domain, settings: Integrated, *, jitter: float, recompute: bool
 ) -> list[Transform]:
     """The map along the gradient of a potential, checked against the domain's symmetry."""
-    options = {"time": settings.time, "steps": settings.steps, "tableau": settings.tableau}
-    return [GradientFlow(allowed(potential, domain), **options, jitter=jitter, recompute=recompute)]
+    flow = GradientFlow(
+        allowed(potential, domain),
+        time=settings.time,
+        steps=settings.steps,
+        tableau=settings.tableau,
+        jitter=jitter,
+        recompute=recompute,
+    )
+    return [flow]
 
 
 def random_directions(count: int, dimension: int, length: float, generator: torch.Generator) -> Tensor:

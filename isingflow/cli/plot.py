@@ -26,5 +26,6 @@ def command(run: Path, samples: int, root: Path | None, seed: int, device: str, 
     from isingflow.evaluation import reports
 
     figures = reports.plot(folder, data=data_of(folder.config, root), samples=samples, device=where, seed=seed)
-    document = {"run": str(run), "certified": check_certified(folder), "figures": [str(path) for path in figures]}
-    print_result(document, as_json, lambda: "\n".join(document["figures"]))
+    paths = [str(path) for path in figures]
+    document = {"run": str(run), "certified": check_certified(folder), "figures": paths}
+    print_result(document, as_json, lambda: "\n".join(paths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import click
 
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     import torch
 
     from isingflow.datasets import Dataset
-    from isingflow.runs.folder import RunFolder
-    from isingflow.runtime.files import ArrayWriter
+    from isingflow.runs.config import DensityConfig, RunConfig
+    from isingflow.runs.folder import AnyRun
+    from isingflow.runtime.files import ArrayWriter, Columns
 
 MOST_DRAWS = 10**4
 
@@ -74,14 +75,16 @@ def command(
     check_new_file(output)
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
-    from isingflow.runs.config import RunConfig
+    from isingflow.runs.config import DensityConfig, RunConfig
 
-    certified = check_certified(folder)
-    if isinstance(folder.config, RunConfig):
-        stream = _of_magnet(folder, output, samples=samples, draws=draws, seed=seed, device=where, certified=certified)
+    certified, config = check_certified(folder), folder.config
+    common: _Common = {"output": output, "samples": samples, "seed": seed, "device": where, "certified": certified}
+    if isinstance(config, RunConfig):
+        stream = _of_magnet(folder, config, draws=draws, **common)
+    elif not isinstance(config, DensityConfig):
+        raise InvalidInput(f"{run} is a run on {config}, a target of your own: its samples are drawn in Python")
     elif draws == 1:
-        data = data_of(folder.config, root)
-        stream = _of_data(folder, data, output, samples=samples, seed=seed, device=where, certified=certified)
+        stream = _of_data(folder, config, data_of(config, root), **common)
     else:
         raise InvalidInput(f"--draws {draws}: data have no spins to draw")
     written, clock = 0, Clock()
@@ -94,6 +97,16 @@ def command(
     print_result(document, as_json, lambda: f"{samples} samples in {output}")
 
 
+class _Common(TypedDict):
+    """What is asked of samples of every kind."""
+
+    output: Path
+    samples: int
+    seed: int
+    device: torch.device
+    certified: bool
+
+
 class Stream(NamedTuple):
     """Samples on their way to a file: the file, the rows by block, and what the document says of them."""
 
@@ -103,15 +116,23 @@ class Stream(NamedTuple):
 
 
 def _of_magnet(
-    run: RunFolder, output: Path, *, samples: int, draws: int, seed: int, device: torch.device, certified: bool
+    run: AnyRun,
+    config: RunConfig,
+    *,
+    draws: int,
+    output: Path,
+    samples: int,
+    seed: int,
+    device: torch.device,
+    certified: bool,
 ) -> Stream:
     import numpy as np
 
     from isingflow.evaluation.targets import stream_samples
     from isingflow.observables.files import sample_writer
 
-    lattice, beta = run.config.lattice, run.config.beta
-    columns = {
+    lattice, beta = config.lattice, config.beta
+    columns: Columns = {
         "spins": (np.int8, lattice.shape if draws == 1 else (draws, *lattice.shape)),
         "field": (np.float32, lattice.shape),
         "log_prob": (np.float64, ()),
@@ -123,7 +144,15 @@ def _of_magnet(
 
 
 def _of_data(
-    run: RunFolder, data: Dataset, output: Path, *, samples: int, seed: int, device: torch.device, certified: bool
+    run: AnyRun,
+    config: DensityConfig,
+    data: Dataset,
+    *,
+    output: Path,
+    samples: int,
+    seed: int,
+    device: torch.device,
+    certified: bool,
 ) -> Stream:
     """Samples and ln p in the units of the data."""
     import numpy as np
@@ -131,10 +160,10 @@ def _of_data(
     from isingflow.evaluation.data import stream_points
     from isingflow.runtime.files import ArrayWriter
 
-    columns = {"samples": (np.dtype(np.float32), (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
+    columns: Columns = {"samples": (np.dtype(np.float32), (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
     writer = ArrayWriter(output, samples, columns, certified=np.bool_(certified))
     blocks = (
         {"samples": data.to_data(x).numpy(), "log_prob": data.data_log_prob(log_prob, x).numpy()}
         for x, log_prob in stream_points(run, samples=samples, device=device, seed=seed)
     )
-    return Stream(writer, blocks, {"data": run.config.data, "dimension": data.dimension})
+    return Stream(writer, blocks, {"data": config.data, "dimension": data.dimension})
