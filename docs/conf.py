@@ -1,11 +1,16 @@
 """Sphinx settings: MyST pages, API reference from docstrings, the furo theme."""
 
+import pkgutil
 import re
 from configparser import ConfigParser
 from pathlib import Path
 
+from sphinx.domains.python import PythonDomain
+
+ROOT = Path(__file__).parents[1]
+
 metadata = ConfigParser()
-metadata.read(Path(__file__).parent.parent / "setup.cfg", encoding="utf-8")
+metadata.read(ROOT / "setup.cfg", encoding="utf-8")
 
 project = "isingflow"
 author = "The isingflow developers"
@@ -64,6 +69,37 @@ def plain_text_to_rst(app, what, name, obj, options, lines: list[str]) -> None:
     lines[:] = result
 
 
+MODULES = re.compile(r"^<!-- modules of (isingflow[\w.]+) -->$", re.M)
+
+
+def modules_of(room: str) -> list[str]:
+    """A room and the modules in it, the base of the others first; folders within it have pages of their own."""
+    path = ROOT.joinpath(*room.split("."))
+    found = (module.name for module in pkgutil.iter_modules([str(path)], f"{room}.") if not module.ispkg)
+    return [room, *sorted(found, key=lambda name: (not name.endswith(".base"), name))]
+
+
+def all_modules(app, docname: str, content: list[str]) -> None:
+    """Puts every module of a room in the place of the line that asks for them, so that a page never lacks a new one."""
+
+    def sections(match: re.Match[str]) -> str:
+        room, *rest = modules_of(match[1])
+        parts = [("", room), *((f"## {name.removeprefix(f'{room}.')}\n\n", name) for name in rest)]
+        return "\n".join(f"{heading}```{{eval-rst}}\n.. automodule:: {name}\n```\n" for heading, name in parts)
+
+    content[0] = MODULES.sub(sections, content[0])
+
+
+class Python(PythonDomain):
+    """Python's names, where a word that stands for several things links to none of them."""
+
+    def find_obj(self, *args, **options):
+        found = super().find_obj(*args, **options)
+        return found if len(found) == 1 else []
+
+
 def setup(app) -> None:
     """Runs the docstring hook ahead of napoleon's, which has priority 500."""
     app.connect("autodoc-process-docstring", plain_text_to_rst, priority=400)
+    app.connect("source-read", all_modules)
+    app.add_domain(Python, override=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, OneOf, data_of, device_from
+from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, OneOf, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
@@ -60,7 +60,7 @@ def command(
         _check_unchanged(run, name, path, options)
         if print_finished(run, as_json):
             return
-        where, data = device_from(device), data_of(run.config, root)
+        where, data = device_from(device), run.config.data_set(root)
     else:
         if name is None:
             raise InvalidInput(f"which data? give {_known()}")

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,6 @@ from isingflow.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
-    from isingflow.datasets import Dataset
-    from isingflow.runs.config import AnyRunConfig, DensityConfig
     from isingflow.runs.folder import AnyRun
 
 STRONGEST = 1e6
@@ -177,24 +175,6 @@ def check_new_file(path: Path) -> None:
         raise InvalidInput(f"--output {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")
-
-
-@overload
-def data_of(config: DensityConfig, root: Path | None) -> Dataset: ...
-
-
-@overload
-def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None: ...
-
-
-def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None:
-    """The data set of a run, if it is one on data."""
-    from isingflow import datasets
-    from isingflow.runs.config import DensityConfig
-
-    if not isinstance(config, DensityConfig):
-        return None
-    return datasets.load(config.data, path=config.path, root=root, seed=config.seed)
 
 
 def device_from(name: str) -> torch.device:

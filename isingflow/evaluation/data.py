@@ -17,11 +17,10 @@ from torch import Tensor
 
 from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
-from isingflow.errors import InvalidInput
 from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
 from isingflow.runs.config import DensityConfig
-from isingflow.runs.folder import AnyRun
+from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import new_flow, trained
 from isingflow.runtime.parallel import workers
 from isingflow.statistics.estimate import Estimate
@@ -121,12 +120,10 @@ def evaluate_density(
         seed: of what is random in the data, and of the generated samples.
 
     Raises:
-        InvalidInput: the run is not on data.
+        RunFolderError: the run is not on data.
         CheckpointError: the checkpoint is missing or unusable.
     """
-    config = run.config
-    if not isinstance(config, DensityConfig):
-        raise InvalidInput(f"a run on {config.on} ({config}) has no likelihood of data")
+    config = of_kind(run, DensityConfig).config
     flow, state = trained(run, new_flow(config), device)
     generator = torch.Generator().manual_seed(seed)
     start = fitted_part(flow)

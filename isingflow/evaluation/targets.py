@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
-from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import new_flow, trained
 from isingflow.runtime.parallel import Workers, workers
@@ -257,8 +255,6 @@ def load_run(
     Raises:
         InvalidInput: the run is on data, or on a user's own target, and none or another one is given.
     """
-    if isinstance(run.config, DensityConfig):
-        raise InvalidInput(f"a run on data ({run.config}) has no target")
     found = run.config.target(target)
     flow, state = trained(run, new_flow(run.config, found) if flow is None else flow, device)
     return flow, found.to(device), state

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import msgspec
@@ -99,6 +100,17 @@ class _Run(Settings, frozen=True, tag_field="kind"):
             InvalidInput: the run has none, only the user has it, or another one is given.
         """
         raise InvalidInput(f"a run on {self.on} ({self}) has no target")
+
+    def data_set(self, root: Path | None = None) -> Dataset | None:
+        """The data of the run; None where it is on a target.
+
+        Args:
+            root: folder of the files of MNIST and of the UCI sets; the variable ISINGFLOW_DATA if not given.
+
+        Raises:
+            DatasetError: files that are missing or damaged.
+        """
+        return None
 
     def title(self) -> str:
         """What the run is on, for headings."""
@@ -277,6 +289,12 @@ class DensityConfig(_Run, frozen=True, tag="data"):
     def sample(self) -> tuple[str, tuple[int, ...]]:
         """Points of model space."""
         return "float32", (self.dimension,)
+
+    def data_set(self, root: Path | None = None) -> Dataset:
+        """The data of the run, loaded."""
+        from isingflow import datasets
+
+        return datasets.load(self.data, path=self.path, root=root, seed=self.seed)
 
     def new_flow(self, data: Dataset | None = None) -> Flow:
         """The untrained flow.

@@ -297,7 +297,7 @@ def open_magnet(path: Path | str) -> RunFolder[RunConfig]:
     Raises:
         RunFolderError: there is none at this path, or it is that of another kind of run.
     """
-    return _open_kind(path, RunConfig)
+    return of_kind(RunFolder.open(path), RunConfig)
 
 
 def open_density(path: Path | str) -> RunFolder[DensityConfig]:
@@ -306,14 +306,18 @@ def open_density(path: Path | str) -> RunFolder[DensityConfig]:
     Raises:
         RunFolderError: there is none at this path, or it is that of another kind of run.
     """
-    return _open_kind(path, DensityConfig)
+    return of_kind(RunFolder.open(path), DensityConfig)
 
 
-def _open_kind(path: Path | str, kind: type[Made]) -> RunFolder[Made]:
-    run = RunFolder.open(path)
+def of_kind(run: AnyRun, kind: type[Made]) -> RunFolder[Made]:
+    """The run folder, if its run is of this kind.
+
+    Raises:
+        RunFolderError: it is of another kind.
+    """
     config = run.config
     if not isinstance(config, kind):
-        raise RunFolderError(f"{path} is a run on {config.on} ({config}), not on {kind.on}")
+        raise RunFolderError(f"{run.path} is a run on {config.on} ({config}), not on {kind.on}")
     return RunFolder(run.path, config, run.provenance)
 
 

@@ -31,7 +31,6 @@ from isingflow.runtime.parallel import Backend, Batch
 from isingflow.statistics.free_energy import effective_sample_size
 from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, Target
 from isingflow.targets.checks import check_target
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import objectives
 from isingflow.training.inherit import inherit
 from isingflow.training.objectives import Objective
@@ -243,11 +242,11 @@ class Variational(Problem[Tensor | Pair]):
 
     def stages(self) -> Sequence[Stage]:
         """The magnet on the lattice of half the lengths, where the training says so."""
-        config = self.config
-        if not isinstance(config, RunConfig) or (coarse := config.coarse) is None:
+        coarse = self.config.coarse
+        if coarse is None:
             return ()
-        smaller = HubbardStratonovich(coarse.lattice, coarse.beta)
-        return [Stage("coarse", Variational(smaller, coarse, device=self.source), coarse_share(config))]
+        smaller = Variational(coarse.target(), coarse, device=self.source)
+        return [Stage("coarse", smaller, coarse_share(self.config))]
 
     def _reference(self) -> Tensor:
         """States of the target, shape (n, *shape)."""
