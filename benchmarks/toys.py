@@ -49,7 +49,7 @@ class OTFlow:
     def __init__(self, data: Dataset, seed: int, **training: float) -> None:
         config = DensityConfig.from_preset("quick", data, flow="ot", seed=seed)
         self.config = replace(config, training=replace(config.training, **training))
-        self.problem = problem_of(self.config, CPU, data)
+        self.problem = problem_of(self.config, device=CPU, data=data)
         self.flow = self.problem.flow
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.optimizer = torch.optim.Adam(self.flow.parameters(), betas=(0.9, self.config.training.beta2))

@@ -9,7 +9,7 @@ A new kind of flow is one file with one class of settings, and one entry in `bui
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Protocol, Self, TypeVar
 
@@ -71,13 +71,22 @@ class Domain:
 
     @cached_property
     def convolutional(self) -> bool:
-        """Whether flows can be made of convolutions: on a two-dimensional torus with translations, inversion and Z2.
+        """Whether flows can be made of convolutions: on a torus or ring with translations, inversion and Z2.
 
         It is what `potentials.LatticePotential` and its kin have by construction.
         """
-        if len(self.shape) != 2 or not self.symmetry.translations:
+        if len(self.shape) > 2 or not self.symmetry.translations:
             return False
         return self.symmetry.contains(Group(self.shape, True, with_inversion(self.shape), True))
+
+    @cached_property
+    def plane(self) -> Domain:
+        """The domain on which maps are built: a ring with convolutions is a torus one site wide; else the same."""
+        if len(self.shape) != 1 or not self.convolutional:
+            return self
+        shape, group = (*self.shape, 1), self.symmetry
+        variances = None if self.variances is None else self.variances.reshape(shape)
+        return replace(self, shape=shape, symmetry=Group(shape, True, group.point, group.flip), variances=variances)
 
     @property
     def even(self) -> bool:
@@ -122,9 +131,14 @@ class Architecture(Protocol):
 class Integrated(Protocol):
     """Settings of an integration."""
 
-    time: float
-    steps: int
-    tableau: str
+    @property
+    def time(self) -> float: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def tableau(self) -> str: ...
 
 
 def allowed(potential: AnyPotential, domain: Domain) -> AnyPotential:
@@ -141,8 +155,15 @@ def gradient_flow(
     potential: Potential, domain: Domain, settings: Integrated, *, jitter: float, recompute: bool
 ) -> list[Transform]:
     """The map along the gradient of a potential, checked against the domain's symmetry."""
-    options = {"time": settings.time, "steps": settings.steps, "tableau": settings.tableau}
-    return [GradientFlow(allowed(potential, domain), **options, jitter=jitter, recompute=recompute)]
+    flow = GradientFlow(
+        allowed(potential, domain),
+        time=settings.time,
+        steps=settings.steps,
+        tableau=settings.tableau,
+        jitter=jitter,
+        recompute=recompute,
+    )
+    return [flow]
 
 
 def random_directions(count: int, dimension: int, length: float, generator: torch.Generator) -> Tensor:

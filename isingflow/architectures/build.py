@@ -16,7 +16,7 @@ from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.architectures.own import OwnFlow
 from isingflow.architectures.start import kept
-from isingflow.flows import Flow, Transform
+from isingflow.flows import Flow, Transform, Viewed
 from isingflow.targets.base import Start, Target
 
 AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig | OwnFlow
@@ -69,7 +69,10 @@ def build_between(
 ) -> Flow:
     """A flow whose trained maps stand between the maps of a start; arguments and errors as in `build_flow`."""
     generator = torch.Generator().manual_seed(seed)
-    trained = architecture.build(domain, generator, jitter=jitter, recompute=recompute)
+    plane = domain.plane
+    trained = architecture.build(plane, generator, jitter=jitter, recompute=recompute)
+    if plane is not domain:
+        trained = [Viewed(transform, domain.shape, plane.shape) for transform in trained]
     return Flow(domain.shape, [*start.latent, *trained, *start.field])
 
 

@@ -6,7 +6,7 @@ to fields where the energy is known, from samples to noise where those are.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, TypedDict
 
 import torch
 from msgspec.structs import replace
@@ -14,15 +14,25 @@ from msgspec.structs import replace
 from isingflow.architectures.base import Domain, allowed
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
 from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
-from isingflow.potentials.layers.activations import CONVEX
-from isingflow.runtime.settings import Count, CountFromZero, Settings, one_of
+from isingflow.potentials.layers.activations import ConvexName
+from isingflow.runtime.settings import Count, CountFromZero, Settings
 
 INVERSE_TOLERANCE = 1e-4
 """Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
 EXACT_DIMENSION = 256
 """Largest dimension in which a preset has exact determinants of Hessians."""
 
-_LOGDETS = {"exact": CholeskyLogdet, "lanczos": LanczosLogdet}
+_LOGDETS: dict[str, type[CholeskyLogdet | LanczosLogdet]] = {"exact": CholeskyLogdet, "lanczos": LanczosLogdet}
+
+
+class _Network(TypedDict):
+    """What both convex networks are told."""
+
+    width: int
+    layers: int
+    augmented: bool
+    activation: str
+    generator: torch.Generator
 
 
 class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
@@ -44,10 +54,10 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     width: Count = 24
     layers: Count = 1
     augmented: bool = True
-    activation: one_of(*CONVEX) = "squareplus"
+    activation: ConvexName = "squareplus"
     radial: CountFromZero = 5
     oriented: CountFromZero = 3
-    logdet: one_of(*_LOGDETS) = "exact"
+    logdet: Literal["exact", "lanczos"] = "exact"
     whitened: bool = True
 
     def fitted(self, domain: Domain) -> ConvexFlowConfig:
@@ -68,7 +78,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         return maps
 
     def _potential(self, domain: Domain, generator: torch.Generator) -> ConvexFunction:
-        network = {
+        network: _Network = {
             "width": self.width,
             "layers": self.layers,
             "augmented": self.augmented,

@@ -6,7 +6,7 @@ and else one dense hidden layer, which is even (ln cosh) where the density is.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from msgspec.structs import replace
@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from isingflow.architectures.base import Domain, gradient_flow, random_directions
 from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
-from isingflow.flows.solvers.runge_kutta import TABLEAUX
+from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
-from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings, one_of
+from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings
 
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
@@ -40,17 +40,17 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
 
     kind: ClassVar[str] = "monge-ampere"
 
-    potential: one_of("lattice", "dense", "image") = "lattice"
+    potential: Literal["lattice", "dense", "image"] = "lattice"
     hidden: Count = 32
     radial: CountFromZero = 6
     oriented: CountFromZero = 3
     time_terms: Count = 4
-    average: one_of("none", "exact", "sampled") = "none"
+    average: Literal["none", "exact", "sampled"] = "none"
     steepness: Positive = 2.0
     whitened: bool = True
     time: Positive = 1.0
     steps: Count = 8
-    tableau: one_of(*TABLEAUX) = "rk4"
+    tableau: TableauName = "rk4"
 
     @property
     def local(self) -> bool:

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from isingflow.architectures.base import Domain, gradient_flow, random_directions
 from isingflow.flows import Transform
-from isingflow.flows.solvers.runge_kutta import TABLEAUX
+from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import LatticeResidualPotential, Potential, ResidualPotential
-from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings, one_of
+from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings
 
 
 class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
@@ -45,7 +45,7 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     whitened: bool = True
     time: Positive = 1.0
     steps: Count = 4
-    tableau: one_of(*TABLEAUX) = "rk4"
+    tableau: TableauName = "rk4"
 
     def fitted(self, domain: Domain) -> OTFlowConfig:
         """Without convolutions, the general network."""

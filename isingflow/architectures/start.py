@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
 
@@ -23,7 +24,8 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, SpectralScaling, Transform
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 
-STARTS = ("copula", "gaussian", "normal")
+StartOfData = Literal["copula", "gaussian", "normal"]
+STARTS: tuple[StartOfData, ...] = get_args(StartOfData)
 BATCH = 5000
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, OneOf, data_of, device_from
+from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, OneOf, device_from
 from isingflow.cli.output import show_notes
-from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
+from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
 
 if TYPE_CHECKING:
@@ -51,16 +51,16 @@ def command(
     Data sets: mnist; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, rings, swiss-roll, bimodal,
     trimodal and claw; tabular with a FILE (.npy, .npz, .csv, HDF5), or digits, breast-cancer, or a UCI set by name.
     """
-    check_resume(resume, output)
+    resumed = run_to_resume(resume, output)
     show_notes(quiet or as_json)
     from isingflow.runs.folder import RunFolder, open_density
 
-    if resume:
-        run = open_density(output)
+    if resumed is not None:
+        run = open_density(resumed)
         _check_unchanged(run, name, path, options)
         if print_finished(run, as_json):
             return
-        where, data = device_from(device), data_of(run.config, root)
+        where, data = device_from(device), run.config.data_set(root)
     else:
         if name is None:
             raise InvalidInput(f"which data? give {_known()}")
@@ -108,7 +108,9 @@ def _absolute(path: str | None) -> str | None:
     return path if path is None or path in tabular.KNOWN else str(Path(path).resolve())
 
 
-def _check_unchanged(run: RunFolder, name: str | None, path: str | None, options: dict[str, Any]) -> None:
+def _check_unchanged(
+    run: RunFolder[DensityConfig], name: str | None, path: str | None, options: dict[str, Any]
+) -> None:
     """What is given to --resume must be the run's own."""
     config = run.config
     given = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, data_of, open_run
+from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, open_run
 from isingflow.cli.output import print_result, show_notes
 
 
@@ -37,7 +37,7 @@ def command(
     folder, where = open_run(run, device)
     from isingflow.evaluation.reports import evaluate
 
-    data = data_of(folder.config, root)
+    data = folder.config.data_set(root)
     evaluation = evaluate(
         folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data, save=False
     )

@@ -12,10 +12,9 @@ from typing import Any
 
 import click
 
-from isingflow.cli.options import STRONGEST, Number, OneOf, Size, Whole, together
+from isingflow.cli.options import STRONGEST, Number, OneOf, Option, Size, Whole, together
 from isingflow.errors import InvalidInput
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
-from isingflow.lattice.files import READERS, read_graph
 
 KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
     "square": (square, {"jx": "jx", "jy": "jy", "boundary": "boundary"}),
@@ -25,7 +24,7 @@ KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
 """Lattices by name: what builds them, and the options that they have beside --size, with the arguments these set."""
 
 
-def size_option(size: Size) -> Callable:
+def size_option(size: Size) -> Option:
     return click.option("--size", type=size, metavar="L|LXxLY", help="Sites along each side; 16 by default.")
 
 
@@ -62,6 +61,8 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
         if build is None or name not in ("size", *arguments):
             raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
     if build is None:
+        from isingflow.lattice.files import READERS, read_graph  # networkx takes a tenth of a second
+
         if Path(kind).suffix not in READERS:
             raise InvalidInput(
                 f"--lattice {kind}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
@@ -70,12 +71,14 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
             return read_graph(Path(kind))
         except InvalidInput as error:
             raise InvalidInput(f"--lattice {error}") from None
-    settings = {"size": (16, 16), "lattice_seed": 0}
+    lengths: tuple[int, ...] = (16, 16)
+    settings: dict[str, Any] = {"lattice_seed": 0}
     if base is not None and base.kind in KINDS:
         same = arguments if base.kind == kind else ["boundary"]
-        settings |= {"size": base.shape} | {name: getattr(base, KINDS[base.kind][1][name]) for name in same}
+        lengths = base.shape
+        settings |= {name: getattr(base, KINDS[base.kind][1][name]) for name in same}
     settings |= given
-    return build(*settings["size"], **{arguments[name]: settings[name] for name in arguments if name in settings})
+    return build(*(size or lengths), **{arguments[name]: settings[name] for name in arguments if name in settings})
 
 
 def beta_from(magnet: dict[str, Any]) -> float:

@@ -20,9 +20,7 @@ from isingflow.errors import InvalidInput
 if TYPE_CHECKING:
     import torch
 
-    from isingflow.datasets import Dataset
-    from isingflow.runs.config import AnyRunConfig
-    from isingflow.runs.folder import RunFolder
+    from isingflow.runs.folder import AnyRun
 
 STRONGEST = 1e6
 """Largest beta and coupling: the ground state is reached long before, and rounding errors take over beyond."""
@@ -38,13 +36,14 @@ class Value(click.ParamType):
     def read(self, text: str) -> Any:
         raise NotImplementedError
 
-    def convert(self, value: Any, param: click.Parameter, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         try:
             return self.read(value)
         except InvalidInput as error:
-            raise InvalidInput(f"{param.opts[0]} {value}: {error}") from None
+            option = self.name if param is None else param.opts[0]
+            raise InvalidInput(f"{option} {value}: {error}") from None
 
 
 class Size(Value):
@@ -52,18 +51,18 @@ class Size(Value):
 
     name = "L|LXxLY"
 
-    def __init__(self, length: float = math.inf, sites: float = math.inf) -> None:
+    def __init__(self, length: int | None = None, sites: int | None = None) -> None:
         self.length, self.sites = length, sites
 
     def read(self, text: str) -> tuple[int, int]:
-        lengths = [_integer(part) for part in re.split("[xX]", text)]
-        if not 1 <= len(lengths) <= 2 or any(length is None or length < 2 for length in lengths):
+        lengths = [_integer(part) or 0 for part in re.split("[xX]", text)]
+        if not 1 <= len(lengths) <= 2 or min(lengths) < 2:
             raise InvalidInput("expected L or LXxLY with L >= 2, for example 16 or 16x32")
         size = lengths[0], lengths[-1]
-        if math.prod(size) > self.sites:
+        if self.sites is not None and math.prod(size) > self.sites:
             most = f"{self.sites} sites ({math.isqrt(self.sites)}x{math.isqrt(self.sites)})"
             raise InvalidInput(f"too large; up to {most} are possible")
-        if max(size) > self.length:
+        if self.length is not None and max(size) > self.length:
             raise InvalidInput(f"too large; sides up to {self.length} are possible")
         return size
 
@@ -122,10 +121,15 @@ def _integer(text: str) -> int | None:
     return int(match[1]) * 10 ** int(match[2] or 0) if match else None
 
 
-def together(*options: Callable) -> Callable:
+Command = Callable[..., None]
+Option = Callable[[Command], Command]
+"""What gives a command an option."""
+
+
+def together(*options: Option) -> Option:
     """Several click options as one decorator, listed in this order."""
 
-    def decorate(command: Callable) -> Callable:
+    def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command
@@ -133,7 +137,7 @@ def together(*options: Callable) -> Callable:
     return decorate
 
 
-def seed_option(default: int | None = 0) -> Callable:
+def seed_option(default: int | None = 0) -> Option:
     """The seed; `default` is None where a command must know whether one was given."""
     return click.option("--seed", type=Whole(0, 2**62), metavar="N", default=default, help="Random seed; 0 by default.")
 
@@ -173,15 +177,6 @@ def check_new_file(path: Path) -> None:
         raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")
 
 
-def data_of(config: AnyRunConfig, root: Path | None) -> Dataset | None:
-    """The data set of a run, if it is one on data."""
-    from isingflow import datasets
-
-    if config.kind != "data":
-        return None
-    return datasets.load(config.data, path=config.path, root=root, seed=config.seed)
-
-
 def device_from(name: str) -> torch.device:
     """The device of this name, if this machine has it."""
     from isingflow.runtime import devices
@@ -189,14 +184,14 @@ def device_from(name: str) -> torch.device:
     return devices.resolve(name)
 
 
-def open_run(path: Path, device: str) -> tuple[RunFolder, torch.device]:
+def open_run(path: Path, device: str) -> tuple[AnyRun, torch.device]:
     """The run folder at `path`, and the device to use it on."""
     from isingflow.runs.folder import RunFolder
 
     return RunFolder.open(path), device_from(device)
 
 
-def check_certified(run: RunFolder) -> bool:
+def check_certified(run: AnyRun) -> bool:
     """Whether the flow of a run is certified; if not, a warning says so."""
     from isingflow.runs.loading import is_certified
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, check_certified, data_of, open_run
+from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, check_certified, open_run
 from isingflow.cli.output import print_result, show_notes
 
 PLOT_SAMPLES = 4096
@@ -25,6 +25,7 @@ def command(run: Path, samples: int, root: Path | None, seed: int, device: str, 
     folder, where = open_run(run, device)
     from isingflow.evaluation import reports
 
-    figures = reports.plot(folder, data=data_of(folder.config, root), samples=samples, device=where, seed=seed)
-    document = {"run": str(run), "certified": check_certified(folder), "figures": [str(path) for path in figures]}
-    print_result(document, as_json, lambda: "\n".join(document["figures"]))
+    figures = reports.plot(folder, data=folder.config.data_set(root), samples=samples, device=where, seed=seed)
+    paths = [str(path) for path in figures]
+    document = {"run": str(run), "certified": check_certified(folder), "figures": paths}
+    print_result(document, as_json, lambda: "\n".join(paths))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,20 +19,13 @@ from isingflow.cli.options import (
     Whole,
     check_certified,
     check_new_file,
-    data_of,
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
-from isingflow.errors import InvalidInput
 from isingflow.runtime.progress import Clock, progress_display
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from isingflow.datasets import Dataset
-    from isingflow.runs.folder import RunFolder
-    from isingflow.runtime.files import ArrayWriter
+    pass
 
 MOST_DRAWS = 10**4
 
@@ -74,67 +66,19 @@ def command(
     check_new_file(output)
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
-    if folder.config.kind == "target":
-        raise InvalidInput(f"{run} is a run on {folder.config.on}: its samples come from Python, load(run).sample(n)")
-    certified = check_certified(folder)
-    if folder.config.kind == "magnet":
-        stream = _of_magnet(folder, output, samples=samples, draws=draws, seed=seed, device=where, certified=certified)
-    elif draws == 1:
-        data = data_of(folder.config, root)
-        stream = _of_data(folder, data, output, samples=samples, seed=seed, device=where, certified=certified)
-    else:
-        raise InvalidInput(f"--draws {draws}: data have no spins to draw")
-    written, clock = 0, Clock()
-    with stream.writer as writer, progress_display(quiet or as_json) as show:
-        for block in stream.blocks:
-            writer.append(**block)
-            written += len(block["log_prob"])
-            show(written, samples, clock.left(written, samples))
-    document = {"output": str(output), "samples": samples, **stream.facts, "certified": certified}
+    from isingflow.evaluation.files import write_samples
+
+    check_certified(folder)
+    clock = Clock()
+    with progress_display(quiet or as_json) as show:
+        document = write_samples(
+            folder,
+            output,
+            samples=samples,
+            draws=draws,
+            seed=seed,
+            device=where,
+            data=folder.config.data_set(root),
+            report_progress=lambda written, all: show(written, all, clock.left(written, all)),
+        )
     print_result(document, as_json, lambda: f"{samples} samples in {output}")
-
-
-class Stream(NamedTuple):
-    """Samples on their way to a file: the file, the rows by block, and what the document says of them."""
-
-    writer: ArrayWriter
-    blocks: Iterable[dict[str, np.ndarray]]
-    facts: dict[str, Any]
-
-
-def _of_magnet(
-    run: RunFolder, output: Path, *, samples: int, draws: int, seed: int, device: torch.device, certified: bool
-) -> Stream:
-    import numpy as np
-
-    from isingflow.evaluation.targets import stream_samples
-    from isingflow.observables.files import sample_writer
-
-    lattice, beta = run.config.lattice, run.config.beta
-    columns = {
-        "spins": (np.int8, lattice.shape if draws == 1 else (draws, *lattice.shape)),
-        "field": (np.float32, lattice.shape),
-        "log_prob": (np.float64, ()),
-        "log_weight": (np.float64, ()),
-    }
-    writer = sample_writer(output, samples, columns, lattice=lattice, beta=beta, certified=np.bool_(certified))
-    blocks = stream_samples(run, samples=samples, device=device, seed=seed, draws=draws)
-    return Stream(writer, map(vars, blocks), {"draws": draws, "size": list(lattice.size), "beta": beta})
-
-
-def _of_data(
-    run: RunFolder, data: Dataset, output: Path, *, samples: int, seed: int, device: torch.device, certified: bool
-) -> Stream:
-    """Samples and ln p in the units of the data."""
-    import numpy as np
-
-    from isingflow.evaluation.data import stream_points
-    from isingflow.runtime.files import ArrayWriter
-
-    columns = {"samples": (np.dtype(np.float32), (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
-    writer = ArrayWriter(output, samples, columns, certified=np.bool_(certified))
-    blocks = (
-        {"samples": data.to_data(x).numpy(), "log_prob": data.data_log_prob(log_prob, x).numpy()}
-        for x, log_prob in stream_points(run, samples=samples, device=device, seed=seed)
-    )
-    return Stream(writer, blocks, {"data": run.config.data, "dimension": data.dimension})

@@ -10,13 +10,13 @@ import click
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import DEVICE, JSON, QUIET, Number, OneOf, Size, device_from
 from isingflow.cli.output import show_notes
-from isingflow.cli.training import TRAINING, check_resume, print_finished, resume_words, train_and_report
+from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runs.settings import BOUNDS
 
 if TYPE_CHECKING:
-    from isingflow.runs.config import RunConfig
-    from isingflow.runs.folder import RunFolder
+    from isingflow.runs.config import AnyRunConfig, RunConfig
+    from isingflow.runs.folder import AnyRun, RunFolder
 
 MOST_SITES = 2**18
 
@@ -62,16 +62,17 @@ def command(
     Without options: 16x16, critical, preset quick, in a new numbered folder under runs/. Ctrl-C and SIGTERM save a
     checkpoint, print the command that resumes, and exit.
     """
-    check_resume(resume, output)
-    if resume and (source is not None or rate is not None):
+    resumed = run_to_resume(resume, output)
+    if resumed is not None and (source is not None or rate is not None):
         raise InvalidInput("--from and --rate are for a new run; --resume goes on with what the run has")
     show_notes(quiet or as_json)
     from isingflow.runs.folder import RunFolder, open_magnet
 
     earlier = None
-    if resume:
-        run = open_magnet(output)
-        _check_unchanged(run, options)
+    run: AnyRun
+    if resumed is not None:
+        run = magnet = open_magnet(resumed)
+        _check_unchanged(magnet, options)
         if print_finished(run, as_json):
             return
         where = device_from(device)
@@ -94,27 +95,28 @@ def command(
     )
 
 
-def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder | None) -> RunConfig:
+def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[RunConfig] | None) -> AnyRunConfig:
     """The configuration asked for; what was not given is the default, or as in the earlier run."""
     from isingflow.targets import HubbardStratonovich
     from isingflow.training.train import configured
 
-    lattice = lattice_from(options["size"], options, earlier and earlier.config.lattice)
-    known = any(options[name] for name in ("critical", "beta", "temperature")) or earlier is None
-    magnet = HubbardStratonovich(lattice, beta_from(options) if known else earlier.config.beta)
+    lattice = lattice_from(options["size"], options, None if earlier is None else earlier.config.lattice)
+    known = any(options[name] for name in ("critical", "beta", "temperature"))
+    beta = beta_from(options) if known or earlier is None else earlier.config.beta
+    magnet = HubbardStratonovich(lattice, beta)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps"}
     given = {name: options[option] for name, option in names.items()}
     return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
 
 
-def _check_possible(config: RunConfig) -> None:
+def _check_possible(config: AnyRunConfig) -> None:
     """Build the flow once before anything is written: what is impossible is said now."""
     from isingflow.runs.loading import new_flow
 
     new_flow(config)
 
 
-def _check_unchanged(run: RunFolder, options: dict[str, Any]) -> None:
+def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None:
     """Options given to --resume must be the run's own."""
     from msgspec.structs import replace
 

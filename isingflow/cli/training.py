@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from isingflow.datasets import Dataset
-    from isingflow.runs.folder import RunFolder
+    from isingflow.runs.folder import AnyRun
 
 TRAINING = together(
     click.option("--flow", metavar="KIND", help="monge-ampere (the default), ot (OT-Flow) or convex (CP-Flow)."),
@@ -34,13 +34,14 @@ TRAINING = together(
 """Options of every training."""
 
 
-def check_resume(resume: bool, output: Path | None) -> None:
-    """Refuse --resume without a run."""
+def run_to_resume(resume: bool, output: Path | None) -> Path | None:
+    """Where the run is that --resume goes on with; None for a new run."""
     if resume and output is None:
         raise InvalidInput("--resume: which run? give its folder with --output RUN")
+    return output if resume else None
 
 
-def print_finished(run: RunFolder, as_json: bool) -> bool:
+def print_finished(run: AnyRun, as_json: bool) -> bool:
     """Print the report of a run that has nothing left to do; whether it is one."""
     report = run.report()
     if report is None or not run.has_checkpoint or not run.load_checkpoint()[1].get("finished"):
@@ -52,11 +53,11 @@ def print_finished(run: RunFolder, as_json: bool) -> bool:
 
 def train_and_report(
     ctx: click.Context,
-    run: RunFolder,
+    run: AnyRun,
     *,
     device: torch.device,
     data: Dataset | None = None,
-    start: RunFolder | None = None,
+    start: AnyRun | None = None,
     time_limit: float | None,
     resuming: list[str],
     quiet: bool,
@@ -102,7 +103,7 @@ def train_and_report(
     print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
 
 
-def resume_words(command: list[str], run: RunFolder, device: str, time_limit: float | None) -> list[str]:
+def resume_words(command: list[str], run: AnyRun, device: str, time_limit: float | None) -> list[str]:
     """The command that continues a run."""
     words = ["isingflow", *command, "--resume", "--output", str(run.path)]
     words += [] if device == "auto" else ["--device", device]
@@ -110,7 +111,14 @@ def resume_words(command: list[str], run: RunFolder, device: str, time_limit: fl
 
 
 def _report_lines(report: dict[str, Any]) -> str:
+    """The numbers of a report, one a line."""
     from isingflow.statistics.estimate import Estimate
 
-    shown = {key: Estimate(**v) if isinstance(v, dict) else v for key, v in report.items() if v is not None}
-    return "\n".join(f"  {key.replace('_', ' '):<36}{value}" for key, value in shown.items())
+    lines = []
+    for key, entry in report.items():
+        if isinstance(entry, dict) and "stderr" in entry:
+            entry = Estimate(entry["value"], entry["stderr"])
+        if not isinstance(entry, dict | list) and entry is not None:
+            shown = f"{entry:.8g}" if isinstance(entry, float) else str(entry)
+            lines.append(f"  {key.replace('_', ' '):<36}{shown}")
+    return "\n".join(lines)

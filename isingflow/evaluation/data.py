@@ -19,7 +19,8 @@ from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
 from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.config import DensityConfig
+from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import new_flow, trained
 from isingflow.runtime.parallel import workers
 from isingflow.statistics.estimate import Estimate
@@ -107,7 +108,7 @@ class DensityEvaluation:
 
 
 def evaluate_density(
-    run: RunFolder, data: Dataset, *, device: torch.device, samples: int | None = None, seed: int = 0
+    run: AnyRun, data: Dataset, *, device: torch.device, samples: int | None = None, seed: int = 0
 ) -> DensityEvaluation:
     """Evaluate a flow trained on data.
 
@@ -119,9 +120,11 @@ def evaluate_density(
         seed: of what is random in the data, and of the generated samples.
 
     Raises:
+        RunFolderError: the run is not on data.
         CheckpointError: the checkpoint is missing or unusable.
     """
-    flow, state = trained(run, new_flow(run.config), device)
+    config = of_kind(run, DensityConfig).config
+    flow, state = trained(run, new_flow(config), device)
     generator = torch.Generator().manual_seed(seed)
     start = fitted_part(flow)
     with workers(device) as pool:
@@ -140,15 +143,15 @@ def evaluate_density(
         returned, cost = inverse_error(flow, latent), transport_cost(flow, latent)
         straight = straightness(flow, latent) if state["steps"] else None
     return DensityEvaluation(
-        title=str(run.config),
-        data=run.config.data,
+        title=str(config),
+        data=config.data,
         dimension=data.dimension,
         test_samples=len(log_prob),
         parameters=flow.parameter_count,
         training_seconds=float(state["seconds"]),
         integration_steps=int(state["steps"]),
         integration_error=error,
-        tolerance=run.config.training.tolerance,
+        tolerance=config.training.tolerance,
         start=mean(-start_log_prob),
         validation=mean(-validation),
         test=mean(-log_prob),
@@ -160,9 +163,7 @@ def evaluate_density(
     )
 
 
-def stream_points(
-    run: RunFolder, *, samples: int, device: torch.device, seed: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
+def stream_points(run: AnyRun, *, samples: int, device: torch.device, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Samples of a flow trained on data, in blocks: points x of model space, shape (n, d), and ln p(x), on the CPU.
 
     Args:
@@ -174,7 +175,8 @@ def stream_points(
     flow, _ = trained(run, new_flow(run.config), device)
     generator = torch.Generator(device).manual_seed(seed)
     blocks = (min(BATCH, samples - start) for start in range(0, samples, BATCH))
-    return (tuple(part.cpu() for part in flow.sample(count, generator=generator)) for count in blocks)
+    drawn = (flow.sample(count, generator=generator) for count in blocks)
+    return ((x.cpu(), log_prob.cpu()) for x, log_prob in drawn)
 
 
 @torch.no_grad()

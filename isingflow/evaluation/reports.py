@@ -15,10 +15,11 @@ from isingflow.flows import Flow
 from isingflow.plots import data as data_plots
 from isingflow.plots import magnets as target_plots
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified
 from isingflow.runtime import devices
-from isingflow.targets.base import as_target
+from isingflow.targets.base import TargetLike, as_target
+from isingflow.training.train import Trained
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -28,9 +29,9 @@ PLOT_SAMPLES = 4096
 
 
 def evaluate(
-    run: Any,
+    run: AnyRun | Trained | Path | str,
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     flow: Flow | None = None,
     data: Dataset | None = None,
     samples: int | None = None,
@@ -76,9 +77,9 @@ def evaluate(
 
 
 def plot(
-    run: Any,
+    run: AnyRun | Trained | Path | str,
     *,
-    target: Any = None,
+    target: TargetLike | None = None,
     flow: Flow | None = None,
     data: Dataset | None = None,
     samples: int = PLOT_SAMPLES,
@@ -97,7 +98,7 @@ def plot(
     return draw_figures(folder, drawn, given["data"])
 
 
-def draw_figures(run: RunFolder, samples: SampleSet | np.ndarray, data: Dataset | None = None) -> list[Path]:
+def draw_figures(run: AnyRun, samples: SampleSet | np.ndarray, data: Dataset | None = None) -> list[Path]:
     """Write the figures of a run into its folder; returns their paths.
 
     Args:
@@ -116,31 +117,31 @@ class _Kind(NamedTuple):
     figures: Callable[..., list[Path]]
 
 
-def _evaluate_target(run: RunFolder, *, data: None, samples: int | None, **options: Any) -> Evaluation:
+def _evaluate_target(run: AnyRun, *, data: None, samples: int | None, **options: Any) -> Evaluation:
     count = run.config.training.evaluation_samples if samples is None else samples
     return evaluate_target(run, samples=count, **options)
 
 
 def _evaluate_data(
-    run: RunFolder, *, target: None, flow: None, data: Dataset, reference_samples: int | None, **options: Any
+    run: AnyRun, *, target: None, flow: None, data: Dataset, reference_samples: int | None, **options: Any
 ) -> DensityEvaluation:
     return evaluate_density(run, data, **options)
 
 
-def _draw_target(run: RunFolder, *, data: None, **options: Any) -> SampleSet:
+def _draw_target(run: AnyRun, *, data: None, **options: Any) -> SampleSet:
     return draw_samples(run, **options)
 
 
-def _draw_data(run: RunFolder, *, target: None, flow: None, data: Dataset, **options: Any) -> np.ndarray:
+def _draw_data(run: AnyRun, *, target: None, flow: None, data: Dataset, **options: Any) -> np.ndarray:
     return np.concatenate([points.numpy() for points, _ in stream_points(run, **options)])
 
 
-def _target_figures(run: RunFolder, samples: SampleSet, data: None, *, certified: bool) -> list[Path]:
+def _target_figures(run: AnyRun, samples: SampleSet, data: None, *, certified: bool) -> list[Path]:
     return target_plots.plot_run(run, samples, certified=certified)
 
 
 _TARGETS = _Kind(_evaluate_target, _draw_target, _target_figures)
-_KINDS = {
+_KINDS: dict[type, _Kind] = {
     RunConfig: _TARGETS,
     TargetConfig: _TARGETS,
     DensityConfig: _Kind(_evaluate_data, _draw_data, data_plots.plot_run),
@@ -148,14 +149,13 @@ _KINDS = {
 """By kind of run."""
 
 
-def _opened(run: Any, **given: Any) -> tuple[RunFolder, dict[str, Any]]:
+def _opened(run: AnyRun | Trained | Path | str, **given: Any) -> tuple[AnyRun, dict[str, Any]]:
     """The run folder, and what of the user's own it is on, from a folder, a path or a finished training."""
-    problem = getattr(run, "problem", None)
-    if problem is not None:
-        run, config = run.run, run.run.config
+    if isinstance(run, Trained):
+        folder, config, problem = run.run, run.run.config, run.problem
         own = {"target": config.kind == "target", "flow": config.flow.kind == "own", "data": config.kind == "data"}
         given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
-    elif not isinstance(run, RunFolder):
-        run = RunFolder.open(run)
+    else:
+        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
     target = given["target"]
-    return run, given | {"target": None if target is None else as_target(target)}
+    return folder, given | {"target": None if target is None else as_target(target)}

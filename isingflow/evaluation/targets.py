@@ -18,7 +18,7 @@ from torch import Tensor
 
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import new_flow, trained
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.statistics.estimate import Estimate
@@ -74,8 +74,14 @@ class SampleSet:
     @classmethod
     def join(cls, blocks: Iterable[SampleSet]) -> SampleSet:
         """The samples of all blocks, in order."""
-        columns = zip(*(vars(block).values() for block in blocks), strict=True)
-        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+        joined = list(blocks)
+        spins = [block.spins for block in joined if block.spins is not None]
+        return cls(
+            spins=np.concatenate(spins) if spins else None,
+            field=np.concatenate([block.field for block in joined]),
+            log_prob=np.concatenate([block.log_prob for block in joined]),
+            log_weight=np.concatenate([block.log_weight for block in joined]),
+        )
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ class Evaluation:
 
 
 def load_run(
-    run: RunFolder, device: torch.device, target: Target | None = None, flow: Flow | None = None
+    run: AnyRun, device: torch.device, target: Target | None = None, flow: Flow | None = None
 ) -> tuple[Flow, Target, dict[str, Any]]:
     """The flow of a run on a target in evaluation mode, its target, and the state saved with it.
 
@@ -255,7 +261,7 @@ def load_run(
 
 
 def draw_samples(
-    run: RunFolder,
+    run: AnyRun,
     *,
     samples: int,
     device: torch.device,
@@ -270,7 +276,7 @@ def draw_samples(
 
 
 def stream_samples(
-    run: RunFolder,
+    run: AnyRun,
     *,
     samples: int,
     device: torch.device,
@@ -300,7 +306,7 @@ def stream_samples(
 
 
 def evaluate_target(
-    run: RunFolder,
+    run: AnyRun,
     *,
     samples: int,
     device: torch.device,
@@ -417,9 +423,12 @@ def _reverse_log_weights(
     def pull(field: Tensor) -> Tensor:
         return log_weights(target.energy, field, flow.log_prob(field))
 
-    parts, first = [], None
-    for batch in states.flatten(0, 1).split(BATCH):
-        field = target.sample_field(batch.to(generator.device, torch.float32), generator)
-        parts.extend(pool.map(pull, field))
-        first = field if first is None else first
+    def drawn(batch: Tensor) -> Tensor:
+        return target.sample_field(batch.to(generator.device, torch.float32), generator)
+
+    batch, *others = states.flatten(0, 1).split(BATCH)
+    first = drawn(batch)
+    parts = pool.map(pull, first)
+    for batch in others:
+        parts += pool.map(pull, drawn(batch))
     return torch.cat(parts).view(chains, -1).cpu(), first

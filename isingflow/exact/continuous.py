@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice, check_beta
+from isingflow.statistics.estimate import Estimate
 
-LogZ = TypeVar("LogZ")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LogZ = TypeVar("LogZ", float, "Tensor", Estimate)
 
 CONTINUOUS_SITES = {True: 2**20, False: 2048}
 """Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
@@ -43,11 +47,11 @@ class ContinuousForm:
 
     def free_energy(self, log_z_ising: LogZ) -> LogZ:
         """-ln Z of the field in nats, from ln Z_Ising (a number, tensor or Estimate)."""
-        return -log_z_ising + self._constant  # type: ignore[operator]
+        return -log_z_ising + self._constant
 
     def log_z_ising(self, free_energy: LogZ) -> LogZ:
         """ln Z_Ising from -ln Z of the field: the inverse of `free_energy`."""
-        return -free_energy + self._constant  # type: ignore[operator]
+        return -free_energy + self._constant
 
     @property
     def _constant(self) -> float:

@@ -1,6 +1,6 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
-from isingflow.flows.base import Approximate, Flow, Inverted, PathCost, Transform, approximations
+from isingflow.flows.base import Approximate, Flow, Inverted, PathCost, Transform, Viewed, approximations
 from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.elementwise import ActNorm
@@ -23,6 +23,7 @@ __all__ = [
     "PathCost",
     "SpectralScaling",
     "Transform",
+    "Viewed",
     "approximations",
     "gradient_flows",
 ]

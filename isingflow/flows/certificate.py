@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from isingflow.flows.base import Flow, refined
-from isingflow.runtime.parallel import Workers
+from isingflow.runtime.parallel import Backend, Workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
 
 Energy = Callable[[Tensor], Tensor]
 
 
-def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers | None = None) -> Estimate:
+def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Backend | None = None) -> Estimate:
     """How far ln p + E of samples of the flow may be off, in nats: what a bound is certified by.
 
     For transforms that are computed in steps (gradient flows) the mean absolute change of the same samples at twice as
@@ -35,7 +35,7 @@ def integration_error(flow: Flow, energy: Energy, latent: Tensor, pool: Workers 
     return change + _logdet_error(flow, latent)
 
 
-def likelihood_error(flow: Flow, samples: Tensor, pool: Workers | None = None) -> Estimate:
+def likelihood_error(flow: Flow, samples: Tensor, pool: Backend | None = None) -> Estimate:
     """How far ln p of data may be off, in nats; see `integration_error`.
 
     Args:
@@ -49,7 +49,7 @@ def likelihood_error(flow: Flow, samples: Tensor, pool: Workers | None = None) -
 
 
 def refinement_error(
-    flow: Flow, value: Callable[[Tensor], Tensor], batch: Tensor, pool: Workers | None = None
+    flow: Flow, value: Callable[[Tensor], Tensor], batch: Tensor, pool: Backend | None = None
 ) -> Estimate:
     """Mean absolute change of a value per sample when the flow is computed in twice as many steps.
 

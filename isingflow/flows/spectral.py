@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from isingflow.errors import InvalidInput
+
 
 class SpectralBasis(nn.Module):
     """An orthonormal basis of fields, in which a symmetric matrix is its eigenvalues.
@@ -52,12 +54,17 @@ class FourierBasis(SpectralBasis):
 
     Values have shape (..., lx, ly), are indexed by momentum in fft2 order and must be even, value[k] = value[-k].
 
+    Raises:
+        InvalidInput: the shape is not that of a torus of two dimensions.
+
     Example:
         >>> FourierBasis((4, 4)).multiply(torch.ones(4, 4), torch.full((4, 4), 2.0))[0]
         tensor([2., 2., 2., 2.])
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 2:
+            raise InvalidInput(f"plane waves of fields of shape {tuple(shape)}: expected two lengths, of a torus")
         super().__init__()
         self.shape = self.values_shape = tuple(shape)
 

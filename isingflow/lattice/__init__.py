@@ -3,7 +3,7 @@
 from isingflow.lattice.checks import check_beta
 from isingflow.lattice.graph import CRITICAL_BETA, Lattice
 from isingflow.lattice.kinds import edwards_anderson, from_dict, from_graph, heading, square, triangular
-from isingflow.lattice.symmetry import Group
+from isingflow.lattice.symmetry import Group, ring_group, square_torus_group, triangular_torus_group
 
 __all__ = [
     "CRITICAL_BETA",
@@ -14,6 +14,9 @@ __all__ = [
     "from_dict",
     "from_graph",
     "heading",
+    "ring_group",
     "square",
+    "square_torus_group",
     "triangular",
+    "triangular_torus_group",
 ]

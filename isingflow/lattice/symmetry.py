@@ -234,7 +234,7 @@ class Group:
         self._need_translations("momenta")
         lengths = np.array(self.shape)[:, None]
         momentum = np.indices(self.shape).reshape(len(self.shape), -1)
-        units = np.ravel_multi_index(np.eye(len(self.shape), dtype=int), self.shape)
+        units = np.ravel_multi_index(np.eye(len(self.shape), dtype=int), self.shape, mode="wrap")
         images = []
         for permutation in self.point:
             unit_images = np.array(np.unravel_index(permutation[units], self.shape))
@@ -267,6 +267,16 @@ class Group:
         ]
         translations = [self._translation(np.unravel_index(c[0], self.shape)) for c in conjugates]
         return permutation[0] == 0 and all(map(np.array_equal, conjugates, translations))
+
+
+def ring_group(sites: int) -> Group:
+    """Translations x reflection x Z2 of a ring.
+
+    Example:
+        >>> print(ring_group(8))
+        translations x C2 x Z2
+    """
+    return Group((sites,), True, (np.arange(sites), -np.arange(sites) % sites), True)
 
 
 def trivial_group(shape: tuple[int, ...]) -> Group:

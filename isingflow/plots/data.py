@@ -27,7 +27,7 @@ from isingflow.runs.loading import new_flow, trained
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
-    from isingflow.runs.folder import RunFolder
+    from isingflow.runs.folder import AnyRun
 
 PUBLISHED = {"MADE": 1380.8, "Real NVP": 1323.2, "MAF": 1300.5, "Monge-Ampère": 1255.5}
 """Negative log-likelihoods of MNIST in nats, in logit space, as quoted by Zhang, E and Wang (2018)."""
@@ -35,7 +35,7 @@ SHOWN_IMAGES, STRIPS, TIMES = 100, 10, 8
 SCATTERED = 2000
 
 
-def plot_run(run: RunFolder, samples: np.ndarray, data: Dataset, *, certified: bool = True) -> list[Path]:
+def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool = True) -> list[Path]:
     """Write the figures of a run on data into its folder.
 
     Args:

@@ -36,7 +36,7 @@ from isingflow.statistics.chains import autocorrelation
 from isingflow.statistics.weights import effective_fraction
 
 if TYPE_CHECKING:
-    from isingflow.runs.folder import RunFolder
+    from isingflow.runs.folder import AnyRun
 
 Record = Mapping[str, Any]
 
@@ -52,12 +52,17 @@ INSETS_FROM = 0.53
 class Samples(Protocol):
     """What `plot_run` needs of samples: fields, spins where there are some, and log-weights in nats, shape (n,)."""
 
-    spins: np.ndarray | None
-    field: np.ndarray
-    log_weight: np.ndarray
+    @property
+    def spins(self) -> np.ndarray | None: ...
+
+    @property
+    def field(self) -> np.ndarray: ...
+
+    @property
+    def log_weight(self) -> np.ndarray: ...
 
 
-def plot_run(run: RunFolder, samples: Samples, *, certified: bool = True) -> list[Path]:
+def plot_run(run: AnyRun, samples: Samples, *, certified: bool = True) -> list[Path]:
     """Write the figures of a run into its folder.
 
     Args:

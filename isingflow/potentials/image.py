@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, fold, softplus
+from torch.nn.functional import conv2d, fold, logsigmoid
 from torch.nn.grad import conv2d_weight
 
 from isingflow.errors import InvalidInput
@@ -77,7 +77,7 @@ class ImagePotential(Potential):
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,)."""
         features = conv2d(x.view(-1, 1, *self.image_shape), self.weight, self.bias, padding="same")
-        return softplus(features).flatten(1) @ self._at(t).flatten()
+        return -logsigmoid(-features).flatten(1) @ self._at(t).flatten()
 
     def _bind(self) -> Field:
         """Gradient and Laplacian; two convolutions, and three more for the backward pass."""

@@ -117,8 +117,8 @@ def with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bond_group(symmetry: Group) -> Group:
-    """Those point operations that keep the axis of the bond from (0, 0) to (0, 1)."""
-    axis = {1, symmetry.shape[1] - 1}
+    """Those point operations that keep the axis of the bond from (0, 0) to (0, 1); on a ring, to (1, 0)."""
+    axis = {1, (symmetry.shape[1] if symmetry.shape[1] > 1 else symmetry.shape[0]) - 1}
     return Group(symmetry.shape, True, tuple(p for p in symmetry.point if int(p[1]) in axis), True)
 
 

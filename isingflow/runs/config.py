@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypedDict
 
 import msgspec
 import torch
@@ -20,7 +21,8 @@ from isingflow.architectures.build import AnyFlowConfig, build_between, build_de
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
-from isingflow.architectures.start import STARTS, blank, blank_start, describe, fitted_start
+from isingflow.architectures.start import StartOfData, blank, blank_start, describe, fitted_start
+from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.lattice import Group, Lattice, heading
@@ -36,12 +38,18 @@ from isingflow.runs.presets import (
 )
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.differences import differences
-from isingflow.runtime.settings import Count, CountFromZero, Finite, Name, Settings, one_of, read, types
+from isingflow.runtime.settings import Count, CountFromZero, Finite, Name, Settings, read, types
 from isingflow.targets.base import Start, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
+
+    LatticeEntry = Lattice
+    GroupEntry = Group
+else:
+    # A description is taken too, and read when the configuration is made; see `Settings`.
+    LatticeEntry = GroupEntry = Any
 
 __all__ = [
     "FORMAT",
@@ -93,6 +101,17 @@ class _Run(Settings, frozen=True, tag_field="kind"):
         """
         raise InvalidInput(f"a run on {self.on} ({self}) has no target")
 
+    def data_set(self, root: Path | None = None) -> Dataset | None:
+        """The data of the run; None where it is on a target.
+
+        Args:
+            root: folder of the files of MNIST and of the UCI sets; the variable ISINGFLOW_DATA if not given.
+
+        Raises:
+            DatasetError: files that are missing or damaged.
+        """
+        return None
+
     def title(self) -> str:
         """What the run is on, for headings."""
         return str(self)
@@ -114,10 +133,6 @@ class _Run(Settings, frozen=True, tag_field="kind"):
         """What differs between two configurations, as "flow.hidden: 32 here, 48 there"."""
         return differences(self.to_dict(), other.to_dict())
 
-    def _options(self) -> dict[str, Any]:
-        """Of the functions that build flows."""
-        return {"seed": self.seed, "jitter": self.training.jitter, "recompute": self.training.recompute}
-
 
 class RunConfig(_Run, frozen=True, tag="magnet"):
     """A flow on a magnet: everything that defines the run, physics, architecture, training and seed.
@@ -136,7 +151,7 @@ class RunConfig(_Run, frozen=True, tag="magnet"):
     kind: ClassVar[str] = "magnet"
     on: ClassVar[str] = "a magnet"
 
-    lattice: Any
+    lattice: LatticeEntry
     beta: Finite
     preset: str
     seed: int = 0
@@ -198,7 +213,7 @@ class RunConfig(_Run, frozen=True, tag="magnet"):
         Raises:
             InvalidInput: the architecture is not possible on this lattice, or the target is another one.
         """
-        return build_flow(self.target(target), self.flow, **self._options())
+        return build_flow(self.target(target), self.flow, **_options(self))
 
     @classmethod
     def from_preset(
@@ -254,7 +269,7 @@ class DensityConfig(_Run, frozen=True, tag="data"):
     data: Name
     path: str | None
     dimension: Count
-    start: one_of(*STARTS)
+    start: StartOfData
     levels: CountFromZero
     image_width: CountFromZero
     preset: str
@@ -275,6 +290,12 @@ class DensityConfig(_Run, frozen=True, tag="data"):
         """Points of model space."""
         return "float32", (self.dimension,)
 
+    def data_set(self, root: Path | None = None) -> Dataset:
+        """The data of the run, loaded."""
+        from isingflow import datasets
+
+        return datasets.load(self.data, path=self.path, root=root, seed=self.seed)
+
     def new_flow(self, data: Dataset | None = None) -> Flow:
         """The untrained flow.
 
@@ -289,9 +310,7 @@ class DensityConfig(_Run, frozen=True, tag="data"):
             if data is None
             else fitted_start(data, self.start, torch.Generator().manual_seed(self.seed))
         )
-        return build_density_flow(
-            Domain.of_data(self.dimension, self.image_width), self.flow, fitted, **self._options()
-        )
+        return build_density_flow(Domain.of_data(self.dimension, self.image_width), self.flow, fitted, **_options(self))
 
     @classmethod
     def from_preset(
@@ -300,7 +319,7 @@ class DensityConfig(_Run, frozen=True, tag="data"):
         data: Dataset,
         *,
         path: str | None = None,
-        start: str | None = None,
+        start: StartOfData | None = None,
         flow: str = FlowConfig.kind,
         seed: int = 0,
         iterations: int | None = None,
@@ -326,7 +345,7 @@ class DensityConfig(_Run, frozen=True, tag="data"):
             path,
             data.dimension,
             start or found.start or ("copula" if data.space.discrete else "gaussian"),
-            data.space.levels if data.space.discrete else 0,
+            data.space.levels if isinstance(data.space, Pixels) else 0,
             image_width,
             preset,
             seed,
@@ -371,7 +390,7 @@ class TargetConfig(_Run, frozen=True, tag="target"):
     name: Name
     parameters: dict[str, bool | int | Finite | str]
     shape: tuple[Count, ...]
-    symmetry: Any
+    symmetry: GroupEntry
     preset: str
     start: StartMaps = StartMaps()
     seed: int = 0
@@ -416,9 +435,9 @@ class TargetConfig(_Run, frozen=True, tag="target"):
                 because the flow starts with maps that only the target knows.
         """
         if target is not None:
-            return build_flow(self.target(target), self.flow, **self._options(), keep_start=True)
+            return build_flow(self.target(target), self.flow, **_options(self), keep_start=True)
         start = Start(blank(self.start.latent, self.shape), blank(self.start.field, self.shape))
-        return build_between(start, Domain(self.shape, self.symmetry), self.flow, **self._options())
+        return build_between(start, Domain(self.shape, self.symmetry), self.flow, **_options(self))
 
     @classmethod
     def from_preset(
@@ -486,6 +505,18 @@ class TargetConfig(_Run, frozen=True, tag="target"):
 
 
 AnyRunConfig = RunConfig | DensityConfig | TargetConfig
+
+
+class _Options(TypedDict):
+    """What the functions that build flows are told of a run."""
+
+    seed: int
+    jitter: float
+    recompute: bool
+
+
+def _options(config: AnyRunConfig) -> _Options:
+    return {"seed": config.seed, "jitter": config.training.jitter, "recompute": config.training.recompute}
 
 
 def config_from_dict(data: Any) -> AnyRunConfig:

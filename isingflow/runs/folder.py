@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -41,10 +41,15 @@ RUNS = Path("runs")
 
 _log = logging.getLogger(__name__)
 
+Config_co = TypeVar("Config_co", bound=AnyRunConfig, covariant=True)
+Made = TypeVar("Made", bound=AnyRunConfig)
+
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(Generic[Config_co]):
     """The folder of one run; made by `RunFolder.create` or `RunFolder.open`.
+
+    To a type checker a `RunFolder[RunConfig]` is that of a magnet.
 
     Attributes:
         path: the folder.
@@ -62,11 +67,11 @@ class RunFolder:
     """
 
     path: Path
-    config: AnyRunConfig
+    config: Config_co
     provenance: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def create(cls, path: Path | str | None, config: AnyRunConfig) -> RunFolder:
+    def create(cls, path: Path | str | None, config: Made) -> RunFolder[Made]:
         """A new run folder holding its configuration.
 
         Args:
@@ -81,12 +86,12 @@ class RunFolder:
         except OSError as error:
             where = path or RUNS
             raise RunFolderError(f"cannot create the run folder {where}: {_reason(error)}") from error
-        run = cls(path, config, provenance())
+        run = RunFolder(path, config, provenance())
         run._write("config.json", _json_bytes(config.to_dict() | {"provenance": run.provenance}))
         return run
 
     @classmethod
-    def open(cls, path: Path | str) -> RunFolder:
+    def open(cls, path: Path | str) -> AnyRun:
         """An existing run folder.
 
         Raises:
@@ -104,11 +109,11 @@ class RunFolder:
         try:
             entries = json.loads(text)
             found = entries.pop("provenance", {}) if isinstance(entries, dict) else {}
-            return cls(path, config_from_dict(entries), found if isinstance(found, dict) else {})
+            return RunFolder(path, config_from_dict(entries), found if isinstance(found, dict) else {})
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RunFolderError(f"{path / 'config.json'} does not describe a run: {_reason(error)}") from error
 
-    def part(self, name: str, config: AnyRunConfig) -> RunFolder:
+    def part(self, name: str, config: AnyRunConfig) -> AnyRun:
         """The run folder of a stage of this run, within it, created if need be.
 
         Raises:
@@ -282,29 +287,38 @@ class RunFolder:
             raise RunFolderError(f"cannot write {path}: {_reason(error)}{there}") from error
 
 
-def open_magnet(path: Path | str) -> RunFolder:
+AnyRun = RunFolder[AnyRunConfig]
+"""The folder of a run of any kind."""
+
+
+def open_magnet(path: Path | str) -> RunFolder[RunConfig]:
     """An existing run folder of a magnet.
 
     Raises:
         RunFolderError: there is none at this path, or it is that of another kind of run.
     """
-    return _open_kind(path, RunConfig)
+    return of_kind(RunFolder.open(path), RunConfig)
 
 
-def open_density(path: Path | str) -> RunFolder:
+def open_density(path: Path | str) -> RunFolder[DensityConfig]:
     """An existing run folder of data.
 
     Raises:
         RunFolderError: there is none at this path, or it is that of another kind of run.
     """
-    return _open_kind(path, DensityConfig)
+    return of_kind(RunFolder.open(path), DensityConfig)
 
 
-def _open_kind(path: Path | str, kind: type[AnyRunConfig]) -> RunFolder:
-    run = RunFolder.open(path)
-    if run.config.kind != kind.kind:
-        raise RunFolderError(f"{path} is a run on {run.config.on} ({run.config}), not on {kind.on}")
-    return run
+def of_kind(run: AnyRun, kind: type[Made]) -> RunFolder[Made]:
+    """The run folder, if its run is of this kind.
+
+    Raises:
+        RunFolderError: it is of another kind.
+    """
+    config = run.config
+    if not isinstance(config, kind):
+        raise RunFolderError(f"{run.path} is a run on {config.on} ({config}), not on {kind.on}")
+    return RunFolder(run.path, config, run.provenance)
 
 
 def _new_folder(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,17 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, InvalidInput
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
-from isingflow.runs.folder import RunFolder
-from isingflow.targets.base import Target, as_target
+from isingflow.runs.folder import AnyRun, RunFolder
+from isingflow.targets.base import TargetLike, as_target
 
 
-def load(path: Any, *, device: torch.device | str = "cpu", target: Any = None, flow: Flow | None = None) -> Flow:
+def load(
+    path: AnyRun | Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    target: TargetLike | None = None,
+    flow: Flow | None = None,
+) -> Flow:
     """The trained flow of a run folder.
 
     Args:
@@ -36,7 +43,7 @@ def load(path: Any, *, device: torch.device | str = "cpu", target: Any = None, f
     return trained(run, blank, torch.device(device))[0]
 
 
-def trained(run: RunFolder, flow: Flow, device: torch.device) -> tuple[Flow, dict[str, Any]]:
+def trained(run: AnyRun, flow: Flow, device: torch.device) -> tuple[Flow, dict[str, Any]]:
     """A new flow with what a run has learnt, in evaluation mode, and the state saved with it.
 
     Raises:
@@ -68,14 +75,14 @@ def restore(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> No
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None
 
 
-def is_certified(run: RunFolder) -> bool:
+def is_certified(run: AnyRun) -> bool:
     """Whether the integration error is within its tolerance, as measured by the training and the last evaluation."""
     error = run.load_checkpoint()[1].get("integration_error_nats")
     known = isinstance(error, int | float) and error <= run.config.training.tolerance
     return known and (run.report() or {}).get("certified", True) is True
 
 
-def new_flow(config: AnyRunConfig, target: Target | None = None) -> Flow:
+def new_flow(config: AnyRunConfig, target: TargetLike | None = None) -> Flow:
     """The untrained flow of a run, to load a checkpoint into.
 
     Args:
@@ -87,6 +94,6 @@ def new_flow(config: AnyRunConfig, target: Target | None = None) -> Flow:
     """
     if target is None:
         return config.new_flow()
-    if config.kind == DensityConfig.kind:
+    if isinstance(config, DensityConfig):
         raise InvalidInput(f"a run on data ({config}) has no target")
     return config.new_flow(as_target(target))

@@ -10,6 +10,7 @@ from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
+from isingflow.architectures.start import StartOfData
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 from isingflow.runs.settings import TrainingConfig
@@ -29,27 +30,30 @@ class Preset:
         flow: the architecture.
         training: as it is on data and on most lattices.
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
-            `coarse` being the training on the first torus that is not large; None: as elsewhere.
+            `coarse` being the training on the first torus that is not large (`training`, if None); None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
     """
 
     flow: AnyFlowConfig
     training: TrainingConfig
     fine: TrainingConfig | None = None
-    start: str | None = None
+    start: StartOfData | None = None
 
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
-        if self.fine is None or not _large(lattice):
+        half = _half_of_large(lattice)
+        if self.fine is None or half is None:
             return evaluated_on(lattice.sites, self.training)
-        half = lattice.halved()
-        coarse = self.training_on(half) if _large(half) else evaluated_on(half.sites, self.fine.coarse)
+        if _half_of_large(half) is None:
+            coarse = evaluated_on(half.sites, self.fine.coarse or self.training)
+        else:
+            coarse = self.training_on(half)
         return replace(evaluated_on(lattice.sites, self.fine), coarse=coarse)
 
 
-def _large(lattice: Lattice) -> bool:
-    """Whether a preset may train up to this lattice from half its lengths."""
-    return lattice.halved() is not None and min(lattice.shape) >= LARGE_LENGTH
+def _half_of_large(lattice: Lattice) -> Lattice | None:
+    """The torus of half the lengths from which a preset may train up to this one; None where this one is not large."""
+    return lattice.halved() if min(lattice.shape) >= LARGE_LENGTH else None
 
 
 def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:

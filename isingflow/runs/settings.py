@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from msgspec.structs import replace
 
-from isingflow.runtime.settings import Count, Fraction, NotNegative, Positive, Settings, one_of
+from isingflow.runtime.settings import Count, Fraction, NotNegative, Positive, Settings
 
-BOUNDS = ("upper", "both")
+Bounds = Literal["upper", "both"]
+BOUNDS: tuple[Bounds, ...] = get_args(Bounds)
 """What training on a magnet can narrow, see `TrainingConfig.bounds`."""
-SCHEDULES = ("one-cycle", "constant")
+Schedule = Literal["one-cycle", "constant"]
 
 
 class TrainingConfig(Settings, frozen=True):
@@ -38,7 +41,7 @@ class TrainingConfig(Settings, frozen=True):
     iterations: Count = 400
     batch: Count = 32
     learning_rate: Positive = 1e-2
-    schedule: one_of(*SCHEDULES) = "one-cycle"
+    schedule: Schedule = "one-cycle"
     weight_decay: NotNegative = 0.0
     beta2: Fraction = 0.99
     clip: NotNegative = 10.0
@@ -47,7 +50,7 @@ class TrainingConfig(Settings, frozen=True):
     transport_cost: NotNegative = 0.0
     hjb: NotNegative = 0.0
     force_matching: NotNegative = 0.0
-    bounds: one_of(*BOUNDS) = "upper"
+    bounds: Bounds = "upper"
     tolerance: Positive = 0.01
     check_every: Count = 25
     evaluation_samples: Count = 16384

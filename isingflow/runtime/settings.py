@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from functools import cache
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, overload
 
 import msgspec
 from msgspec import Meta
@@ -39,11 +40,6 @@ _WORDS = {
     "Number out of range": "expected a finite number",
 }
 """What msgspec says, in the words of our messages."""
-
-
-def one_of(*names: str) -> Any:
-    """The type of a text that is one of these."""
-    return Annotated[str, Meta(pattern=rf"^({'|'.join(names)})\Z")]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +79,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tag | {name: _described(getattr(self, name)) for name in types(type(self))}
 
 
+Kind = TypeVar("Kind", bound=Settings)
+
+
+@overload
+def read(data: Any, kind: type[Kind], what: str) -> Kind: ...
+
+
+@overload
+def read(data: Any, kind: UnionType, what: str) -> Any: ...
+
+
 def read(data: Any, kind: Any, what: str) -> Any:
     """Settings from their description in numbers, texts, lists and dictionaries.
 
@@ -114,23 +121,23 @@ def _told(error: msgspec.ValidationError, data: Any, kind: Any, name: str = "") 
     """What is wrong with an entry, on one line."""
     problem, _, place = str(error).partition(" - at ")
     path = re.findall(r"[^.`$\[\]]+", place) if place.startswith("`$") else []
-    for part in path:
-        data = data[int(part)] if isinstance(data, list | tuple) else data.get(part)
     where = ".".join(filter(None, [name, *path]))
-    wanted = _wanted(problem, kind, path)
+    wanted = _wanted(problem, data, kind, path)
     if not wanted.startswith("expected"):
         return f"{where}: {wanted}" if where else wanted
+    for part in path:
+        data = _entry(data, part)
     shown = repr(data)
     shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
     return f"{where} is {shown}, {wanted}" if where else wanted
 
 
-def _wanted(problem: str, kind: Any, path: list[str]) -> str:
+def _wanted(problem: str, data: Any, kind: Any, path: list[str]) -> str:
     """What is accepted instead, from what msgspec says."""
     if problem.startswith("Invalid value"):
-        return f"expected one of {', '.join(_tags(kind, path))}"
-    if names := re.search(r"matching regex '\^\((.*)\)", problem):
-        return f"expected one of {names[1].replace('|', ', ')}"
+        return f"expected one of {', '.join(_tags(_type_at(kind, data, path[:-1])))}"
+    if problem.startswith("Invalid enum value"):
+        return f"expected one of {', '.join(get_args(_type_at(kind, data, path)))}"
     if entry := re.fullmatch("Object missing required field `(.*)`", problem):
         return f"the entry {entry[1]} is missing"
     if entry := re.fullmatch("Object contains unknown field `(.*)`", problem):
@@ -143,8 +150,32 @@ def _wanted(problem: str, kind: Any, path: list[str]) -> str:
     return problem
 
 
-def _tags(kind: Any, path: list[str]) -> list[str]:
-    """The tags of the union whose tag is at the end of a path."""
-    for part in path[:-1]:
-        kind = types(kind)[part]
-    return [str(member.__struct_config__.tag) for member in get_args(kind) or (kind,)]
+def _entry(data: Any, part: str) -> Any:
+    return data[int(part)] if isinstance(data, list | tuple) else data.get(part)
+
+
+def _type_at(kind: Any, data: Any, path: list[str]) -> Any:
+    """The type of the entry at the end of a path, in data of this type: a union of settings is told by its tag."""
+    for part in path:
+        members = _members(kind)
+        if members:
+            of_data = next(member for member in members if _is_tagged(data, member))
+            kind = types(of_data)[part]
+        else:
+            kind = get_args(kind)[0]
+        data = _entry(data, part)
+    return kind
+
+
+def _members(kind: Any) -> list[type[Settings]]:
+    """The classes of settings in a union, or the one that this is."""
+    return [member for member in get_args(kind) or (kind,) if isinstance(member, type) and issubclass(member, Settings)]
+
+
+def _is_tagged(data: Any, kind: type[Settings]) -> bool:
+    config = kind.__struct_config__
+    return config.tag is None or data.get(config.tag_field) == config.tag
+
+
+def _tags(kind: Any) -> list[str]:
+    return [str(member.__struct_config__.tag) for member in _members(kind)]

@@ -11,7 +11,7 @@ import torch
 
 from isingflow.errors import FileError, InvalidInput
 from isingflow.flows import Flow
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified, trained
 from isingflow.runtime import devices
 from isingflow.runtime.parallel import Workers, workers
@@ -87,19 +87,17 @@ def sample_chains(
     given = None if target is None else as_target(target)
     earlier = Chains.read(path) if resume and path is not None else None
     # Before a flow is loaded, which takes longer than to find that there is no room.
-    shape = as_target(target).shape if folder is None else folder.config.sample[1]
-    spins = given is None or isinstance(given, Drawing)
+    shape, spins = _rows(folder, given)
     check_room(shape, samples=samples, chains=chains, spins=spins, path=path)
     identity: dict[str, Any] = {}
     certified = True
-    if folder is None:
-        flow = run if isinstance(run, Flow) else None
-    else:
+    if folder is not None:
         where = devices.resolve(str(device))
-        given = folder.config.target(given).to(where)
-        flow = trained(folder, folder.config.new_flow(given), where)[0]
+        follows = folder.config.target(given).to(where)
+        flow: Flow | None = trained(folder, folder.config.new_flow(follows), where)[0]
         identity, certified = _identity(folder), way not in THROUGH_FLOW or is_certified(folder)
-    follows = as_target(given)
+    elif given is not None:
+        follows, flow = given, run if isinstance(run, Flow) else None
     with workers(device_of(follows) if flow is None else flow.device) as pool:
         found = run_chains(
             _make(way, flow, follows, pool),
@@ -150,6 +148,19 @@ def _make(way: tuple[str, str | None], flow: Flow | None, target: Target, pool: 
 
 def _opened(run: RunFolder | Path | str) -> RunFolder:
     return run if isinstance(run, RunFolder) else RunFolder.open(run)
+
+
+def _rows(run: AnyRun | None, target: Target | None) -> tuple[tuple[int, ...], bool]:
+    """Shape of a field, and whether spins are drawn with it.
+
+    Raises:
+        InvalidInput: there is neither a run nor a target.
+    """
+    if target is not None:
+        return tuple(target.shape), isinstance(target, Drawing)
+    if run is not None:
+        return run.config.sample[1], True
+    raise InvalidInput("chains follow a target: hand one, or a run folder that knows its own")
 
 
 def _identity(run: RunFolder) -> dict[str, Any]:

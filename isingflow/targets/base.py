@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from isingflow.errors import InvalidTarget
 from isingflow.flows.base import Transform
 from isingflow.lattice.symmetry import Group
+
+if TYPE_CHECKING:
+    from isingflow.statistics.estimate import Estimate
+    from isingflow.targets.gaussian import MeanField
 
 
 class Start(NamedTuple):
@@ -35,6 +39,16 @@ class Start(NamedTuple):
     latent: Sequence[Transform] = ()
     field: Sequence[Transform] = ()
     variances: Tensor | None = None
+
+
+class TargetLike(Protocol):
+    """What `as_target` takes: any object with a shape and an energy, and perhaps the rest of what a `Target` has."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def energy(self, field: Tensor, /) -> Tensor:
+        """E(x), shape (n,), for fields of shape (n, *shape)."""
 
 
 class Target(nn.Module):
@@ -113,6 +127,9 @@ class ExactlySolved(Protocol):
 class Referenced(Protocol):
     """A target with samples of its own, by Markov chains that do not need a flow."""
 
+    def energy(self, field: Tensor) -> Tensor:
+        """E(x), as every target has it."""
+
     def reference(self, samples: int, *, chains: int, seed: int) -> Tensor:
         """States along chains, shape (chains, samples, *shape), as compact as they are known, for example spins."""
 
@@ -142,10 +159,10 @@ class Magnetic(Protocol):
 
     beta: float
 
-    def mean_field(self) -> Any:
+    def mean_field(self) -> MeanField:
         """The best Gaussian, whose `free_energy` is the classical bound on -ln Z."""
 
-    def log_z_ising(self, free_energy: Any) -> Any:
+    def log_z_ising(self, free_energy: Estimate) -> Estimate:
         """ln Z of the spins from -ln Z of the field."""
 
     def draw(self, field: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -167,12 +184,13 @@ OPTIONAL = ("force", "start", "title", "exact_free_energy", "reference", "sample
 class _Adapter(Target):
     """An object that is no `Target` but has its `shape` and `energy`, as one."""
 
-    def __init__(self, wrapped: Any) -> None:
+    def __init__(self, wrapped: TargetLike) -> None:
         super().__init__()
         self._wrapped = wrapped
         self.shape = tuple(wrapped.shape)
-        if getattr(wrapped, "symmetry", None) is not None:
-            self.symmetry = wrapped.symmetry
+        symmetry = getattr(wrapped, "symmetry", None)
+        if symmetry is not None:
+            self.symmetry = symmetry
         for method in OPTIONAL:
             if callable(getattr(wrapped, method, None)):
                 setattr(self, method, getattr(wrapped, method))
@@ -189,7 +207,7 @@ class _Adapter(Target):
         return self._wrapped.energy(field)
 
 
-def as_target(target: Any) -> Target:
+def as_target(target: TargetLike) -> Target:
     """A target as such: itself, or any object with a `shape` and an `energy`, and perhaps a `symmetry`.
 
     Raises:

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
+from isingflow.flows.spectral import EigenBasis, SpectralBasis
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(128)
 
@@ -66,9 +66,7 @@ def best_gaussian(basis: SpectralBasis, eigenvalues: Tensor, whitening_logdet: f
     device, sites = eigenvalues.device, eigenvalues.numel()
     values = eigenvalues.cpu().numpy()
     uniform, variances = _uniform(values)
-    if isinstance(basis, FourierBasis):
-        curvature, site_variances = np.array(uniform), np.mean(values * variances)
-    else:
+    if isinstance(basis, EigenBasis):
         vectors = basis.vectors.cpu().numpy()
         root = vectors * np.sqrt(values) @ vectors.T
         curvature = _by_site(root, uniform)
@@ -77,6 +75,8 @@ def best_gaussian(basis: SpectralBasis, eigenvalues: Tensor, whitening_logdet: f
         site_variances = ((root @ axes) ** 2) @ variances
         curvature = curvature.reshape(basis.shape)
         basis = EigenBasis(basis.shape, torch.from_numpy(axes)).to(device)
+    else:
+        curvature, site_variances = np.array(uniform), np.mean(values * variances)
     gaussian = (variances - np.log(variances) - 1 - math.log(2 * math.pi)) / 2
     log_cosh = sites * np.mean(gaussian_averages(site_variances)[1])
     free_energy = float(gaussian.sum() - log_cosh) - whitening_logdet

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,11 @@ class HubbardStratonovich(Target):
     def symmetry(self) -> Group:
         """The symmetry of the density: the lattice's."""
         return self.lattice.symmetry
+
+    @property
+    def parameters_by_name(self) -> dict[str, Any]:
+        """Temperature and the choice of A; the lattice stands in the title."""
+        return {"beta": self.beta, "min_eigenvalue": self.min_eigenvalue}
 
     def title(self) -> str:
         """The magnet in words."""

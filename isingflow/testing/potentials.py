@@ -17,7 +17,7 @@ from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Potential, TimedField
 from isingflow.potentials.convex import ConvexFunction
-from isingflow.testing.laws import Judge, check, in_words, normal, rebuilt, shaken, single, slope, tried
+from isingflow.testing.laws import OPERATIONS, Judge, check, in_words, normal, rebuilt, shaken, single, slope, tried
 
 SAMPLES = 3
 """Fields that laws are checked on where none are given."""
@@ -436,14 +436,16 @@ def _convexity(judge: Judge, on: _Convex) -> None:
     strength = float(expansion.strength.detach())
     judge.demand(strength > 0, f"its strength is {strength:.3g}: expected a positive number")
     eigenvalues = torch.linalg.eigvalsh(expansion.hessian().detach())
-    rounding = torch.finfo(torch.float64).eps * float(eigenvalues.abs().max()) * x[0].numel()
+    rounding = OPERATIONS * torch.finfo(torch.float64).eps * float(eigenvalues.abs().max())
     below = strength - float(eigenvalues.min())
     judge.demand(below <= rounding, "the smallest eigenvalue of the Hessian lies below its strength", below, rounding)
     y = x + 4 * normal(*x.shape, seed=on.seed + 2)
     ends = on.function.value(x), on.function.value(y)
     chord = (ends[0] + ends[1]) / 2 - strength * (x - y).square().flatten(1).sum(1) / 8
     above = float((on.function.value((x + y) / 2) - chord).detach().max())
-    rounding = 64 * torch.finfo(torch.float64).eps * max(1.0, *(float(end.detach().abs().max()) for end in ends))
+    rounding = (
+        OPERATIONS * torch.finfo(torch.float64).eps * max(1.0, *(float(end.detach().abs().max()) for end in ends))
+    )
     judge.demand(above <= rounding, "F in the middle of two points lies above its chord", above, rounding)
 
 

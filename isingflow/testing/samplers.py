@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from isingflow.targets.base import Target, as_target
+from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.testing.laws import Judge, check, generator
 from isingflow.testing.targets import stein
 
@@ -211,7 +211,7 @@ numbers. invariance: exact samples of the target are exact samples after some st
 
 def check_sampler(
     make: Callable[[], Kernel],
-    target: Any,
+    target: TargetLike,
     positions: Tensor,
     *,
     steps: int = STEPS,

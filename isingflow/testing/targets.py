@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from isingflow.errors import InvalidTarget, IsingflowError
 from isingflow.flows.base import Flow
 from isingflow.statistics.free_energy import effective_sample_size, reweighted_free_energy, variational_free_energy
 from isingflow.targets import checks
-from isingflow.targets.base import Drawing, ExactlySolved, GibbsSampled, Referenced, Target, as_target
+from isingflow.targets.base import Drawing, ExactlySolved, GibbsSampled, Referenced, Target, TargetLike, as_target
 from isingflow.testing.laws import DEVIATIONS, Judge, LawBroken, check, generator, normal, slope
 from isingflow.testing.transforms import check_transform
 
@@ -73,10 +72,10 @@ class _Target:
     """What the laws of a target are checked on."""
 
     target: Target
-    given: Any
+    given: TargetLike
     seed: int
-    reference: Callable[[], tuple[Tensor, Tensor]]
-    """Reference states and fields of them, shape (chains, samples, *shape)."""
+    reference: Callable[[Referenced], tuple[Tensor, Tensor]]
+    """Reference states of what is given and fields of them, shape (chains, samples, *shape), drawn once."""
 
     @property
     def fields(self) -> Tensor:
@@ -100,6 +99,7 @@ def _force(judge: Judge, on: _Target) -> None:
         x = on.fields.to(dtype).requires_grad_()
         energy = target.energy(x)
         (gradient,) = torch.autograd.grad(energy.sum(), x)
+        judge.like("the energy", energy, x.shape[:1], dtype)
         both = target.energy_and_force(x.detach())
         for what, force in (("force()", target.force(x.detach())), ("energy_and_force()", both[1])):
             judge.like(what, force, x.shape, dtype)
@@ -149,7 +149,7 @@ def _identities(judge: Judge, target: Target, fields: Tensor, what: str, seed: i
 
 def _reference(judge: Judge, on: _Target) -> None:
     if isinstance(on.given, Referenced):
-        states, fields = on.reference()
+        states, fields = on.reference(on.given)
         judge.like("a field of the reference", fields, (CHAINS, STATES, *on.target.shape), torch.float64)
         again = on.given.reference(STATES, chains=CHAINS, seed=on.seed)
         judge.equal("reference states of equal seeds", [states], [again])
@@ -163,7 +163,7 @@ def _sweep(judge: Judge, on: _Target) -> None:
         judge.like("the fields of a sweep", moved[0], x.shape, x.dtype)
         judge.equal("sweeps of equal seeds", moved[:1], moved[1:])
         if isinstance(on.given, Referenced):
-            fields = on.reference()[1]
+            fields = on.reference(on.given)[1]
             swept = on.given.sweep(fields.flatten(0, 1), generator(on.seed)).view(fields.shape)
             _identities(judge, on.target, swept, "samples after a sweep", on.seed)
 
@@ -179,7 +179,7 @@ def _draw(judge: Judge, on: _Target) -> None:
         judge.equal(f"{name} of equal seeds", [drawn], [again[name]])
     if not isinstance(on.given, Referenced):
         return
-    states, fields = on.reference()
+    states, fields = on.reference(on.given)
     for name, drawn in on.given.draw(fields.flatten(0, 1), generator(on.seed)).items():
         if drawn.numel() == states.numel():
             rows, known = (tensor.double().reshape(CHAINS, STATES, -1) for tensor in (drawn, states))
@@ -207,7 +207,7 @@ the generator alone, and is distributed as the states of the reference. What a t
 """
 
 
-def check_target(target: Any, *, seed: int = 0, laws: Sequence[str] | None = None) -> None:
+def check_target(target: TargetLike, *, seed: int = 0, laws: Sequence[str] | None = None) -> None:
     """Refuse a target that breaks one of `TARGET_LAWS`.
 
     Args:
@@ -239,10 +239,10 @@ differ by 10.3 (allowed: 0.0202)
         raise LawBroken(type(target).__name__, "energy", str(refused)) from refused
     known: list[tuple[Tensor, Tensor]] = []
 
-    def reference() -> tuple[Tensor, Tensor]:
+    def reference(given: Referenced) -> tuple[Tensor, Tensor]:
         if not known:
-            states = target.reference(STATES, chains=CHAINS, seed=seed)
-            known.append((states, target.sample_field(states.double(), generator(seed))))
+            states = given.reference(STATES, chains=CHAINS, seed=seed)
+            known.append((states, given.sample_field(states.double(), generator(seed))))
         return known[0]
 
     check(target, TARGET_LAWS, _Target(adapted, target, seed, reference), laws)

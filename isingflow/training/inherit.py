@@ -58,7 +58,11 @@ def _copy(earlier: Flow, flow: Flow) -> None:
 
 
 def _enlarge(earlier: Flow, flow: Flow) -> None:
-    before, now = gradient_flows(earlier), gradient_flows(flow)
-    if not all(isinstance(gradient.potential, LatticePotential) for gradient in (*before, *now)) or len(before) != 1:
-        raise InvalidInput("a flow starts a larger one only with the lattice potential, on a torus with translations")
-    enlarge(before[0].potential, now[0].potential)
+    before, now = ([gradient.potential for gradient in gradient_flows(one)] for one in (earlier, flow))
+    match before, now:
+        case [LatticePotential() as small], [LatticePotential() as large]:
+            enlarge(small, large)
+        case _:
+            raise InvalidInput(
+                "a flow starts a larger one only with the lattice potential, on a torus with translations"
+            )

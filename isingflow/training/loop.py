@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -21,11 +21,11 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.potentials import LatticePotential, Potential
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import restore
 from isingflow.runtime.devices import keep_freed_memory
-from isingflow.runtime.parallel import Backend, Batch, workers
-from isingflow.training.problems import Problem
+from isingflow.runtime.parallel import Backend, workers
+from isingflow.training.problems import Problem, Samples
 from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops
 from isingflow.training.schedules import (
     FINAL_MARGIN,
@@ -47,8 +47,8 @@ SNAPSHOT_STAGES = (0.0, 0.05, 0.25, 1.0)
 
 
 def fit(
-    run: RunFolder,
-    problem: Problem,
+    run: AnyRun,
+    problem: Problem[Samples],
     *,
     time_limit: float | None = None,
     callbacks: Sequence[Callback] = (),
@@ -116,13 +116,13 @@ def fit(
     return Outcome.FINISHED if trainer.iteration >= run.config.training.iterations else Outcome.TIME_LIMIT
 
 
-class Trainer:
+class Trainer(Generic[Samples]):
     """The state of one training, and what advances it by an iteration."""
 
     def __init__(
         self,
-        run: RunFolder,
-        problem: Problem,
+        run: AnyRun,
+        problem: Problem[Samples],
         time_limit: float | None,
         pool: Backend,
         optimiser: Optimiser | None = None,
@@ -297,11 +297,11 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
 
-    def _backward(self, batch: Batch) -> tuple[float, Tensor]:
+    def _backward(self, batch: Samples) -> tuple[float, Tensor]:
         """The batch's loss and values, with the gradient left in the parameters; shares of the batch in threads."""
         parameters = list(self.flow.parameters())
 
-        def differentiate(share: Batch) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        def differentiate(share: Samples) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
             loss, values = self.problem.objective(share)
             loss = loss * (len(share) / (len(batch) * self.pool.world))
             return loss.detach(), torch.autograd.grad(loss, parameters), values

@@ -14,7 +14,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +27,10 @@ from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.parallel import Backend
+from isingflow.runtime.parallel import Backend, Batch
 from isingflow.statistics.free_energy import effective_sample_size
 from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, Target
 from isingflow.targets.checks import check_target
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import objectives
 from isingflow.training.inherit import inherit
 from isingflow.training.objectives import Objective
@@ -54,6 +53,10 @@ REFERENCE_STREAM = 2**40
 """Added to a run's seed: evaluations are to be made with other Monte Carlo states than trainings."""
 
 
+Samples = TypeVar("Samples", bound=Batch)
+"""What an objective is averaged over: noise, data, or noise beside fields of the target."""
+
+
 class Stage(NamedTuple):
     """A problem that is trained on first.
 
@@ -64,11 +67,11 @@ class Stage(NamedTuple):
     """
 
     name: str
-    problem: Problem
+    problem: Problem[Any]
     share: float
 
 
-class Problem(ABC):
+class Problem(ABC, Generic[Samples]):
     """A flow, and what is asked of it.
 
     Attributes:
@@ -87,7 +90,7 @@ class Problem(ABC):
         return self.config.training
 
     @abstractmethod
-    def batch(self, n: int, generator: torch.Generator) -> Tensor | Pair:
+    def batch(self, n: int, generator: torch.Generator) -> Samples:
         """What the objective is averaged over: noise or data, n samples."""
 
     def prepare(self, n: int, seed: int) -> None:
@@ -98,7 +101,7 @@ class Problem(ABC):
                 self.objective(self.batch(n, torch.Generator(self.source).manual_seed(seed)))
 
     @abstractmethod
-    def objective(self, batch: Tensor | Pair) -> tuple[Tensor, Tensor]:
+    def objective(self, batch: Samples) -> tuple[Tensor, Tensor]:
         """The loss, a scalar with its graph, and the values of every sample, float64, shape (n, ...), detached."""
 
     @abstractmethod
@@ -150,10 +153,11 @@ class Pair:
         return [Pair(*part) for part in zip(self.latent.chunk(chunks), self.field.chunk(chunks), strict=True)]
 
 
-class Variational(Problem):
+class Variational(Problem[Tensor | Pair]):
     """A target whose density is known up to its norm: an Ising magnet in its continuous form, or a user's own.
 
     Attributes:
+        config: of the run.
         target: E(x).
         exact: -ln Z, if it is known.
         states: of the target by Monte Carlo, shape (n, *shape); None where training narrows the upper bound alone.
@@ -170,6 +174,8 @@ class Variational(Problem):
         SymmetryMismatch: a potential of the flow claims more symmetry than the target has.
     """
 
+    config: RunConfig | TargetConfig
+
     def __init__(
         self,
         target: Target,
@@ -183,8 +189,10 @@ class Variational(Problem):
         self.source = device
         if flow is None:
             flow = config.new_flow(target)
-        for potential in (module for module in flow.modules() if isinstance(module, Potential)):
-            require(potential.symmetry, target.symmetry)
+        for transform in flow.transforms:
+            for potential in (module for module in transform.modules() if isinstance(module, Potential)):
+                if tuple(potential.shape) == tuple(target.shape):
+                    require(potential.symmetry, target.symmetry)
         self.flow = flow.to(device)
         self.target = target.to(device)
         known = target.exact_free_energy() if isinstance(target, ExactlySolved) else None
@@ -198,7 +206,8 @@ class Variational(Problem):
         if self.states is None:
             return latent
         chosen = torch.randint(len(self.states), (n,), generator=generator, device=self.source)
-        return Pair(latent, self.target.sample_field(self.states[chosen].to(latent.dtype), generator))
+        states = self.states[chosen].to(latent.dtype)
+        return Pair(latent, _referenced(self.target).sample_field(states, generator))
 
     def objective(self, batch: Tensor | Pair) -> tuple[Tensor, Tensor]:
         """Upper bound, or the distance of both, and penalties; ln p + E of every sample, shape (n,) or (n, 2)."""
@@ -236,24 +245,32 @@ class Variational(Problem):
         coarse = self.config.coarse
         if coarse is None:
             return ()
-        smaller = HubbardStratonovich(coarse.lattice, coarse.beta)
-        return [Stage("coarse", Variational(smaller, coarse, device=self.source), coarse_share(self.config))]
+        smaller = Variational(coarse.target(), coarse, device=self.source)
+        return [Stage("coarse", smaller, coarse_share(self.config))]
 
     def _reference(self) -> Tensor:
         """States of the target, shape (n, *shape)."""
-        if not isinstance(self.target, Referenced):
-            raise InvalidInput(
-                f"{self.target.name} has no samples of its own (methods reference and sample_field), which training "
-                "for both bounds needs: take bounds='upper'"
-            )
+        target = _referenced(self.target)
         samples = max(min(REFERENCE_SAMPLES, REFERENCE_SPINS // (REFERENCE_CHAINS * self.target.sites)), 1)
         logger.info("Monte Carlo of the magnet, for the lower bound: %d states", samples * REFERENCE_CHAINS)
         seed = self.config.seed + REFERENCE_STREAM
-        return self.target.reference(samples, chains=REFERENCE_CHAINS, seed=seed).flatten(0, 1).to(self.source)
+        return target.reference(samples, chains=REFERENCE_CHAINS, seed=seed).flatten(0, 1).to(self.source)
 
 
-class Likelihood(Problem):
+def _referenced(target: Target) -> Referenced:
+    """The target as what has samples of its own."""
+    if not isinstance(target, Referenced):
+        raise InvalidInput(
+            f"{target.name} has no samples of its own (methods reference and sample_field), which training "
+            "for both bounds needs: take bounds='upper'"
+        )
+    return target
+
+
+class Likelihood(Problem[Tensor]):
     """A data set; the flow starts from what is fitted to its training part in closed form."""
+
+    config: DensityConfig
 
     def __init__(self, data: Dataset, config: DensityConfig, *, device: torch.device) -> None:
         self.config = config
@@ -299,7 +316,7 @@ def problem_of(
     data: Dataset | None = None,
     flow: Flow | None = None,
     objective: Objective | None = None,
-) -> Problem:
+) -> Problem[Any]:
     """The problem of a run.
 
     Args:
@@ -344,7 +361,7 @@ def _likelihood(
     return Likelihood(data, config, device=device)
 
 
-_PROBLEMS: dict[type, Callable[..., Problem]] = {
+_PROBLEMS: dict[type, Callable[..., Problem[Any]]] = {
     RunConfig: _variational,
     TargetConfig: _variational,
     DensityConfig: _likelihood,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from isingflow.runs.config import RunConfig
+from isingflow.runs.config import AnyRunConfig
 from isingflow.training.progress import Progress
 
 
-def work(config: RunConfig) -> float:
+def work(config: AnyRunConfig) -> float:
     """The work of a whole training in updates of a site, that on smaller lattices included."""
     before = 0.0 if config.coarse is None else work(config.coarse)
-    return before + config.lattice.sites * config.training.batch * config.training.iterations
+    return before + math.prod(config.sample[1]) * config.training.batch * config.training.iterations
 
 
-def coarse_share(config: RunConfig) -> float:
+def coarse_share(config: AnyRunConfig) -> float:
     """The part of a whole training's work, 0 to 1, that is done on smaller lattices.
 
     Example:
         >>> from isingflow.lattice import square
+        >>> from isingflow.runs.config import RunConfig
         >>> from isingflow.runs.settings import TrainingConfig
         >>> training = TrainingConfig(iterations=100, coarse=TrainingConfig(iterations=400))
         >>> coarse_share(RunConfig(square(16), 0.4, "mine", training=training))

@@ -17,11 +17,11 @@ from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.folder import RunFolder
+from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load
 from isingflow.runtime import devices
 from isingflow.runtime.progress import is_watched, progress_display
-from isingflow.targets.base import Target, as_target
+from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.loop import Optimiser, fit
 from isingflow.training.objectives import Objective
@@ -43,8 +43,8 @@ class Trained:
         outcome: how it ended.
     """
 
-    run: RunFolder
-    problem: Problem
+    run: AnyRun
+    problem: Problem[Any]
     outcome: Outcome
 
     @property
@@ -67,7 +67,7 @@ class Trained:
 
 
 def train(
-    what: Any,
+    what: TargetLike | Dataset | AnyRun,
     *,
     output: Path | str | None = None,
     preset: str | None = None,
@@ -77,12 +77,12 @@ def train(
     learning_rate: float | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
-    start: Any = None,
+    start: AnyRun | Trained | Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     optimiser: Optimiser | None = None,
     objective: Objective | None = None,
     time_limit: float | None = None,
-    target: Any = None,
+    target: TargetLike | None = None,
     data: Dataset | None = None,
     progress: bool | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -189,7 +189,7 @@ def train(
 
 def configured(
     what: Target | Dataset,
-    earlier: RunFolder | None = None,
+    earlier: AnyRun | None = None,
     *,
     preset: str | None = None,
     flow: str | AnyFlowConfig | Flow | None = None,
@@ -246,7 +246,7 @@ def _by_preset(
     return TargetConfig.from_preset(preset, what, bounds=bounds, **options)
 
 
-def _opened(run: Any) -> RunFolder:
+def _opened(run: AnyRun | Trained | Path | str) -> AnyRun:
     """The folder of a run, of what `train` returned, or at a path."""
     if isinstance(run, Trained):
         return run.run

@@ -1,5 +1,6 @@
 """Chains of fields: stopping, saving, resuming, and what is refused."""
 
+import dataclasses
 import json
 import math
 import os
@@ -233,7 +234,7 @@ def test_a_failing_write_leaves_the_older_file(tmp_path, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(FileError, match="No space left on device"):
-        replace(chains, seconds=1e9).save(path)
+        dataclasses.replace(chains, seconds=1e9).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +33,9 @@ class Tableau:
     c: tuple[float, ...]
 
 
-TABLEAUX = {
+TableauName = Literal["euler", "midpoint", "rk4", "dopri5"]
+
+TABLEAUX: dict[str, Tableau] = {
     "euler": Tableau(1, (), (1.0,), (0.0,)),
     "midpoint": Tableau(2, ((1 / 2,),), (0.0, 1.0), (0.0, 1 / 2)),
     "rk4": Tableau(
@@ -55,6 +58,7 @@ TABLEAUX = {
         (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
     ),
 }
+"""By name, all of `TableauName`."""
 
 
 def stages(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float, count: int) -> list[State]:

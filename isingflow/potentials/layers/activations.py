@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +33,9 @@ def _sigmoid_slope(p: Tensor) -> Tensor:
     return first * (1 - first)
 
 
-CONVEX = {
+ConvexName = Literal["softplus", "gaussian", "squareplus"]
+
+CONVEX: dict[str, ConvexActivation] = {
     # ln(1 + exp p). (torch's softplus is p itself from 20 on, 2e-9 off.)
     "softplus": ConvexActivation(lambda p: -logsigmoid(-p) - math.log(2), torch.sigmoid, _sigmoid_slope),
     # E[max(p + noise, 0)], noise standard normal: its slope is the normal distribution function
@@ -48,4 +51,4 @@ CONVEX = {
         lambda p: torch.rsqrt(1 + p * p) ** 3 / 2,
     ),
 }
-"""Activations by name."""
+"""Activations by name, all of `ConvexName`."""
