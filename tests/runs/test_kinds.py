@@ -20,10 +20,11 @@ from isingflow.errors import CheckpointError, InvalidInput, RunFolderError
 from isingflow.flows import ActNorm
 from isingflow.lattice import CRITICAL_BETA, Group, square
 from isingflow.lattice.symmetry import square_torus_group
-from isingflow.runs.config import FORMAT, DensityConfig, RunConfig, StartMaps, TargetConfig, config_from_dict
+from isingflow.runs.config import FORMAT, DensityConfig, RunConfig, TargetConfig, config_from_dict
 from isingflow.runs.folder import RunFolder, open_density, open_magnet
 from isingflow.runs.loading import new_flow
 from isingflow.runs.provenance import command_line, commit
+from isingflow.runs.target import StartMaps
 from isingflow.targets.base import Start, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
