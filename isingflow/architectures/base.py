@@ -95,7 +95,9 @@ class Architecture(Protocol):
     """
 
     kind: ClassVar[str]
-    whitened: bool
+
+    @property
+    def whitened(self) -> bool: ...
 
     @property
     def local(self) -> bool: ...
