@@ -393,8 +393,8 @@ class TestTrain:
     def test_a_signal_at_the_very_end_is_heard(self, monkeypatch, empty_folder):
         finish = Trainer.finish
 
-        def interrupted(trainer, *given):
-            finish(trainer, *given)
+        def interrupted(trainer, stopped):
+            finish(trainer, stopped)
             os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(Trainer, "finish", interrupted)
