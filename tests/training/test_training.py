@@ -282,6 +282,19 @@ def test_the_distance_of_the_bounds_is_that_of_the_estimators_and_its_slope_the_
     assert float((slope * direction).sum()) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
 
 
+def test_training_for_both_bounds_lowers_their_distance_and_both_still_hold(tmp_path):
+    run = RunFolder.create(tmp_path / "run", small_config(iterations=40, batch=16, learning_rate=2e-2, bounds="both"))
+    train(run, device=CPU)
+    losses = [line["loss"] for line in run.metrics()]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    line = run.metrics()[-1]
+    assert line["loss"] == pytest.approx(line["variational_free_energy"] - line["lower_bound"])
+    result = evaluation.evaluate_target(run, samples=512, reference_samples=512, device=CPU)
+    assert result.both_sides.lower_bound.value < result.exact + 3 * result.both_sides.lower_bound.stderr
+    assert result.variational.value > result.exact - 3 * result.variational.stderr
+
+
+@pytest.mark.slow
 def test_training_for_both_bounds_finds_what_training_for_one_leaves_out(tmp_path):
     """In the ordered phase the way between the two magnetisations, a percent of the probability, hardly moves the upper
     bound; the lower one feels it."""
