@@ -13,3 +13,8 @@ torch.set_num_threads(1)
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests, whole pages of documentation, first: begun last, they would leave all workers but one idle."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")

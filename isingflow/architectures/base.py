@@ -104,7 +104,9 @@ class Architecture(Protocol):
     """
 
     kind: ClassVar[str]
-    whitened: bool
+
+    @property
+    def whitened(self) -> bool: ...
 
     @property
     def local(self) -> bool: ...

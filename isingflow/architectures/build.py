@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from isingflow.architectures.base import Domain
+from isingflow.architectures.base import Architecture, Domain
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
@@ -27,7 +27,7 @@ FLOWS: dict[str, type[AnyFlowConfig]] = {cls.kind: cls for cls in (FlowConfig, O
 
 def build_flow(
     target: Target,
-    architecture: AnyFlowConfig,
+    architecture: Architecture,
     *,
     seed: int,
     jitter: float = 0.0,
@@ -61,7 +61,7 @@ def build_flow(
 def build_between(
     start: Start,
     domain: Domain,
-    architecture: AnyFlowConfig,
+    architecture: Architecture,
     *,
     seed: int,
     jitter: float = 0.0,
@@ -78,7 +78,7 @@ def build_between(
 
 def build_density_flow(
     domain: Domain,
-    architecture: AnyFlowConfig,
+    architecture: Architecture,
     fitted: Sequence[Transform],
     *,
     seed: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import signal
 import sys
@@ -111,14 +112,17 @@ def resume_words(command: list[str], run: AnyRun, device: str, time_limit: float
 
 
 def _report_lines(report: dict[str, Any]) -> str:
-    """The numbers of a report, one a line."""
+    shown = {key: _in_words(entry) for key, entry in report.items() if entry is not None}
+    return "\n".join(f"  {key.replace('_', ' '):<36}{words}" for key, words in shown.items())
+
+
+def _in_words(entry: Any) -> str:
+    """An entry of a report: an estimate with its error, perhaps with the method behind it; a target; or a number."""
     from isingflow.statistics.estimate import Estimate
 
-    lines = []
-    for key, entry in report.items():
-        if isinstance(entry, dict) and "stderr" in entry:
-            entry = Estimate(entry["value"], entry["stderr"])
-        if not isinstance(entry, dict | list) and entry is not None:
-            shown = f"{entry:.8g}" if isinstance(entry, float) else str(entry)
-            lines.append(f"  {key.replace('_', ' '):<36}{shown}")
-    return "\n".join(lines)
+    if not isinstance(entry, dict):
+        return f"{entry:.8g}" if isinstance(entry, float) else str(entry)
+    if "stderr" not in entry:
+        return ", ".join(f"{name} {_in_words(part)}".strip() for name, part in entry.items())
+    value, stderr = (math.nan if entry[name] is None else entry[name] for name in ("value", "stderr"))
+    return str(Estimate(value, stderr)) + (f" ({entry['method']})" if "method" in entry else "")

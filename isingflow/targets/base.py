@@ -8,7 +8,7 @@ standard normal noise, unless the target knows better. What else a target can do
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -173,7 +173,8 @@ class Magnetic(Protocol):
 class Family(Protocol):
     """A target among others of its kind."""
 
-    def at(self, **parameters: Any) -> Self:
+    @property
+    def at(self) -> Callable[..., Self]:
         """The same target with other parameters, for example at(beta=0.4)."""
 
 

@@ -1,6 +1,7 @@
 """Every architecture on every kind of domain: what it builds, that it claims no symmetry too much, and its limits."""
 
 import math
+from typing import get_args
 
 import networkx
 import numpy as np
@@ -17,6 +18,7 @@ from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, GradientFlow, Inverted, LanczosLogdet
+from isingflow.flows.solvers.runge_kutta import TABLEAUX, TableauName
 from isingflow.lattice import Group, edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.symmetry import square_torus_group
 from isingflow.potentials import (
@@ -30,6 +32,7 @@ from isingflow.potentials import (
     SymmetricAverage,
 )
 from isingflow.potentials.kernels import with_inversion
+from isingflow.potentials.layers.activations import CONVEX, ConvexName
 from isingflow.runtime.settings import read
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -309,3 +312,8 @@ def test_settings_are_frozen_and_numbers_are_written_in_one_way():
     assert isinstance(flow.time, float) and flow == FlowConfig(time=5.0)
     with pytest.raises(AttributeError):
         flow.time = 3.0
+
+
+@pytest.mark.parametrize(("names", "table"), [(TableauName, TABLEAUX), (ConvexName, CONVEX)])
+def test_every_name_that_settings_take_is_in_its_table(names, table):
+    assert get_args(names) == tuple(table)

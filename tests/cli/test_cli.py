@@ -23,6 +23,7 @@ from isingflow.evaluation.reports import evaluate
 from isingflow.runs.folder import RunFolder
 from isingflow.runtime.progress import progress_display
 from isingflow.statistics.estimate import Estimate
+from isingflow.training import objectives
 from isingflow.training.loop import Trainer
 from isingflow.training.progress import progress_text
 
@@ -45,12 +46,6 @@ def document(*words):
     result = invoke(*words, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 SIZES = {
@@ -288,18 +283,9 @@ class TestExact:
 TINY = ["train", "--size", 4, "--steps", 5, "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A trained run, and what its command printed."""
-    path = tmp_path_factory.mktemp("cli") / "run"
-    result = invoke(*TINY, "--output", path)
-    assert result.exit_code == 0, result.output
-    return path, result
-
-
 class TestTrain:
-    def test_table_folder_and_figures(self, trained):
-        path, result = trained
+    def test_table_folder_and_figures(self, training):
+        path, result = training
         assert "variational bound" in result.stdout and "exact (Kaufman)" in result.stdout
         assert f"run folder {path}" in result.stdout
         assert {file.name for file in path.iterdir()} >= {
@@ -334,20 +320,18 @@ class TestTrain:
         assert result.exit_code == 0 and result.stderr == ""
 
     def test_an_existing_run_is_left_alone(self, trained):
-        path, _ = trained
-        before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
-        assert "--resume, or choose another name" in failure(*TINY, "--output", path)
-        assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+        before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+        assert "--resume, or choose another name" in failure(*TINY, "--output", trained)
+        assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
 
     def test_resuming_a_finished_run(self, trained):
-        path, _ = trained
-        report = (path / "report.json").read_bytes()
+        report = (trained / "report.json").read_bytes()
         for options in ([], ["--size", "4", "--preset", "quick", "--steps", 5, "--critical", "--seed", 0]):
-            result = invoke("train", "--resume", "--output", path, *options)
+            result = invoke("train", "--resume", "--output", trained, *options)
             assert result.exit_code == 0 and "finished already" in result.stdout
-        found = document("train", "--resume", "--output", path)
+        found = document("train", "--resume", "--output", trained)
         assert found["outcome"] == "finished" and {**json.loads(report), **found} == found
-        assert (path / "report.json").read_bytes() == report
+        assert (trained / "report.json").read_bytes() == report
 
     @pytest.mark.parametrize(
         "options, difference",
@@ -363,38 +347,53 @@ class TestTrain:
         ],
     )
     def test_resuming_another_run(self, trained, options, difference):
-        path, _ = trained
-        message = failure("train", "--resume", "--output", path, *options)
-        assert message.startswith(f"--resume: not the run in {path}: ")
+        message = failure("train", "--resume", "--output", trained, *options)
+        assert message.startswith(f"--resume: not the run in {trained}: ")
         assert difference in message
 
     def test_resuming_a_hostile_checkpoint(self, trained, empty_folder):
-        path, _ = trained
         (empty_folder / "run").mkdir()
-        (empty_folder / "run" / "config.json").write_bytes((path / "config.json").read_bytes())
+        (empty_folder / "run" / "config.json").write_bytes((trained / "config.json").read_bytes())
         (empty_folder / "run" / "checkpoint.safetensors").write_bytes(b"\x80\x04junk")
         for words in (["evaluate", "run"], ["plot", "run"], ["train", "--resume", "--output", "run"]):
             assert "checkpoint.safetensors is not a usable checkpoint" in failure(*words)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_signals(self, number, empty_folder):
+    def test_a_signal_from_outside(self, empty_folder):
+        """In a process of its own, wherever it is at the time."""
         words = ["train", "--size", "4", "--steps", "100000", "--device", "cpu", "--output"]
         command = [sys.executable, "-m", "isingflow.cli", *words, "my run"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         metrics, deadline = empty_folder / "my run" / "metrics.jsonl", time.monotonic() + 120
         while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=120)
-        assert (process.returncode, stdout) == (128 + number, ""), stderr
+        assert (process.returncode, stdout) == (128 + signal.SIGTERM, ""), stderr
         assert "isingflow train --resume --output 'my run' --device cpu" in stderr
         assert (empty_folder / "my run" / "checkpoint.safetensors").exists()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_signals(self, number, monkeypatch, empty_folder):
+        """In the middle of a step: it is finished and saved, and the command that goes on is printed."""
+        calls = []
+
+        def interrupted(*given):
+            calls.append(os.kill(os.getpid(), number) if len(calls) == 2 else None)
+            return reverse_kl(*given)
+
+        reverse_kl = objectives.reverse_kl
+        monkeypatch.setattr(objectives, "reverse_kl", interrupted)
+        result = invoke("train", "--size", 4, "--steps", 100000, "--device", "cpu", "--output", "my run")
+        assert (result.exit_code, result.stdout) == (128 + number, ""), result.output
+        assert "isingflow train --resume --output 'my run' --device cpu" in result.stderr
+        assert (empty_folder / "my run" / "checkpoint.safetensors").exists()
+        assert len(RunFolder.open("my run").metrics()) == len(calls) == 3
 
     def test_a_signal_at_the_very_end_is_heard(self, monkeypatch, empty_folder):
         finish = Trainer.finish
 
-        def interrupted(trainer, *given):
-            finish(trainer, *given)
+        def interrupted(trainer, stopped):
+            finish(trainer, stopped)
             os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(Trainer, "finish", interrupted)
@@ -445,7 +444,7 @@ class TestStopRequest:
 class TestTrainedRun:
     def test_a_certificate_is_for_both_directions(self, trained, monkeypatch):
         """The bound from below goes through the inverse: its integration error counts as well."""
-        run, cpu = RunFolder.open(trained[0]), torch.device("cpu")
+        run, cpu = RunFolder.open(trained), torch.device("cpu")
         assert evaluate(run, samples=64, device=cpu).certified
         monkeypatch.setattr(targets, "likelihood_error", lambda *_: Estimate(0.5, 0.0))
         found = evaluate(run, samples=64, device=cpu)
@@ -453,7 +452,7 @@ class TestTrainedRun:
 
     @pytest.mark.parametrize(("bounds", "advice"), [("upper", "--bounds both"), ("both", "longer training")])
     def test_advice_is_not_what_was_done_already(self, trained, bounds, advice):
-        found = evaluate(RunFolder.open(trained[0]), samples=64, device=torch.device("cpu"))
+        found = evaluate(RunFolder.open(trained), samples=64, device=torch.device("cpu"))
         missing = replace(
             found,
             bounds=bounds,
@@ -464,8 +463,7 @@ class TestTrainedRun:
         assert advice in warning and ("--bounds" in warning) == (bounds == "upper")
 
     def test_evaluate(self, trained):
-        path, _ = trained
-        found = document("evaluate", path, "--samples", 200)
+        found = document("evaluate", trained, "--samples", 200)
         assert found["samples"] == 200
         assert set(found) >= {
             "size",
@@ -491,14 +489,13 @@ class TestTrainedRun:
             "pareto_k",
             "warnings",
         }
-        assert json.loads((path / "report.json").read_text()) == found
-        assert found == document("evaluate", path, "--samples", 200, "--seed", 0)
-        result = invoke("evaluate", path, "--samples", 200)
+        assert json.loads((trained / "report.json").read_text()) == found
+        assert found == document("evaluate", trained, "--samples", 200, "--seed", 0)
+        result = invoke("evaluate", trained, "--samples", 200)
         assert result.exit_code == 0 and "variational bound" in result.stdout
 
     def test_sample(self, trained, empty_folder):
-        path, _ = trained
-        found = document("sample", path, "--samples", 7, "--output", "spins.npz", "--seed", 5)
+        found = document("sample", trained, "--samples", 7, "--output", "spins.npz", "--seed", 5)
         assert found == {
             "output": "spins.npz",
             "samples": 7,
@@ -521,10 +518,9 @@ class TestTrainedRun:
         }
         assert set(np.unique(spins)) <= {-1, 1}
         assert [file.name for file in empty_folder.iterdir()] == ["spins.npz"]
-        assert "exists already" in failure("sample", path, "--samples", 7, "--output", "spins.npz")
+        assert "exists already" in failure("sample", trained, "--samples", 7, "--output", "spins.npz")
 
     def test_plot(self, trained):
-        path, _ = trained
-        found = document("plot", path, "--samples", 100)
+        found = document("plot", trained, "--samples", 100)
         assert len(found["figures"]) == 4
         assert all(os.path.getsize(file) > 1000 for file in found["figures"])

@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
+from itertools import count
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from isingflow.runs.config import RunConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runtime.files import ArrayWriter, read_arrays
 from isingflow.sampling import BlockGibbs, Chains, sample_chains
+from isingflow.sampling.physical import PhysicalHamiltonianMonteCarlo
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 KEYS = {"acceptance", "step_size", "r_hat", "seconds", "energy_per_site", "magnetisation_squared", "space", "chains"}
@@ -149,23 +148,26 @@ def test_command_marks_what_is_not_certified(run):
     assert not read_arrays("chains.npz", ())["certified"]
 
 
-def test_command_saves_when_it_is_told_to_stop(run):
-    words = [str(word) for word in hmc(run, "physical", 10**5, "--warm-up", 10, chains=2)]
-    command = [sys.executable, "-m", "isingflow.cli", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = process.stderr.readline()
-    assert "trajectories" in first, first + process.stderr.read()
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (128 + signal.SIGTERM, ""), stderr
+def test_command_saves_when_it_is_told_to_stop(run, monkeypatch):
+    """In the fifth trajectory after the warm-up: what there is is saved, and going on changes nothing of it."""
+    step, steps = PhysicalHamiltonianMonteCarlo.step, count(1)
+
+    def interrupted(sampler, state, source):
+        if next(steps) == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(sampler, state, source)
+
+    monkeypatch.setattr(PhysicalHamiltonianMonteCarlo, "step", interrupted)
+    result = invoke(*hmc(run, "physical", 10**5, "--warm-up", 10, chains=2))
+    assert (result.exit_code, result.stdout) == (128 + signal.SIGTERM, ""), result.output
     counts = "--chains 2 --samples 100000 --output chains.npz --warm-up 10 --every 1"
-    assert f"isingflow hmc run --sampler hmc --space physical {counts}" in stderr and "--resume" in stderr
+    assert f"isingflow hmc run --sampler hmc --space physical {counts}" in result.stderr
+    assert "--resume" in result.stderr
     chains = Chains.read("chains.npz")
-    assert chains.steps > 0
-    result = invoke(*hmc(run, "physical", chains.samples + 3, "--warm-up", 10, "--resume", chains=2))
+    assert (chains.samples, chains.steps) == (5, 15)
+    result = invoke(*hmc(run, "physical", 8, "--warm-up", 10, "--resume", chains=2))
     assert result.exit_code == 0, result.output
-    np.testing.assert_array_equal(Chains.read("chains.npz").field[:, : chains.samples], chains.field)
+    np.testing.assert_array_equal(Chains.read("chains.npz").field[:, :5], chains.field)
 
 
 @pytest.mark.parametrize(("reverse", "warned"), [(0.01, True), (0.3, False), ("x", False)])

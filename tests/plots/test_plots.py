@@ -145,9 +145,9 @@ def test_the_figures_of_a_run(tmp_path, exact, count):
     for record in metrics(count, exact):
         run.append_metrics(record)
     run.save_snapshot(0, spins(25))
-    samples = SimpleNamespace(
-        spins=spins(64), field=0.5 * spins(64), log_weight=np.random.default_rng(2).normal(size=64)
-    )
+    drawn = spins(64)
+    log_weight = np.random.default_rng(2).normal(size=64)
+    samples = SimpleNamespace(spins=drawn, field=drawn.astype(np.float32), log_weight=log_weight)
     written = plots.plot_run(run, samples)
     expected = {"spins.png", "log_weights.png"}
     expected |= {"training.png"} if count else set()

@@ -10,20 +10,25 @@ from datetime import datetime
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import isingflow
+from isingflow import cli
 from isingflow.architectures.build import FLOWS
 from isingflow.errors import CheckpointError, InvalidInput, RunFolderError
+from isingflow.evaluation.data import evaluate_density
+from isingflow.evaluation.targets import draw_samples
 from isingflow.flows import ActNorm
 from isingflow.lattice import CRITICAL_BETA, Group, square
 from isingflow.lattice.symmetry import square_torus_group
-from isingflow.runs.config import FORMAT, DensityConfig, RunConfig, StartMaps, TargetConfig, config_from_dict
+from isingflow.runs.config import FORMAT, DensityConfig, RunConfig, TargetConfig, config_from_dict
 from isingflow.runs.folder import RunFolder, open_density, open_magnet
 from isingflow.runs.loading import new_flow
 from isingflow.runs.provenance import command_line, commit
+from isingflow.runs.target import StartMaps
 from isingflow.targets.base import Start, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -155,6 +160,20 @@ def test_targets_of_other_runs():
         new_flow(DensityConfig.from_preset("quick", moons), Chain())
 
 
+def test_evaluations_of_another_kind_of_run_are_refused(tmp_path):
+    data = RunFolder.create(tmp_path / "data", DensityConfig.from_preset("quick", isingflow_data("moons")))
+    target, _ = trained_folder(tmp_path / "target", config_of(Chain()), Chain())
+    device = torch.device("cpu")
+    with pytest.raises(InvalidInput, match=r"a run on data \(moons in 2 dimensions\) has no target"):
+        draw_samples(data, samples=2, device=device)
+    with pytest.raises(InvalidInput, match=r"a run on a target of the user's own \(Chain, 5\) has no likelihood"):
+        evaluate_density(target, isingflow_data("moons"), device=device)
+    words = ["sample", str(target.path), "--samples", "2", "--output", str(tmp_path / "x.npz")]
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 2 and "is a run on Chain, 5, a target of your own" in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "x.npz").exists()
+
+
 def isingflow_data(name):
     from isingflow import datasets
 
@@ -224,6 +243,14 @@ def test_parameters_of_numpy_are_numbers():
         ("symmetry", None, "not a symmetry group"),
         ("start", {"latent": "eigen"}, "start.latent is 'eigen'"),
         ("kind", "crystal", "kind is 'crystal', expected one of magnet, data, target"),
+        ("flow", {"kind": "coupling"}, "flow.kind is 'coupling', expected one of monge-ampere, ot, convex, own"),
+        (
+            "flow",
+            {"kind": "ot", "tableau": "rk5"},
+            "flow.tableau is 'rk5', expected one of euler, midpoint, rk4, dopri5",
+        ),
+        ("flow", {"kind": "ot", "tableau": 5}, "flow.tableau is 5, expected a text"),
+        ("training", {"coarse": {"bounds": "lower"}}, "training.coarse.bounds is 'lower', expected one of upper, both"),
     ],
 )
 def test_what_is_no_run_on_a_target_is_refused(entry, value, complaint):

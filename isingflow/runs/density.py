@@ -1,0 +1,138 @@
+"""A run on data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+
+from isingflow.architectures.base import Domain
+from isingflow.architectures.build import AnyFlowConfig, build_density_flow
+from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.architectures.start import StartOfData, blank_start, fitted_start
+from isingflow.datasets.spaces import Pixels
+from isingflow.errors import InvalidInput
+from isingflow.flows import Flow
+from isingflow.runs.base import Run, options_of
+from isingflow.runs.presets import (
+    DATA_PRESETS,
+    family,
+    find_preset,
+    shortened,
+)
+from isingflow.runs.settings import TrainingConfig
+from isingflow.runtime.settings import Count, CountFromZero, Name
+
+if TYPE_CHECKING:
+    from isingflow.datasets import Dataset
+
+
+class DensityConfig(Run, frozen=True, tag="data"):
+    """A flow on data: everything that defines the run.
+
+    Attributes:
+        data: name of the data set, see `datasets.load`.
+        path: of a table's file, or the name of a bundled table; None for other data.
+        dimension: of a sample.
+        start: what is fitted to the data in closed form before the flow is trained, see `architectures.start`.
+        levels, image_width: of images; 0 for other data.
+
+    Example:
+        >>> from isingflow.datasets import load
+        >>> config = DensityConfig.from_preset("quick", load("moons"), flow="ot")
+        >>> DensityConfig.from_dict(config.to_dict()) == config
+        True
+    """
+
+    kind: ClassVar[str] = "data"
+    on: ClassVar[str] = "data"
+
+    data: Name
+    path: str | None
+    dimension: Count
+    start: StartOfData
+    levels: CountFromZero
+    image_width: CountFromZero
+    preset: str
+    seed: int = 0
+    flow: AnyFlowConfig = FlowConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_width and self.dimension % self.image_width:
+            raise InvalidInput(f"images of {self.dimension} pixels in rows of {self.image_width}: not a whole number")
+
+    def __str__(self) -> str:
+        return f"{self.data if self.path is None else self.path} in {self.dimension} dimensions"
+
+    @property
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        """Points of model space."""
+        return "float32", (self.dimension,)
+
+    def data_set(self, root: Path | None = None) -> Dataset:
+        """The data of the run, loaded."""
+        from isingflow import datasets
+
+        return datasets.load(self.data, path=self.path, root=root, seed=self.seed)
+
+    def new_flow(self, data: Dataset | None = None) -> Flow:
+        """The untrained flow.
+
+        Args:
+            data: what its start is fitted to; without it, the flow is one to load a checkpoint into.
+
+        Raises:
+            InvalidInput: the architecture or the start is not possible for these data.
+        """
+        fitted = (
+            blank_start(self.start, self.dimension, self.levels)
+            if data is None
+            else fitted_start(data, self.start, torch.Generator().manual_seed(self.seed))
+        )
+        return build_density_flow(
+            Domain.of_data(self.dimension, self.image_width), self.flow, fitted, **options_of(self)
+        )
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        data: Dataset,
+        *,
+        path: str | None = None,
+        start: StartOfData | None = None,
+        flow: str = FlowConfig.kind,
+        seed: int = 0,
+        iterations: int | None = None,
+    ) -> Self:
+        """The configuration of a preset for a data set.
+
+        Args:
+            preset: its name.
+            data: as loaded, with this seed.
+            path: of a table.
+            start: see `architectures.start`; a copula for grey levels and a Gaussian for other data, if not given.
+            flow: kind of flow, "monge-ampere", "ot" or "convex".
+            seed: of the run, and of the split of the data.
+            iterations: of training, if not the preset's own.
+
+        Raises:
+            InvalidInput: unknown flow or preset, or iterations below 1.
+        """
+        found = find_preset(DATA_PRESETS[family(data.dimension, data.image_shape is not None)], flow, preset)
+        image_width = data.image_shape[1] if data.image_shape else 0
+        return cls(
+            "tabular" if path is not None else data.name,
+            path,
+            data.dimension,
+            start or found.start or ("copula" if data.space.discrete else "gaussian"),
+            data.space.levels if isinstance(data.space, Pixels) else 0,
+            image_width,
+            preset,
+            seed,
+            found.flow.fitted(Domain.of_data(data.dimension, image_width)),
+            shortened(found.training, iterations),
+        )

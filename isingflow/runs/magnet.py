@@ -1,0 +1,144 @@
+"""A run on an Ising magnet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import msgspec
+from msgspec.structs import replace
+
+from isingflow import lattice as lattices
+from isingflow.architectures.base import Domain
+from isingflow.architectures.build import AnyFlowConfig, build_flow
+from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.errors import InvalidInput
+from isingflow.flows import Flow
+from isingflow.lattice import Lattice, heading
+from isingflow.runs.base import Run, options_of
+from isingflow.runs.presets import (
+    MAGNET_PRESETS,
+    find_preset,
+    shortened,
+)
+from isingflow.runs.settings import TrainingConfig
+from isingflow.runtime.settings import Finite
+from isingflow.targets.base import Target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+if TYPE_CHECKING:
+    LatticeEntry = Lattice
+else:
+    # A description is taken too, and read when the configuration is made; see `Settings`.
+    LatticeEntry = Any
+
+
+class RunConfig(Run, frozen=True, tag="magnet"):
+    """A flow on a magnet: everything that defines the run, physics, architecture, training and seed.
+
+    Attributes:
+        lattice: a `Lattice`, or its description.
+        beta: inverse temperature.
+
+    Example:
+        >>> from isingflow.lattice import CRITICAL_BETA, square
+        >>> config = RunConfig.from_preset("quick", square(16), CRITICAL_BETA, seed=1)
+        >>> RunConfig.from_dict(config.to_dict()) == config
+        True
+    """
+
+    kind: ClassVar[str] = "magnet"
+    on: ClassVar[str] = "a magnet"
+
+    lattice: LatticeEntry
+    beta: Finite
+    preset: str
+    seed: int = 0
+    flow: AnyFlowConfig = FlowConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.lattice, Lattice):
+            msgspec.structs.force_setattr(self, "lattice", lattices.from_dict(self.lattice))
+
+    def __str__(self) -> str:
+        return str(self.lattice)
+
+    def title(self) -> str:
+        """The magnet in words."""
+        return heading(self.lattice, self.beta)
+
+    @property
+    def coarse(self) -> RunConfig | None:
+        """The run on the lattice of half the lengths with which this one starts, or None.
+
+        Raises:
+            InvalidInput: there should be one, but not on this lattice or with this potential.
+        """
+        if self.training.coarse is None:
+            return None
+        lattice = self.lattice.halved()
+        if lattice is None or not self.flow.local:
+            raise InvalidInput(
+                f"{self.lattice} with another than the lattice potential: training up from half the size needs that "
+                "potential on a uniform torus whose lengths are even and at least 6"
+            )
+        return replace(self, lattice=lattice, training=self.training.coarse)
+
+    @property
+    def sample(self) -> tuple[str, tuple[int, ...]]:
+        """Spins."""
+        return "int8", self.lattice.shape
+
+    def target(self, given: Target | None = None) -> Target:
+        """The continuous density: the one that is given, or a new one, which can take a while.
+
+        Raises:
+            InvalidInput: the given one is another one.
+        """
+        if given is None:
+            return HubbardStratonovich(self.lattice, self.beta)
+        if not isinstance(given, HubbardStratonovich) or (given.lattice, given.beta) != (self.lattice, self.beta):
+            raise InvalidInput(f"{given.title()} is not the target of a run on {self.title()}")
+        return given
+
+    def new_flow(self, target: Target | None = None) -> Flow:
+        """The untrained flow.
+
+        Args:
+            target: as from `target`, where it is there already.
+
+        Raises:
+            InvalidInput: the architecture is not possible on this lattice, or the target is another one.
+        """
+        return build_flow(self.target(target), self.flow, **options_of(self))
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        lattice: Lattice,
+        beta: float,
+        *,
+        flow: str = FlowConfig.kind,
+        bounds: str = "upper",
+        seed: int = 0,
+        iterations: int | None = None,
+    ) -> Self:
+        """The configuration of a preset on a lattice.
+
+        Args:
+            preset: its name.
+            lattice, beta: the magnet.
+            flow: kind of flow, "monge-ampere", "ot" or "convex".
+            bounds: what training narrows, "upper" or "both", see `TrainingConfig`.
+            seed: of the run.
+            iterations: of training, if not the preset's own.
+
+        Raises:
+            InvalidInput: unknown flow or preset, or iterations below 1.
+        """
+        found = find_preset(MAGNET_PRESETS, flow, preset)
+        architecture = found.flow.fitted(Domain(lattice.shape, lattice.symmetry))
+        training = shortened(found.training_on(lattice), iterations).narrowing(bounds)
+        return cls(lattice, beta, preset, seed, architecture, training)
