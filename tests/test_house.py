@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "isingflow"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 400
-LONG = {"evaluation/targets.py": 450, "runs/config.py": 600, "testing/potentials.py": 550}
+LONG = {"evaluation/targets.py": 450, "testing/potentials.py": 550}
 """Lines that files may have which are longer already; a file to come is not."""
 CONFIGURATIONS = {
     "ConvexFlowConfig",
