@@ -1,10 +1,15 @@
-"""What every test shares: few threads, no display, and property tests that do not depend on the machine's speed."""
+"""What every test shares: few threads, no display, property tests that do not depend on the machine's speed; a run."""
 
 import os
+from contextlib import contextmanager
+from dataclasses import replace
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import msgspec
+import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import settings
 
 # The tests' tensors are small; more threads cost more than they give. Tests of threads set their own number.
@@ -18,3 +23,33 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def pytest_collection_modifyitems(items):
     """The longest tests, whole pages of documentation, first: begun last, they would leave all workers but one idle."""
     items.sort(key=lambda item: item.path.name != "test_docs.py")
+
+
+@contextmanager
+def evaluated_on_few_samples():
+    from isingflow.runs.config import PRESETS
+
+    quick = PRESETS["quick"]
+    PRESETS["quick"] = replace(quick, training=msgspec.structs.replace(quick.training, evaluation_samples=512))
+    yield
+    PRESETS["quick"] = quick
+
+
+@pytest.fixture(scope="module")
+def small_reports():
+    """Quick trainings end with an evaluation on few samples."""
+    with evaluated_on_few_samples():
+        yield
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory):
+    """A trained run of the 4x4 torus, of which only the report may change, and what its command printed."""
+    from isingflow import cli
+
+    path = tmp_path_factory.mktemp("training") / "run"
+    words = ["train", "--size", "4", "--steps", "5", "--device", "cpu", "--output", str(path)]
+    with evaluated_on_few_samples():
+        result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == 0, result.output
+    return path, result

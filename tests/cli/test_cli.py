@@ -48,6 +48,20 @@ def document(*words):
     return json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+pytestmark = pytest.mark.usefixtures("small_reports")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(training):
+    return training[0]
+
+
 SIZES = {
     "16x": "--size 16x: expected L or LXxLY with L >= 2, for example 16 or 16x32",
     "1": "--size 1: expected L or LXxLY",

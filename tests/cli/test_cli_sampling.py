@@ -48,6 +48,20 @@ LATTICES = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("small_reports")
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(training):
+    return training[0]
+
+
 @pytest.fixture
 def graph_file(empty_folder):
     (empty_folder / "g.json").write_text(json.dumps(networkx.node_link_data(GLASSY)))

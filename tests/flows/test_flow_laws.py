@@ -233,7 +233,9 @@ def test_flows_keep_the_laws_of_maps(make):
 @settings(max_examples=2)
 @given(seed=st.integers(0, 2**16))
 def test_flows_are_invertible(make, seed):
-    check_flow(fine(make()), tolerance=1e-5, seed=seed, laws=("inverse", "cancel"))
+    """With any parameters. Errors fall with the fifth power of the steps: thrice as many leave 1e-9 as a rule, but 3e-7
+    in one of 25, and sooner or later 1e-5."""
+    check_flow(fine(make(), refinement=6), tolerance=1e-5, seed=seed, laws=("inverse", "cancel"))
 
 
 @every_flow
