@@ -9,17 +9,15 @@ import click
 from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, check_certified, open_run
 from isingflow.cli.output import print_result, show_notes
 
-PLOT_SAMPLES = 4096
-
 
 @click.command("plot")
 @RUN
-@click.option("--samples", type=Whole(2, MOST_SAMPLES), default=PLOT_SAMPLES, metavar="N", help="Samples to draw from.")
+@click.option("--samples", type=Whole(2, MOST_SAMPLES), metavar="N", help="Samples to draw from; 4096 by default.")
 @DATA
 @SEED
 @DEVICE
 @JSON
-def command(run: Path, samples: int, root: Path | None, seed: int, device: str, as_json: bool) -> None:
+def command(run: Path, samples: int | None, root: Path | None, seed: int, device: str, as_json: bool) -> None:
     """Draw the figures of a trained run into its folder."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)

@@ -101,7 +101,7 @@ def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[
     from isingflow.training.train import configured
 
     lattice = lattice_from(options["size"], options, None if earlier is None else earlier.config.lattice)
-    known = any(options[name] for name in ("critical", "beta", "temperature"))
+    known = options["critical"] or any(options[name] is not None for name in ("beta", "temperature"))
     beta = beta_from(options) if known or earlier is None else earlier.config.beta
     magnet = HubbardStratonovich(lattice, beta)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps"}

@@ -168,7 +168,7 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
 
 def missing_modes(run: RunFolder) -> str | None:
     """A warning where the flow misses part of the target: chains rarely enter that part, and do not show it."""
-    from isingflow.evaluation.targets import DISAGREEMENT
+    from isingflow.evaluation.free_energies import DISAGREEMENT
 
     report = run.report() or {}
     forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))

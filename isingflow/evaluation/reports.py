@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from isingflow.errors import InvalidInput
 from isingflow.evaluation.data import DensityEvaluation, evaluate_density, stream_points
-from isingflow.evaluation.targets import Evaluation, SampleSet, draw_samples, evaluate_target
+from isingflow.evaluation.free_energies import Evaluation, SampleSet
+from isingflow.evaluation.targets import draw_samples, evaluate_target
 from isingflow.flows import Flow
 from isingflow.plots import data as data_plots
 from isingflow.plots import magnets as target_plots
@@ -82,7 +84,7 @@ def plot(
     target: TargetLike | None = None,
     flow: Flow | None = None,
     data: Dataset | None = None,
-    samples: int = PLOT_SAMPLES,
+    samples: int | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
 ) -> list[Path]:
@@ -90,11 +92,11 @@ def plot(
 
     Args:
         run, target, flow, data, seed, device: as in `evaluate`.
-        samples: of the flow.
+        samples: of the flow; 4096 if not given.
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device) if isinstance(device, str) else device
-    drawn = _KINDS[type(folder.config)].draw(folder, **given, samples=samples, seed=seed, device=where)
+    drawn = _KINDS[type(folder.config)].draw(folder, **given, samples=samples or PLOT_SAMPLES, seed=seed, device=where)
     return draw_figures(folder, drawn, given["data"])
 
 
@@ -125,6 +127,8 @@ def _evaluate_target(run: AnyRun, *, data: None, samples: int | None, **options:
 def _evaluate_data(
     run: AnyRun, *, target: None, flow: None, data: Dataset, reference_samples: int | None, **options: Any
 ) -> DensityEvaluation:
+    if reference_samples is not None:
+        raise InvalidInput("reference samples are of targets; a run on data has its test data")
     return evaluate_density(run, data, **options)
 
 

@@ -70,5 +70,10 @@ def command_line(arguments: list[str]) -> str:
         'isingflow train --size 8'
     """
     program = Path(arguments[0])
-    name = f"python -m {program.parent.name}" if program.name == "__main__.py" else shlex.quote(program.name)
+    name = shlex.quote(program.name)
+    if program.name == "__main__.py":
+        folder = program.parent
+        while (folder.parent / "__init__.py").exists():
+            folder = folder.parent
+        name = f"python -m {'.'.join(program.parent.relative_to(folder.parent).parts)}"
     return " ".join([name, *map(shlex.quote, arguments[1:])])

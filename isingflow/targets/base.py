@@ -8,9 +8,9 @@ standard normal noise, unless the target knows better. What else a target can do
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -167,15 +167,6 @@ class Magnetic(Protocol):
 
     def draw(self, field: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The spins behind fields of shape (n, *shape), as {"spins": ...}."""
-
-
-@runtime_checkable
-class Family(Protocol):
-    """A target among others of its kind."""
-
-    @property
-    def at(self) -> Callable[..., Self]:
-        """The same target with other parameters, for example at(beta=0.4)."""
 
 
 OPTIONAL = ("force", "start", "title", "exact_free_energy", "reference", "sample_field", "draw", "sweep")

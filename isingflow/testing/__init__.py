@@ -5,8 +5,9 @@ laws of a check are a table by name, such as `POTENTIAL_LAWS`; `laws=[...]` pick
 objects for these checks.
 """
 
+from isingflow.testing.convex import CONVEX_LAWS, check_convex
 from isingflow.testing.laws import LawBroken
-from isingflow.testing.potentials import CONVEX_LAWS, POTENTIAL_LAWS, check_convex, check_potential
+from isingflow.testing.potentials import POTENTIAL_LAWS, check_potential
 from isingflow.testing.samplers import SAMPLER_LAWS, check_sampler
 from isingflow.testing.targets import TARGET_LAWS, check_target, stein
 from isingflow.testing.transforms import FLOW_LAWS, TRANSFORM_LAWS, check_flow, check_transform

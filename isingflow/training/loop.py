@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import CheckpointError, TrainingDiverged
-from isingflow.flows import Flow, gradient_flows
+from isingflow.flows import Flow, approximations
 from isingflow.potentials import LatticePotential, Potential
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import restore
@@ -135,7 +135,7 @@ class Trainer(Generic[Samples]):
         self.problem = problem
         self.flow = problem.flow
         self.device = self.flow.device
-        self.integrators = gradient_flows(self.flow)
+        self.integrators = approximations(self.flow)
         self.noise = pool.generator(problem.source, config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
         self.optimizer = self._adam() if optimiser is None else optimiser(self.flow.parameters())

@@ -166,11 +166,11 @@ def test_evaluations_of_another_kind_of_run_are_refused(tmp_path):
     device = torch.device("cpu")
     with pytest.raises(InvalidInput, match=r"a run on data \(moons in 2 dimensions\) has no target"):
         draw_samples(data, samples=2, device=device)
-    with pytest.raises(InvalidInput, match=r"a run on a target of the user's own \(Chain, 5\) has no likelihood"):
+    with pytest.raises(RunFolderError, match=r"a run on a target of the user's own \(Chain, 5\), not on data"):
         evaluate_density(target, isingflow_data("moons"), device=device)
     words = ["sample", str(target.path), "--samples", "2", "--output", str(tmp_path / "x.npz")]
     result = CliRunner().invoke(cli.main, words)
-    assert result.exit_code == 2 and "is a run on Chain, 5, a target of your own" in result.stderr
+    assert result.exit_code == 2 and "is on Chain, 5, a target of your own" in result.stderr
     assert "Traceback" not in result.stderr and not (tmp_path / "x.npz").exists()
 
 
