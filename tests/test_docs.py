@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/python.md", "docs/own-energy.md", "docs/own-potential.md")
 
 
+@pytest.mark.slow  # a step of .ci/run
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
