@@ -157,7 +157,7 @@ def _opened(run: AnyRun | Trained | Path | str, **given: Any) -> tuple[AnyRun, d
     """The run folder, and what of the user's own it is on, from a folder, a path or a finished training."""
     if isinstance(run, Trained):
         folder, config, problem = run.run, run.run.config, run.problem
-        own = {"target": config.kind == "target", "flow": config.flow.kind == "own", "data": config.kind == "data"}
+        own = {"target": config.kind != "data", "flow": config.flow.kind == "own", "data": config.kind == "data"}
         given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
     else:
         folder = run if isinstance(run, RunFolder) else RunFolder.open(run)

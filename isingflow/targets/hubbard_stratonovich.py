@@ -72,6 +72,9 @@ class HubbardStratonovich(Target):
             self.basis = FourierBasis(self.shape)
         else:
             self.basis = EigenBasis(self.shape, torch.from_numpy(self.form.vectors))
+        # What takes long is found once, for training and evaluation alike.
+        self._solved: list[tuple[float, str] | None] = []
+        self._gaussians: dict[torch.device, MeanField] = {}
         self.register_buffer("eigenvalues", torch.from_numpy(self.form.eigenvalues), persistent=False)
 
     def extra_repr(self) -> str:
@@ -108,11 +111,13 @@ class HubbardStratonovich(Target):
         """-ln Z of the continuous representation and the exact method behind it; None where there is none."""
         from isingflow.exact import thermodynamics  # numba takes a second to load
 
-        try:
-            solution = thermodynamics(self.lattice, self.beta)
-        except NoExactSolution:
-            return None
-        return self.free_energy(solution.log_z), solution.method
+        if not self._solved:
+            try:
+                solution = thermodynamics(self.lattice, self.beta)
+                self._solved.append((self.free_energy(solution.log_z), solution.method))
+            except NoExactSolution:
+                self._solved.append(None)
+        return self._solved[0]
 
     def reference(self, samples: int, *, chains: int, seed: int) -> Tensor:
         """Spins by Monte Carlo, int8, shape (chains, samples, *shape)."""
@@ -223,7 +228,10 @@ class HubbardStratonovich(Target):
             >>> round(HubbardStratonovich(square(16), CRITICAL_BETA).mean_field().free_energy, 2)
             -557.71
         """
-        return best_gaussian(self.basis, self.eigenvalues, self.whitening_logdet)
+        device = self.eigenvalues.device
+        if device not in self._gaussians:
+            self._gaussians[device] = best_gaussian(self.basis, self.eigenvalues, self.whitening_logdet)
+        return self._gaussians[device]
 
     def _energy(self, field: Tensor, pull: Tensor) -> Tensor:
         return (field * pull / 2 - ln_cosh(field)).flatten(-len(self.shape)).sum(-1)
