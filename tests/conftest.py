@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of numpy, and of processes that tests start
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import msgspec
 import pytest
