@@ -23,10 +23,9 @@ from isingflow.targets.base import Start, Target
 
 
 class Phi4(Target):
-    """phi^4 theory on an lx x ly torus.
+    """phi^4 theory on an lx x ly torus, both lengths at least 3 (ly = lx if not given).
 
     Args:
-        lx, ly: lengths, at least 3 (ly = lx if not given).
         mass_squared: m^2, of either sign.
         coupling: lambda, positive.
 
