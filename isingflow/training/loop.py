@@ -348,7 +348,8 @@ class Trainer(Generic[Samples]):
             self.iteration = int(state["iteration"])
             self.finished = bool(state["finished"])
             self._earlier_seconds = float(state["seconds"])
-            self._stage_seconds = float(state.get("stage_seconds", 0.0))
+            # Version 0.1 knew one stage, the coarse lattice.
+            self._stage_seconds = float(state.get("stage_seconds", state.get("coarse_seconds", 0.0)))
             self.error = state["integration_error_nats"]
             self.recent.extend(dict(readings) for readings in state["recent"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
