@@ -1,7 +1,8 @@
 """Every error that isingflow raises on purpose.
 
 All of them derive from `IsingflowError`; the command line prints their message on one line and exits with code 2.
-Messages say what was wrong and what is accepted, in the user's words.
+Messages say what was wrong and what is accepted, in the user's words. What was handed in and cannot be used is a
+`ValueError` too; `TrainingDiverged` and `NotConverged` are found out on the way.
 """
 
 from typing import Any
@@ -15,23 +16,27 @@ class InvalidInput(IsingflowError, ValueError):
     """A value outside what is accepted: a size, a temperature, a coupling, an option."""
 
 
+class WrongType(InvalidInput, TypeError):
+    """A value of a type of which none is accepted: a text where a number belongs."""
+
+
 class InvalidTarget(InvalidInput):
     """A target whose energy is not one: of the wrong shape or type, not finite, not differentiable."""
 
 
-class NoExactSolution(IsingflowError):
+class NoExactSolution(IsingflowError, ValueError):
     """No exact method is known (or affordable) for this lattice."""
 
 
-class SymmetryMismatch(IsingflowError):
+class SymmetryMismatch(IsingflowError, ValueError):
     """A potential claims a symmetry that its target does not have."""
 
 
-class DeviceUnavailable(IsingflowError):
+class DeviceUnavailable(IsingflowError, ValueError):
     """The requested device does not exist on this machine."""
 
 
-class RunFolderError(IsingflowError):
+class RunFolderError(IsingflowError, ValueError):
     """A run folder cannot be created, read, written or resumed."""
 
 
@@ -39,11 +44,11 @@ class CheckpointError(RunFolderError):
     """A checkpoint is missing, truncated, foreign or does not fit the run's configuration."""
 
 
-class FileError(IsingflowError):
+class FileError(IsingflowError, ValueError):
     """A file of samples or chains cannot be read or written."""
 
 
-class DatasetError(IsingflowError):
+class DatasetError(IsingflowError, ValueError):
     """A data set is unknown, cannot be found, or its files do not hold what they should."""
 
 
