@@ -32,7 +32,7 @@ from decimal import Decimal
 import numpy as np
 from numba import njit
 
-from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.errors import NoExactSolution
 from isingflow.exact.double_double import (
     add_jets,
     divide_jets,
@@ -43,6 +43,7 @@ from isingflow.exact.double_double import (
     two_product,
     two_sum,
 )
+from isingflow.exact.transfer_matrix import grid_couplings
 
 WORK_LIMIT = 4e9
 """Most matrix entries updated by one solution: tori of 160 x 160 and open lattices of 256 x 256 are possible."""
@@ -84,9 +85,7 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
         >>> round(log_z, 9), round(mean, 9), round(variance, 9)
         (385.443922216, 333.897764354, 89.066569535)
     """
-    kx, ky = np.asarray(kx, dtype=float), np.asarray(ky, dtype=float)
-    if kx.ndim != 2 or kx.shape != ky.shape or min(kx.shape) < 2 or not np.all(np.isfinite([kx, ky])):
-        raise InvalidInput("kx and ky must be arrays of finite couplings, both of shape (lx, ly), sides of at least 2")
+    kx, ky = grid_couplings(kx, ky, least=2)
     orientations = [(kx, ky), (ky.T, kx.T)]
     costs = [_work(*orientation) for orientation in orientations]
     if min(costs) > WORK_LIMIT:

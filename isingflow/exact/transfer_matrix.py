@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.lattice.checks import STRONGEST
+from isingflow.runtime.checks import array
 
 OPEN_WIDTH_LIMIT = 16
 """Widest strip with open ends."""
@@ -39,9 +41,7 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
         >>> bool(np.isclose(log_z, 3 * np.log(4 * np.cosh(0.5))))
         True
     """
-    kx, ky = np.asarray(kx, dtype=float), np.asarray(ky, dtype=float)
-    if kx.ndim != 2 or kx.shape != ky.shape or not (np.all(np.isfinite(kx)) and np.all(np.isfinite(ky))):
-        raise InvalidInput("kx and ky must be arrays of finite couplings, both of shape (lx, ly)")
+    kx, ky = grid_couplings(kx, ky)
     orientations = [(kx, ky), (ky.T, kx.T)]
     costs = [_cost(along) for along, _ in orientations]
     if min(costs) == math.inf:
@@ -64,7 +64,25 @@ def affordable(kx: np.ndarray, ky: np.ndarray) -> bool:
         >>> affordable(np.ones((12, 20)), np.ones((12, 20)))
         False
     """
+    kx, ky = grid_couplings(kx, ky)
     return min(_cost(kx), _cost(ky.T)) < math.inf
+
+
+def grid_couplings(kx: np.ndarray, ky: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Couplings along both axes, as float64 of one shape (lx, ly), sides of at least `least`.
+
+    Raises:
+        InvalidInput: they are not, or not finite; WrongType: no real numbers.
+
+    Example:
+        >>> grid_couplings([[1, 2]], [[3, 4]])[1]
+        array([[3., 4.]])
+    """
+    kx = array("kx", kx, (None, None), most=STRONGEST)
+    ky = array("ky", ky, kx.shape, most=STRONGEST)
+    if min(kx.shape) < least:
+        raise InvalidInput(f"kx and ky have shape {kx.shape}, expected sides of at least {least}")
+    return kx, ky
 
 
 def _cost(along: np.ndarray) -> float:

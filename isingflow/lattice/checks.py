@@ -26,6 +26,15 @@ def check_beta(beta: Any) -> float:
     return number("beta", beta)
 
 
+def check_strength(name: str, value: Any) -> float:
+    """One coupling as a float.
+
+    Raises:
+        InvalidInput: it is not finite, or larger than 1e100 in size; WrongType: it is no number.
+    """
+    return number(name, value, least=-STRONGEST, most=STRONGEST)
+
+
 def check_product(beta: float, strength: float) -> None:
     """Refuse an inverse temperature at which couplings of this strength overflow.
 
