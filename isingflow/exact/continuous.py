@@ -16,7 +16,7 @@ import numpy as np
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.runtime.checks import number
-from isingflow.runtime.memory import require_memory
+from isingflow.runtime.resources import require_memory
 from isingflow.statistics.estimate import Estimate
 
 if TYPE_CHECKING:

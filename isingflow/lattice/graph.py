@@ -20,7 +20,7 @@ from isingflow.errors import InvalidInput
 from isingflow.lattice import symmetry
 from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_product, frozen
 from isingflow.runtime.checks import choice, count, instance, shown
-from isingflow.runtime.memory import require_memory
+from isingflow.runtime.resources import require_memory
 
 if TYPE_CHECKING:
     import networkx

@@ -1,4 +1,4 @@
-"""Memory asked for before it is taken: one line at the start instead of a process that is killed on the way."""
+"""Memory and time before they are taken: one line at the start instead of a process that is killed on the way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from isingflow.errors import InvalidInput
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+PERIODS = (("years", 31557600.0), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
 
 def require_memory(name: str, size: float, advice: str) -> None:
@@ -29,7 +30,7 @@ def require_memory(name: str, size: float, advice: str) -> None:
     """
     free = free_memory()
     if free is not None and size > free:
-        raise InvalidInput(f"{name} needs {in_words(size)} of memory, {in_words(free)} are free: {advice}")
+        raise InvalidInput(f"{name} needs {memory(size)} of memory, {memory(free)} are free: {advice}")
 
 
 def free_memory() -> int | None:
@@ -38,17 +39,28 @@ def free_memory() -> int | None:
     return min((size for size in known if size is not None), default=None)
 
 
-def in_words(size: float) -> str:
-    """A number of bytes in the unit that suits it.
+def memory(size: float) -> str:
+    """A number of bytes in words.
 
     Example:
-        >>> in_words(3 * 2**30), in_words(1000)
+        >>> memory(3 * 2**30), memory(1000)
         ('3 GiB', '1000 bytes')
     """
     unit = 0
     while size >= 1024 and unit < len(UNITS) - 1:
         size, unit = size / 1024, unit + 1
     return f"{size:.0f} {UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.3g} {UNITS[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(5400), duration(12), duration(1e12)
+        ('1.5 hours', '12 seconds', '31700 years')
+    """
+    name, length = next((period for period in PERIODS if seconds >= 1.5 * period[1]), PERIODS[-1])
+    return f"{float(f'{seconds / length:.3g}'):.12g} {name}"
 
 
 def _machine() -> int | None:
