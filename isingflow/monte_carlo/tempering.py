@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from isingflow.errors import InvalidInput
-from isingflow.runtime.checks import instance
+from isingflow.runtime.checks import count, instance
 
 from isingflow.monte_carlo.local import energies, heat_bath_sweep
 
@@ -64,10 +64,11 @@ def random_spins(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     """Independent fair spins, int8 +-1.
 
     Raises:
-        WrongType: no generator, or no shape.
+        InvalidInput, WrongType: no generator, or no shape.
     """
     instance("rng", rng, np.random.Generator, "a numpy Generator")
-    instance("shape", shape, tuple, "a tuple of lengths")
+    for length in instance("shape", shape, tuple, "a tuple of lengths"):
+        count("a length of the shape", length)
     return 2 * rng.integers(2, size=shape, dtype=np.int8) - 1
 
 
