@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice import Lattice, check_beta
+from isingflow.lattice import Lattice, check_magnet
+from isingflow.runtime.checks import number
+from isingflow.runtime.resources import require_memory
 from isingflow.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ CONTINUOUS_SITES = {True: 2**20, False: 2048}
 """Most sites for which the continuous form is used, by translation invariance: the spectrum of more takes too long."""
 MIN_EIGENVALUE = 0.1
 """Smallest eigenvalue of A, if not another is asked for."""
+LARGEST_MIN_EIGENVALUE = 1e100
+"""Beyond, sums over the spectrum overflow."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ class ContinuousForm:
 
     def free_energy(self, log_z_ising: LogZ) -> LogZ:
         """-ln Z of the field in nats, from ln Z_Ising (a number, tensor or Estimate)."""
-        return -log_z_ising + self._constant
+        return -_checked("log_z_ising", log_z_ising) + self._constant
 
     def log_z_ising(self, free_energy: LogZ) -> LogZ:
         """ln Z_Ising from -ln Z of the field: the inverse of `free_energy`."""
-        return -free_energy + self._constant
+        return -_checked("free_energy", free_energy) + self._constant
 
     @property
     def _constant(self) -> float:
@@ -69,7 +72,7 @@ def continuous_form(lattice: Lattice, beta: float, min_eigenvalue: float = MIN_E
         min_eigenvalue: smallest eigenvalue of A, which fixes a.
 
     Raises:
-        InvalidInput: beta or min_eigenvalue out of range, or a lattice too large.
+        InvalidInput: beta or min_eigenvalue out of range, a lattice too large, or too little memory for it.
 
     Example:
         >>> from isingflow.lattice import CRITICAL_BETA, square
@@ -77,13 +80,13 @@ def continuous_form(lattice: Lattice, beta: float, min_eigenvalue: float = MIN_E
         >>> round(form.offset, 4), round(form.free_energy(238.6422), 3)
         (1.8627, -592.876)
     """
-    beta = check_beta(beta)
-    if isinstance(min_eigenvalue, bool) or not isinstance(min_eigenvalue, Real) or not 0 < min_eigenvalue < math.inf:
-        raise InvalidInput(f"min_eigenvalue {min_eigenvalue!r}: expected a positive number")
+    beta = check_magnet(lattice, beta)
+    min_eigenvalue = number("min_eigenvalue", min_eigenvalue, above=0, most=LARGEST_MIN_EIGENVALUE)
     vectors = None
     if lattice.translation_invariant:
         strengths = lattice.spectrum()
     else:
+        require_memory(f"the spectrum of {lattice}", 40.0 * lattice.sites**2, "a smaller lattice may fit")
         strengths, vectors = np.linalg.eigh(lattice.couplings(1.0))
     spread = abs(beta) * float(np.ptp(strengths))
     if not spread <= 1e12 * min_eigenvalue:
@@ -95,3 +98,8 @@ def continuous_form(lattice: Lattice, beta: float, min_eigenvalue: float = MIN_E
     eigenvalues = min_eigenvalue + (spectrum - spectrum.min())
     half_logdet = float(np.log(np.abs(eigenvalues)).sum()) / 2
     return ContinuousForm(float(min_eigenvalue - spectrum.min()), eigenvalues, vectors, half_logdet)
+
+
+def _checked(name: str, value: LogZ) -> LogZ:
+    """A number, tensor or Estimate as it is."""
+    return value if isinstance(value, Estimate) or hasattr(value, "detach") else number(name, value)

@@ -14,6 +14,8 @@ from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.kaufman import compensated
+from isingflow.lattice.checks import STRONGEST
+from isingflow.runtime.checks import array
 
 SPIN_LIMIT = 24
 """Most spins enumerated: 2**24 states take about a second."""
@@ -30,20 +32,17 @@ def solve(couplings: np.ndarray, fields: np.ndarray | None = None) -> tuple[floa
         ln Z, the mean and the variance of x(s). With K = beta J and h = beta H, the energy -d ln Z/d beta is
         -mean / beta and the heat capacity is the variance.
 
+    Raises:
+        InvalidInput: no such matrix or vector; NoExactSolution: more than 24 spins.
+
     Example:
         >>> log_z, mean, variance = solve(np.array([[0.0, 0.5], [0.5, 0.0]]))
         >>> bool(np.isclose(log_z, np.log(4 * np.cosh(0.5)))), round(float(mean), 6)
         (True, 0.231059)
     """
-    couplings = np.asarray(couplings, dtype=float)
+    couplings = _matrix(couplings)
     spins = len(couplings)
-    fields = np.zeros(spins) if fields is None else np.asarray(fields, dtype=float)
-    if couplings.shape != (spins, spins) or fields.shape != (spins,) or not np.array_equal(couplings, couplings.T):
-        raise InvalidInput("couplings must be a symmetric matrix (N, N), and fields a vector (N,)")
-    if not (np.all(np.isfinite(couplings)) and np.all(np.isfinite(fields))):
-        raise InvalidInput("couplings and fields must be finite")
-    if spins > SPIN_LIMIT:
-        raise NoExactSolution(_too_many(spins))
+    fields = np.zeros(spins) if fields is None else array("fields", fields, (spins,), most=STRONGEST)
     rows, columns = np.nonzero(couplings - np.diag(np.diag(couplings)))
     starts = np.searchsorted(rows, np.arange(spins + 1))
     constant = float(np.trace(couplings)) / 2
@@ -55,21 +54,20 @@ def probabilities(couplings: np.ndarray) -> np.ndarray:
     """The Boltzmann weights of the states with the last spin up; the other half, its spin flip, has the same.
 
     Args:
-        couplings: K, symmetric, shape (N, N), N from 2 to 24; the diagonal does not matter.
+        couplings: K, symmetric, shape (N, N), N at most 24; the diagonal does not matter.
 
     Returns:
         weights, shape (2^(N-1),), with sum 1; spin i < N - 1 of state n is down where bit i of n is set.
 
     Raises:
-        NoExactSolution: more than 24 spins.
+        InvalidInput: no such matrix; NoExactSolution: more than 24 spins.
 
     Example:
         >>> probabilities(np.array([[0.0, 0.5], [0.5, 0.0]])).round(6)
         array([0.731059, 0.268941])
     """
+    couplings = _matrix(couplings)
     spins = len(couplings)
-    if spins > SPIN_LIMIT:
-        raise NoExactSolution(_too_many(spins))
     exponents = np.zeros(1)
     for spin in range(spins):
         field = np.zeros(1)
@@ -80,8 +78,15 @@ def probabilities(couplings: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _too_many(spins: int) -> str:
-    return f"{spins} spins are too many to enumerate: at most {SPIN_LIMIT} are possible"
+def _matrix(couplings: np.ndarray) -> np.ndarray:
+    """The couplings of at most 24 spins, checked: the kernels trust sizes and indices."""
+    couplings = array("couplings", couplings, (None, None), most=STRONGEST)
+    spins = len(couplings)
+    if not np.array_equal(couplings, couplings.T):
+        raise InvalidInput(f"couplings of shape {couplings.shape}: expected a symmetric matrix, shape (N, N)")
+    if spins > SPIN_LIMIT:
+        raise NoExactSolution(f"{spins} spins are too many to enumerate: at most {SPIN_LIMIT} are possible")
+    return couplings
 
 
 @njit(cache=True)

@@ -28,8 +28,10 @@ import math
 import numpy as np
 from numba import njit
 
-from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.errors import NoExactSolution
 from isingflow.exact.log_jets import add, exponential, log_add, log_expm1, log_one_minus, log_one_plus, log_subtract
+from isingflow.lattice.checks import check_beta, check_product, check_strength
+from isingflow.runtime.checks import count
 
 SIZE_LIMIT = 10**6
 """Largest side for which accuracy and time are promised and tested."""
@@ -38,11 +40,14 @@ SIZE_LIMIT = 10**6
 def log_z(lx: int, ly: int, kx: float, ky: float) -> float:
     """ln Z of the periodic lx x ly lattice, Z = sum over s of exp(kx sum s_(x,y) s_(x+1,y) + ky sum s_(x,y) s_(x,y+1)).
 
+    Raises:
+        InvalidInput, NoExactSolution: as for `partition_function`.
+
     Example:
         >>> round(log_z(16, 16, 0.25, -0.5), 10)
         220.726766608
     """
-    return _checked(lx, ly, kx, ky)[0]
+    return partition_function(lx, ly, kx, ky)[0]
 
 
 def solve(lx: int, ly: int, jx: float, jy: float, beta: float) -> tuple[float, float, float]:
@@ -51,28 +56,39 @@ def solve(lx: int, ly: int, jx: float, jy: float, beta: float) -> tuple[float, f
     Returns:
         ln Z, energy per site -d ln Z/d beta / N, heat capacity per site beta^2 d^2 ln Z/d beta^2 / N.
 
+    Raises:
+        InvalidInput, NoExactSolution: as for `partition_function`.
+
     Example:
         >>> solve(2, 2, 1.0, 1.0, 0.0)
         (2.772588722239781, 0.0, 0.0)
     """
-    value, first, second = _checked(lx, ly, beta * jx, beta * jy)
+    beta, jx, jy = check_beta(beta), check_strength("jx", jx), check_strength("jy", jy)
+    check_product(beta, abs(jx) + abs(jy))
+    value, first, second = partition_function(lx, ly, beta * jx, beta * jy)
     sites = lx * ly
     energy = -first / beta / sites if beta != 0 else 0.0
     return value, energy, max(second, 0.0) / sites  # rounding: below 1e-30, C may come out negative
 
 
-def _checked(lx: int, ly: int, kx: float, ky: float) -> tuple[float, float, float]:
-    if min(lx, ly) < 2:
-        raise InvalidInput(f"periodic lattices need sides of at least 2, not {lx}x{ly}")
+def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, float, float]:
+    """The jet of ln Z. Not compiled itself, so that only those kernels are that the case needs.
+
+    Args:
+        lx, ly: sides, from 2 to 10**6.
+        kx, ky: couplings along x and y, at most 1e100 in size.
+
+    Raises:
+        InvalidInput: a side below 2 or a coupling that is not finite; NoExactSolution: a side too large.
+
+    Example:
+        >>> round(partition_function(4, 4, 0.0, 0.0)[0] / math.log(2), 10)
+        16.0
+    """
+    lx, ly = count("lx", lx, least=2), count("ly", ly, least=2)
+    kx, ky = check_strength("kx", kx), check_strength("ky", ky)
     if max(lx, ly) > SIZE_LIMIT:
         raise NoExactSolution(f"{lx}x{ly} is too large for Kaufman's formula: sides up to {SIZE_LIMIT} are possible")
-    if not (math.isfinite(kx) and math.isfinite(ky)):
-        raise InvalidInput(f"couplings must be finite numbers, not {kx} and {ky}")
-    return partition_function(int(lx), int(ly), float(kx), float(ky))
-
-
-def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, float, float]:
-    """The jet of ln Z. Not compiled itself, so that only those kernels are that the case needs."""
     if min(abs(kx), abs(ky)) < 1e-100:  # invisible at any size and temperature, and products with it would underflow
         return _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
     twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from isingflow.errors import NoExactSolution
+from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact import enumeration
-from isingflow.lattice import Lattice, check_beta
+from isingflow.lattice import Lattice, check_magnet
+from isingflow.lattice.checks import check_strength
+from isingflow.runtime.checks import array, count
 
 WIDTH_LIMIT = 12
 """Widest torus solved by the transfer matrix."""
@@ -65,7 +67,7 @@ def moments(lattice: Lattice, beta: float) -> Moments:
         beta: inverse temperature, finite, of either sign.
 
     Raises:
-        InvalidInput: beta is not a finite number.
+        InvalidInput: beta is not a finite number, or beta times the couplings overflows.
         NoExactSolution: no method is affordable; the message says what is possible.
 
     Example:
@@ -74,7 +76,7 @@ def moments(lattice: Lattice, beta: float) -> Moments:
         >>> round(exact.magnetisation_squared, 8), round(exact.binder, 8), round(exact.correlation[0, 1], 8)
         (0.64691157, 0.61304538, np.float64(0.74579455))
     """
-    beta = check_beta(beta)
+    beta = check_magnet(lattice, beta)
     square = lattice.kind == "square" and lattice.boundary == "periodic"
     strengths = lattice.uniform if square else None
     if strengths is not None and min(lattice.shape) <= WIDTH_LIMIT and lattice.sites <= SITE_LIMIT:
@@ -106,10 +108,16 @@ def along_axes(correlations: np.ndarray) -> np.ndarray:
     Returns:
         Shape (..., L // 2 + 1).
 
+    Raises:
+        InvalidInput: fewer than two axes, or no entries; WrongType: no real numbers.
+
     Example:
         >>> along_axes(np.array([[1.0, 0.5], [0.7, 0.4]])).tolist()
         [1.0, 0.6]
     """
+    correlations = array("correlations", correlations, finite=False)
+    if correlations.ndim < 2:
+        raise InvalidInput(f"correlations is an array of shape {correlations.shape}, expected (..., lx, ly)")
     along = (correlations[..., :, 0], correlations[..., 0, :])
     longest = max(correlations.shape[-2:])
     return np.mean([g for g in along if g.shape[-1] == longest], axis=0)[..., : longest // 2 + 1]
@@ -124,7 +132,7 @@ def _translated(correlation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def graph(couplings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Any graph of 2 to 24 spins, by enumeration.
+    """Any graph of at most 24 spins, by enumeration.
 
     Args:
         couplings: K, symmetric, shape (N, N).
@@ -132,13 +140,16 @@ def graph(couplings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         the probabilities of 0, ..., N up spins, shape (N + 1,), and <s_i s_j>, shape (N, N).
 
+    Raises:
+        InvalidInput: no such matrix; NoExactSolution: more than 24 spins.
+
     Example:
         >>> counts, correlation = graph(np.array([[0.0, 0.5], [0.5, 0.0]]))
         >>> counts.round(4), round(float(correlation[0, 1]), 4)
         (array([0.3655, 0.2689, 0.3655]), 0.4621)
     """
-    spins = len(couplings)
     weights = enumeration.probabilities(couplings)
+    spins = len(couplings)
     down = np.append(_by_popcount(weights), 0.0)
     _walsh_hadamard(weights)
     bits = np.append(1 << np.arange(spins - 1), 0)
@@ -176,13 +187,21 @@ def torus(lx: int, ly: int, kx: float, ky: float) -> tuple[np.ndarray, np.ndarra
         the probabilities of 0, ..., N up spins, shape (N + 1,), and <s_0 s_r>, shape (lx, ly).
 
     Raises:
-        NoExactSolution: the couplings are so strong that exp(-2 |K|) per bond underflows.
+        InvalidInput: sides below 2, or couplings that are not finite.
+        NoExactSolution: the lattice is too large, or the couplings are so strong that exp(-2 |K|) per bond underflows.
 
     Example:
         >>> counts, correlation = torus(2, 2, 0.1, 0.1)
         >>> bool(np.isclose(correlation.sum(), 4 * (counts @ (np.arange(5) / 2 - 1) ** 2)))
         True
     """
+    lx, ly = count("lx", lx, least=2), count("ly", ly, least=2)
+    kx, ky = check_strength("kx", kx), check_strength("ky", ky)
+    if min(lx, ly) > WIDTH_LIMIT or lx * ly > SITE_LIMIT:
+        raise NoExactSolution(
+            f"{lx}x{ly} is too large for the transfer matrix: possible are widths up to {WIDTH_LIMIT} and "
+            f"{SITE_LIMIT} sites"
+        )
     if lx < ly:
         counts, correlation = torus(ly, lx, ky, kx)
         return counts, correlation.T

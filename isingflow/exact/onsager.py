@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from isingflow.exact import kaufman
+from isingflow.lattice.checks import check_beta, check_product, check_strength
 
 
 def solve(jx: float, jy: float, beta: float) -> tuple[float, float, float]:
@@ -24,13 +25,17 @@ def solve(jx: float, jy: float, beta: float) -> tuple[float, float, float]:
     Returns:
         per site: ln Z, energy -d ln Z/d beta, heat capacity beta^2 d^2 ln Z/d beta^2 (infinite at criticality).
 
+    Raises:
+        InvalidInput: a number that is not finite, or beta times the couplings overflows.
+
     Example:
         >>> log_z, energy, heat_capacity = solve(1.0, 1.0, critical_beta(1.0, 1.0))
         >>> round(log_z, 10), round(energy, 10)
         (0.9296953983, -1.4142135624)
     """
+    beta, jx, jy = _checked(jx, jy, beta)
     k1, k2 = sorted((abs(beta * jx), abs(beta * jy)))
-    if k1 == 0:
+    if k1 < 1e-100:  # invisible, and products with it would underflow
         decay = math.exp(-2 * k2)
         energy = -k2 * math.tanh(k2) / beta if beta != 0 else 0.0
         return k2 + math.log1p(decay), energy, 4 * k2 * k2 * decay / (1 + decay) ** 2
@@ -55,10 +60,14 @@ def _mean_mode(width: float, waves: tuple) -> list[float]:
 def spontaneous_magnetisation(jx: float, jy: float, beta: float) -> float:
     """The magnetisation per site below criticality, 0 above; with negative bonds, the staggered one.
 
+    Raises:
+        InvalidInput: a number that is not finite, or beta times the couplings overflows.
+
     Example:
         >>> spontaneous_magnetisation(1.0, 1.0, 0.4), round(spontaneous_magnetisation(1.0, 1.0, 0.5), 6)
         (0.0, 0.911319)
     """
+    beta, jx, jy = _checked(jx, jy, beta)
     order = 1.0
     for coupling in (abs(beta * jx), abs(beta * jy)):
         order *= math.sinh(min(2 * coupling, 350.0))
@@ -68,18 +77,28 @@ def spontaneous_magnetisation(jx: float, jy: float, beta: float) -> float:
 def critical_beta(jx: float, jy: float) -> float:
     """The positive root of sinh(2 beta |jx|) sinh(2 beta |jy|) = 1; infinite for uncoupled chains.
 
+    Raises:
+        InvalidInput: a coupling that is not finite.
+
     Example:
         >>> round(critical_beta(1.0, 1.0), 12), critical_beta(1.0, 0.0)
         (0.44068679351, inf)
     """
-    weak, strong = sorted((abs(jx), abs(jy)))
-    if weak == 0:
+    weak, strong = sorted(abs(check_strength(name, value)) for name, value in (("jx", jx), ("jy", jy)))
+    if weak == 0 or weak / strong == 0:
         return math.inf
 
-    def distance(beta: float) -> float:
-        return _log_sinh(2 * beta * weak) + _log_sinh(2 * beta * strong)
+    def distance(k: float) -> float:
+        return _log_sinh(2 * k * (weak / strong)) + _log_sinh(2 * k)
 
-    return float(brentq(distance, 0.4 / strong, 0.5 / weak, xtol=1e-300, rtol=4 * np.finfo(float).eps))
+    largest = min(0.5 * strong / weak, 400.0)  # beyond, sinh makes up for the smallest ratio that there is
+    return float(brentq(distance, 0.4, largest, xtol=1e-300, rtol=4 * np.finfo(float).eps)) / strong
+
+
+def _checked(jx: float, jy: float, beta: float) -> tuple[float, float, float]:
+    beta, jx, jy = check_beta(beta), check_strength("jx", jx), check_strength("jy", jy)
+    check_product(beta, abs(jx) + abs(jy))
+    return beta, jx, jy
 
 
 def _log_sinh(x: float) -> float:

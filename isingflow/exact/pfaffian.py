@@ -32,7 +32,7 @@ from decimal import Decimal
 import numpy as np
 from numba import njit
 
-from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.errors import NoExactSolution
 from isingflow.exact.double_double import (
     add_jets,
     divide_jets,
@@ -43,6 +43,8 @@ from isingflow.exact.double_double import (
     two_product,
     two_sum,
 )
+from isingflow.exact.transfer_matrix import grid_couplings
+from isingflow.runtime.resources import duration
 
 WORK_LIMIT = 4e9
 """Most matrix entries updated by one solution: tori of 160 x 160 and open lattices of 256 x 256 are possible."""
@@ -50,6 +52,9 @@ WORK_LIMIT = 4e9
 LARGEST = "256x256 (open) or 160x160 (periodic)"
 SITE_LIMIT = 256 * 256
 """No lattice with more sites is worth a closer look."""
+
+SECONDS = 2.5e-8
+"""A matrix entry takes about as long, in both solutions."""
 
 NOISE = np.random.default_rng(0).uniform(-1e-28, 1e-28, (3, 16384))
 """Relative errors of the jets of M in the second solution, thousands of times the rounding errors."""
@@ -84,15 +89,13 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
         >>> round(log_z, 9), round(mean, 9), round(variance, 9)
         (385.443922216, 333.897764354, 89.066569535)
     """
-    kx, ky = np.asarray(kx, dtype=float), np.asarray(ky, dtype=float)
-    if kx.ndim != 2 or kx.shape != ky.shape or min(kx.shape) < 2 or not np.all(np.isfinite([kx, ky])):
-        raise InvalidInput("kx and ky must be arrays of finite couplings, both of shape (lx, ly), sides of at least 2")
+    kx, ky = grid_couplings(kx, ky, least=2)
     orientations = [(kx, ky), (ky.T, kx.T)]
     costs = [_work(*orientation) for orientation in orientations]
     if min(costs) > WORK_LIMIT:
         raise NoExactSolution(
-            f"{kx.shape[0]}x{kx.shape[1]} is too large for Pfaffians with arbitrary bonds: "
-            f"possible are sizes up to about {LARGEST}"
+            f"{kx.shape[0]}x{kx.shape[1]} is too large for Pfaffians with arbitrary bonds: it would take about "
+            f"{duration(min(costs) * SECONDS)}; possible are sizes up to about {LARGEST}"
         )
     along, around = orientations[int(np.argmin(costs))]
     solution = _solve(along, around, 0 * NOISE)

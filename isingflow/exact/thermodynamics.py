@@ -12,7 +12,7 @@ import numpy as np
 
 from isingflow.errors import NoExactSolution
 from isingflow.exact import enumeration, kaufman, pfaffian, transfer_matrix
-from isingflow.lattice import Lattice, check_beta
+from isingflow.lattice import Lattice, check_magnet
 
 MAX_GRAPH_SITES = 10**4
 """Most sites of a graph whose connected parts are looked for."""
@@ -49,7 +49,7 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
         beta: inverse temperature, finite, of either sign.
 
     Raises:
-        InvalidInput: beta is not a finite number.
+        InvalidInput: beta is not a finite number, or beta times the couplings overflows.
         NoExactSolution: no method is affordable, or a wide frustrated lattice is too cold for Pfaffians (+-J glasses
             below a temperature of about 0.25 J); the message says what is possible.
 
@@ -59,7 +59,7 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
         >>> exact.method, round(exact.log_z, 6)
         ('kaufman', 238.387247)
     """
-    beta = check_beta(beta)
+    beta = check_magnet(lattice, beta)
     grid = lattice.kind in ("square", "edwards-anderson")
     if grid and lattice.boundary == "periodic" and lattice.uniform is not None:
         method = "kaufman"

@@ -15,12 +15,21 @@ import numpy as np
 from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.lattice.checks import STRONGEST
+from isingflow.runtime.checks import array
+from isingflow.runtime.resources import duration
 
 OPEN_WIDTH_LIMIT = 16
 """Widest strip with open ends."""
 
 PERIODIC_WIDTH_LIMIT = 10
 """Widest strip that closes on itself: all states of the first row are followed."""
+
+SECONDS = 1.2e-8
+"""An operation takes about as long."""
+
+LONGEST = 3600.0
+"""Seconds, as estimated, that a solution may take."""
 
 
 def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
@@ -34,16 +43,24 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
         ln Z, and the mean and the variance of x(s) = sum over bonds K s s. With K = beta J, the energy -d ln Z/d beta
         is -mean / beta and the heat capacity is the variance.
 
+    Raises:
+        InvalidInput: kx and ky are not finite arrays of one shape.
+        NoExactSolution: the strip is too wide, or so long that it would take more than an hour, or the couplings are so
+            strong that exp(-2 |K|) underflows.
+
     Example:
         >>> log_z, mean, variance = solve(np.zeros((3, 2)), np.array([[0.5, 0.0]] * 3))
         >>> bool(np.isclose(log_z, 3 * np.log(4 * np.cosh(0.5))))
         True
     """
-    kx, ky = np.asarray(kx, dtype=float), np.asarray(ky, dtype=float)
-    if kx.ndim != 2 or kx.shape != ky.shape or not (np.all(np.isfinite(kx)) and np.all(np.isfinite(ky))):
-        raise InvalidInput("kx and ky must be arrays of finite couplings, both of shape (lx, ly)")
+    kx, ky = grid_couplings(kx, ky)
     orientations = [(kx, ky), (ky.T, kx.T)]
     costs = [_cost(along) for along, _ in orientations]
+    if math.inf > min(costs) * SECONDS > LONGEST:
+        raise NoExactSolution(
+            f"{kx.shape[0]}x{kx.shape[1]} would take the transfer matrix about {duration(min(costs) * SECONDS)}; "
+            f"possible are shorter strips, of at most {duration(LONGEST)}"
+        )
     if min(costs) == math.inf:
         raise NoExactSolution(
             f"{kx.shape[0]}x{kx.shape[1]} is too wide for the transfer matrix: possible are strips of "
@@ -58,13 +75,34 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
 
 
 def affordable(kx: np.ndarray, ky: np.ndarray) -> bool:
-    """Whether a strip of these bonds is narrow enough, along x or along y.
+    """Whether a strip of these bonds is narrow and short enough, along x or along y.
+
+    Raises:
+        InvalidInput: kx and ky are not finite arrays of one shape.
 
     Example:
         >>> affordable(np.ones((12, 20)), np.ones((12, 20)))
         False
     """
-    return min(_cost(kx), _cost(ky.T)) < math.inf
+    kx, ky = grid_couplings(kx, ky)
+    return min(_cost(kx), _cost(ky.T)) * SECONDS <= LONGEST
+
+
+def grid_couplings(kx: np.ndarray, ky: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Couplings along both axes, as float64 of one shape (lx, ly), sides of at least `least`.
+
+    Raises:
+        InvalidInput: they are not, or not finite; WrongType: no real numbers.
+
+    Example:
+        >>> grid_couplings([[1, 2]], [[3, 4]])[1]
+        array([[3., 4.]])
+    """
+    kx = array("kx", kx, (None, None), most=STRONGEST)
+    ky = array("ky", ky, kx.shape, most=STRONGEST)
+    if min(kx.shape) < least:
+        raise InvalidInput(f"kx and ky have shape {kx.shape}, expected sides of at least {least}")
+    return kx, ky
 
 
 def _cost(along: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Graphs of Ising spins, their couplings and their symmetry."""
 
 from isingflow.lattice.checks import check_beta
-from isingflow.lattice.graph import CRITICAL_BETA, Lattice
+from isingflow.lattice.graph import CRITICAL_BETA, Lattice, check_magnet
 from isingflow.lattice.kinds import edwards_anderson, from_dict, from_graph, heading, square, triangular
 from isingflow.lattice.symmetry import Group, ring_group, square_torus_group, triangular_torus_group
 
@@ -10,6 +10,7 @@ __all__ = [
     "Group",
     "Lattice",
     "check_beta",
+    "check_magnet",
     "edwards_anderson",
     "from_dict",
     "from_graph",

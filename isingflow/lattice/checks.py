@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import as_numpy, choice, count, number, shown
 
 MAX_LENGTH = 10**6
 
 MAX_SITES = 2**24
 
+STRONGEST = 1e100
+"""Largest coupling, and largest beta times the couplings: their squares and sums are numbers still."""
 
-def check_beta(beta: float) -> float:
+
+def check_beta(beta: Any) -> float:
     """The inverse temperature as a float.
 
     Raises:
-        InvalidInput: it is not a finite real number.
+        InvalidInput: it is not a finite real number; WrongType: it is no number.
     """
-    if isinstance(beta, bool) or not isinstance(beta, Real) or not math.isfinite(beta):
-        raise InvalidInput(f"beta {beta!r}: expected a finite number")
-    return float(beta)
+    return number("beta", beta)
 
 
-def check_shape(lx: int, ly: int | None) -> tuple[int, int]:
-    shape = (lx, lx if ly is None else ly)
-    for length in shape:
-        if isinstance(length, bool) or not isinstance(length, Integral):
-            raise InvalidInput(f"length {length!r}: expected an integer of at least 2")
-        if not 2 <= length <= MAX_LENGTH:
-            raise InvalidInput(f"length {length}: expected an integer from 2 to {MAX_LENGTH}")
-    return int(shape[0]), int(shape[1])
+def check_strength(name: str, value: Any) -> float:
+    """One coupling as a float.
+
+    Raises:
+        InvalidInput: it is not finite, or larger than 1e100 in size; WrongType: it is no number.
+    """
+    return number(name, value, least=-STRONGEST, most=STRONGEST)
 
 
-def check_boundary(boundary: str) -> None:
-    if boundary not in ("periodic", "open"):
-        raise InvalidInput(f"boundary {boundary!r}: expected periodic or open")
+def check_product(beta: float, strength: float) -> None:
+    """Refuse an inverse temperature at which couplings of this strength overflow.
+
+    Raises:
+        InvalidInput: it is one.
+    """
+    if not abs(beta * strength) <= STRONGEST:
+        raise InvalidInput(
+            f"beta {beta:g}: beta times the couplings overflows: they are {strength:g} in all, "
+            f"and the product may be at most {STRONGEST:g}"
+        )
+
+
+def check_shape(lx: Any, ly: Any) -> tuple[int, int]:
+    """Both lengths as integers; ly = lx if it is None."""
+    lx = count("length", lx, least=2, most=MAX_LENGTH)
+    return lx, lx if ly is None else count("length", ly, least=2, most=MAX_LENGTH)
+
+
+def check_boundary(boundary: Any) -> str:
+    return choice("boundary", boundary, ("periodic", "open"))
 
 
 def check_strengths(name: str, value: Any, shape: tuple[int, int], used: tuple[int, int]) -> float | np.ndarray:
     """Strengths along one axis: a float if the entries [:used[0], :used[1]] agree, else an array, 0 elsewhere."""
-    try:
-        array = np.array(value)
-    except ValueError:
-        array = np.empty(0)
-    if array.dtype.kind not in "iuf" or array.shape not in ((), shape) or not np.all(np.isfinite(array)):
-        raise InvalidInput(f"{name}: expected a finite number or an array of them of shape {shape}")
+    entries = as_numpy(value)
+    fits = entries is not None and entries.dtype.kind in "iuf" and entries.shape in ((), shape)
+    with np.errstate(over="ignore"):
+        array = entries.astype(float) if entries is not None and fits else np.array(np.nan)
+    if not np.all(np.abs(array) <= STRONGEST):
+        raise InvalidInput(
+            f"{name} is {shown(value)}, expected a number or an array of them of shape {shape}, "
+            f"at most {STRONGEST:g} in size"
+        )
     if array.ndim == 0:
         return float(array)
     region = array[: used[0], : used[1]]

@@ -18,7 +18,9 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import symmetry
-from isingflow.lattice.checks import MAX_SITES, check_beta, frozen
+from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_product, frozen
+from isingflow.runtime.checks import choice, count, instance, shown
+from isingflow.runtime.resources import require_memory
 
 if TYPE_CHECKING:
     import networkx
@@ -62,6 +64,19 @@ class Lattice:
     seed: int | None = None
     edges: tuple[np.ndarray, np.ndarray] | None = None
 
+    def __post_init__(self) -> None:
+        choice("kind", self.kind, PARAMETERS)
+        if not isinstance(self.shape, tuple) or len(self.shape) != (1 if self.kind == "graph" else 2):
+            raise InvalidInput(f"shape {shown(self.shape)} of the lattice kind {self.kind}; see lattice.square and others")
+        for length in self.shape:
+            count("length", length, least=2)
+        if self.kind == "graph":
+            instance("edges", self.edges, tuple, "what lattice.from_graph gives")
+        else:
+            check_boundary(self.boundary)
+            for strength in (self.jx, self.jy):
+                instance("strength", strength, (float, np.ndarray), "what lattice.square gives")
+
     @property
     def size(self) -> tuple[int, ...]:
         """The shape: (lx, ly), or (n,) for a graph."""
@@ -87,6 +102,23 @@ class Lattice:
         """(jx, jy) where each is one number all over the lattice, else None."""
         jx, jy = (None if isinstance(strength, np.ndarray) else strength for strength in (self.jx, self.jy))
         return None if jx is None or jy is None else (jx, jy)
+
+    @cached_property
+    def total_strength(self) -> float:
+        """Sum of |J| over all bonds; of uniform lattices from their lengths alone.
+
+        Example:
+            >>> from isingflow.lattice import square
+            >>> square(10**6, jy=0.5).total_strength
+            1500000000000.0
+        """
+        if self.uniform is None:
+            with np.errstate(over="ignore"):
+                return float(np.abs(self.strengths).sum())
+        open_ends = 1 if self.boundary == "open" else 0
+        (lx, ly), (jx, jy) = self.shape, self.uniform
+        diagonal = (lx - open_ends) * (ly - open_ends) if self.kind == "triangular" else 0
+        return (lx - open_ends) * ly * abs(jx) + lx * (ly - open_ends) * abs(jy) + diagonal
 
     @property
     def description(self) -> str:
@@ -117,14 +149,14 @@ class Lattice:
             K, float64, shape (N, N), symmetric with zero diagonal.
 
         Raises:
-            InvalidInput: beta is not finite, or there are more than 16384 sites.
+            InvalidInput: beta is not finite or overflows, or there are more than 16384 sites or too little memory.
 
         Example:
             >>> from isingflow.lattice import square
             >>> square(2).couplings(0.5)[0]
             array([0., 1., 1., 0.])
         """
-        beta = check_beta(beta)
+        beta = check_magnet(self, beta)
         self._check_dense()
         matrix = np.zeros((self.sites, self.sites))
         first, second = self.bonds.T
@@ -291,3 +323,21 @@ class Lattice:
                 f"{self}: too large for a dense {self.sites} x {self.sites} matrix; "
                 f"up to {MAX_DENSE_SITES} sites are possible, more on translation-invariant lattices without one"
             )
+        require_memory(f"the dense matrix of {self}", 8.0 * self.sites**2, "a smaller lattice may fit")
+
+
+def check_magnet(lattice: Any, beta: Any) -> float:
+    """A lattice and an inverse temperature that do not overflow together: beta as a float.
+
+    Raises:
+        InvalidInput: beta is not finite, or beta times the couplings overflows; WrongType: one of them is something else.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> check_magnet(square(4), 1e300)
+        Traceback (most recent call last):
+        isingflow.errors.InvalidInput: beta 1e+300: beta times the couplings overflows: they are 32 in all, ...
+    """
+    beta = check_beta(beta)
+    check_product(beta, instance("lattice", lattice, Lattice, "a Lattice, for example square(16)").total_strength)
+    return beta

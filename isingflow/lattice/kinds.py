@@ -11,7 +11,8 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.checks import MAX_SITES, check_boundary, check_shape, check_strengths, frozen
-from isingflow.lattice.graph import CRITICAL_BETA, PARAMETERS, Lattice
+from isingflow.lattice.graph import CRITICAL_BETA, PARAMETERS, Lattice, check_magnet
+from isingflow.runtime.checks import LARGEST_SEED, count, shown
 
 if TYPE_CHECKING:
     import networkx
@@ -24,6 +25,7 @@ def heading(lattice: Lattice, beta: float) -> str:
         >>> heading(square(8), CRITICAL_BETA)
         '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
     """
+    beta = check_magnet(lattice, beta)
     model = "Ising" if lattice.kind == "graph" else "2D Ising"
     isotropic = lattice.kind == "square" and lattice.uniform == (1.0, 1.0)
     return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
@@ -80,7 +82,7 @@ def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str
 
     Args:
         lx, ly: lengths, at least 2.
-        seed: a non-negative integer for numpy.random.default_rng; the same seed gives the same strengths.
+        seed: an integer from 0 to 2**62 for numpy.random.default_rng; the same seed gives the same strengths.
         boundary: "periodic" or "open".
 
     Raises:
@@ -92,13 +94,12 @@ def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str
     """
     shape = check_shape(lx, ly)
     check_boundary(boundary)
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise InvalidInput(f"seed {seed!r}: expected a non-negative integer")
+    seed = count("seed", seed, least=0, most=LARGEST_SEED)
     if math.prod(shape) > MAX_SITES:
         raise InvalidInput(f"size {shape[0]}x{shape[1]}: a disordered lattice has at most {MAX_SITES} sites")
-    signs = 1.0 - 2.0 * np.random.default_rng(int(seed)).integers(2, size=(2, *shape))
+    signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(2, *shape))
     couplings = square(*shape, jx=signs[0], jy=signs[1], boundary=boundary)
-    return Lattice("edwards-anderson", shape, boundary, couplings.jx, couplings.jy, int(seed))
+    return Lattice("edwards-anderson", shape, boundary, couplings.jx, couplings.jy, seed)
 
 
 def from_graph(graph: networkx.Graph) -> Lattice:
@@ -136,7 +137,7 @@ def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
     if pairs.size == 0:
         raise InvalidInput("the graph has no edges: at least one bond is needed")
     if isinstance(sites, bool) or not isinstance(sites, Integral) or not 2 <= sites <= MAX_SITES:
-        raise InvalidInput(f"{sites!r} sites: expected an integer from 2 to {MAX_SITES}")
+        raise InvalidInput(f"{shown(sites)} sites: expected an integer from 2 to {MAX_SITES}")
     if pairs.shape != (len(values), 2) or pairs.dtype.kind != "i" or pairs.min() < 0 or pairs.max() >= sites:
         raise InvalidInput(f"bonds must be pairs of sites 0 .. {sites - 1}, as many as there are strengths")
     loops = pairs[pairs[:, 0] == pairs[:, 1], 0]
@@ -144,7 +145,7 @@ def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
         raise InvalidInput(f"the graph has a self-loop at site {loops[0]}: a spin does not couple to itself")
     for pair, value in zip(pairs, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise InvalidInput(f"coupling {value!r} of the bond {pair[0]}-{pair[1]}: expected a finite number")
+            raise InvalidInput(f"coupling {shown(value)} of the bond {pair[0]}-{pair[1]}: expected a finite number")
     edges = frozen(pairs.astype(np.int64)), frozen(np.array(values, dtype=float))
     return Lattice("graph", (int(sites),), edges=edges)
 
@@ -176,5 +177,5 @@ def from_dict(data: Mapping[str, Any]) -> Lattice:
         raise InvalidInput(f"not a lattice: a {kind} one has the entries {', '.join(sorted(expected))}")
     shape = data["shape"]
     if not isinstance(shape, list | tuple) or len(shape) != (1 if kind == "graph" else 2):
-        raise InvalidInput(f"not a lattice: shape {shape!r} of a {kind} one")
+        raise InvalidInput(f"not a lattice: shape {shown(shape)} of a {kind} one")
     return BUILDERS[kind](*shape, **{name: data[name] for name in expected - {"kind", "shape"}})

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
+from isingflow.lattice.checks import MAX_SITES
+from isingflow.runtime.checks import array, count, flag, instance, shown
 
 Vector = tuple[int, int]
 LinearMap = tuple[Vector, Vector]  # images of the two unit displacements
@@ -46,7 +48,14 @@ class Element:
     sign: int = 1
 
     def apply(self, field: Any) -> Any:
-        """The transformed field g x; field is a numpy array or torch tensor of shape (..., *shape)."""
+        """The transformed field g x; field is a numpy array or torch tensor of shape (..., *shape).
+
+        Raises:
+            InvalidInput: it is something else.
+        """
+        if tuple(getattr(field, "shape", ()))[-len(self.shape) :] != self.shape:
+            expected = ", ".join(map(str, self.shape))
+            raise InvalidInput(f"field is {shown(field)}, expected an array or tensor of shape (..., {expected})")
         flat = field.reshape(*field.shape[: field.ndim - len(self.shape)], -1)
         return (self.sign * flat[..., self.permutation]).reshape(field.shape)
 
@@ -94,8 +103,12 @@ class Group:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _checked_shape(self.shape))
+        for name in ("translations", "flip"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
         identity = np.arange(self.sites)
-        given = tuple(np.asarray(p) for p in self.point) if self.point else (identity,)
+        permutations = instance("point", self.point, (tuple, list), "a tuple of site permutations")
+        given = tuple(array("a point operation", p, integers=True) for p in permutations) or (identity,)
         for permutation in given:
             if permutation.shape != (self.sites,) or not np.array_equal(np.sort(permutation), identity):
                 raise InvalidInput(f"a point operation must be a permutation of the sites 0 .. {self.sites - 1}")
@@ -110,7 +123,7 @@ class Group:
     @property
     def sites(self) -> int:
         """Number of sites N."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def order(self) -> int:
@@ -153,7 +166,13 @@ class Group:
                     yield self.element(shift, index, sign)
 
     def sample(self, rng: np.random.Generator, n: int) -> list[Element]:
-        """n elements drawn independently and uniformly."""
+        """n elements drawn independently and uniformly.
+
+        Raises:
+            InvalidInput: n is negative; WrongType: it is no integer, or rng no generator.
+        """
+        instance("rng", rng, np.random.Generator, "a numpy Generator")
+        n = count("n", n, least=0)
         shifts = rng.integers(self.shape, size=(n, len(self.shape))) if self.translations else [None] * n
         points = rng.integers(len(self.point), size=n)
         signs = 1 - 2 * rng.integers(2, size=n) if self.flip else np.ones(n, int)
@@ -170,7 +189,12 @@ class Group:
         return not self.missing(other)
 
     def missing(self, other: Group) -> list[str]:
-        """What `other` has and this group has not, in words; empty if `other` is a subgroup."""
+        """What `other` has and this group has not, in words; empty if `other` is a subgroup.
+
+        Raises:
+            WrongType: it is no group.
+        """
+        instance("other", other, Group, "a Group")
         if other.shape != self.shape:
             return [f"fields of shape {other.shape} instead of {self.shape}"]
         foreign = sum(not self._has_permutation(p) for p in other.point)
@@ -272,16 +296,28 @@ class Group:
 def ring_group(sites: int) -> Group:
     """Translations x reflection x Z2 of a ring.
 
+    Raises:
+        InvalidInput: no site, or too many; WrongType: no integer.
+
     Example:
         >>> print(ring_group(8))
         translations x C2 x Z2
     """
+    (sites,) = _checked_shape((sites,))
     return Group((sites,), True, (np.arange(sites), -np.arange(sites) % sites), True)
 
 
 def trivial_group(shape: tuple[int, ...]) -> Group:
-    """The identity alone: what a function without any symmetry has."""
-    return Group(tuple(shape))
+    """The identity alone: what a function without any symmetry has.
+
+    Raises:
+        InvalidInput: no shape; WrongType: no tuple of integers.
+
+    Example:
+        >>> print(trivial_group((3,)))
+        identity
+    """
+    return Group(shape)
 
 
 def group_from_dict(data: Any) -> Group:
@@ -315,13 +351,30 @@ def _is_list_of_integers(data: Any) -> bool:
 
 
 def square_torus_group(lx: int, ly: int, axes_equal: bool = True) -> Group:
-    """Translations x D4 x Z2 of the square lattice on a torus; D2 if lx != ly or the two axes differ in coupling."""
+    """Translations x D4 x Z2 of the square lattice on a torus; D2 if lx != ly or the two axes differ in coupling.
+
+    Raises:
+        InvalidInput: a length below 1, or too many sites; WrongType: no integers, or axes_equal neither True nor False.
+
+    Example:
+        >>> print(square_torus_group(4, 6))
+        translations x D2 x Z2
+    """
+    axes_equal = flag("axes_equal", axes_equal)
     mirrors_only = tuple(m for m in SQUARE_POINT_MAPS if axes_equal or m[0][1] == 0)
     return Group((lx, ly), True, point_permutations((lx, ly), mirrors_only, about_centre=False), True)
 
 
 def triangular_torus_group(lx: int, ly: int) -> Group:
-    """Translations x D6 x Z2 of the triangular lattice on a torus; fewer point operations if lx != ly."""
+    """Translations x D6 x Z2 of the triangular lattice on a torus; fewer point operations if lx != ly.
+
+    Raises:
+        InvalidInput: a length below 1, or too many sites; WrongType: no integers.
+
+    Example:
+        >>> triangular_torus_group(6, 6).order
+        864
+    """
     return Group((lx, ly), True, point_permutations((lx, ly), TRIANGULAR_POINT_MAPS, about_centre=False), True)
 
 
@@ -334,11 +387,22 @@ def point_permutations(
         shape: (lx, ly).
         maps: images of the displacements (1, 0) and (0, 1).
         about_centre: False for a torus, turned about site 0; True for an open rectangle, turned about its centre.
+
+    Raises:
+        InvalidInput: not so; WrongType: of other types.
+
+    Example:
+        >>> point_permutations((2, 2), SQUARE_POINT_MAPS[:2], about_centre=True)[1]
+        array([2, 0, 3, 1])
     """
+    shape, about_centre = _checked_shape(shape), flag("about_centre", about_centre)
+    images = array("maps", maps, (None, 2, 2), integers=True, empty=True)
+    if len(shape) != 2:
+        raise InvalidInput(f"shape is {shown(shape)}, expected (lx, ly)")
     lengths = np.array(shape)
     sites = np.indices(shape).reshape(2, -1).T
     permutations = []
-    for columns in np.array(maps):
+    for columns in images:
         if about_centre:
             doubled = (2 * sites - (lengths - 1)) @ columns + (lengths - 1)
             fits = not np.any(doubled % 2) and bool(np.all((doubled >= 0) & (doubled < 2 * lengths)))
@@ -358,6 +422,7 @@ def require(potential_group: Group, target_group: Group) -> None:
 
     Raises:
         SymmetryMismatch: it does; the message names the excess.
+        WrongType: one of them is no group.
 
     Example:
         >>> require(square_torus_group(8, 8), square_torus_group(8, 8, axes_equal=False))
@@ -365,12 +430,21 @@ def require(potential_group: Group, target_group: Group) -> None:
         isingflow.errors.SymmetryMismatch: the potential has symmetry translations x D4 x Z2, the target only \
 translations x D2 x Z2: too much by 4 of the 8 operations of D4
     """
+    instance("target_group", target_group, Group, "a Group")
     excess = target_group.missing(potential_group)
     if excess:
         raise SymmetryMismatch(
             f"the potential has symmetry {potential_group}, the target only {target_group}: "
             f"too much by {', '.join(excess)}"
         )
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    lengths = instance("shape", shape, tuple, "a tuple of lengths")
+    checked = tuple(count("a length of the shape", length, most=MAX_SITES) for length in lengths)
+    if not checked or math.prod(checked) > MAX_SITES:
+        raise InvalidInput(f"shape is {shown(shape)}, expected lengths of 1 to {MAX_SITES} sites in all")
+    return checked
 
 
 def _key(permutation: np.ndarray) -> bytes:

@@ -13,21 +13,33 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
-from numbers import Integral
 
 import numba
 import numpy as np
 from scipy import sparse
 
-from isingflow.errors import InvalidInput
-from isingflow.lattice import Lattice, check_beta
+from isingflow.errors import InvalidInput, WrongType
+from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo import clusters, local, tempering
+from isingflow.runtime.checks import LARGEST_SEED, choice, count, shown
+from isingflow.runtime.resources import duration, require_memory
 
 _BLOCK_UPDATES = 2**24
 """Spin updates between two reports of progress, a fraction of a second; also bounds the memory of a block."""
 
+_SPEED = 1e9
+"""Spin updates a second that no machine exceeds."""
+
+_LONGEST = 3e7
+"""Seconds, a year, that a run may take at that speed: what takes longer is a mistake."""
+
+_BYTES_A_SITE = 250
+"""What the couplings of a lattice take."""
+
 _TUNING_SWEEPS = 16
 """Sweeps of one or two Wolff clusters in which every chain measures how large they are."""
+
+MOST_THREADS = 4096
 
 ReportProgress = Callable[[int, int], None]
 
@@ -85,12 +97,13 @@ def simulate(
             Swendsen-Wang sweeps) and 2000 for the others. That is ample for clusters and for tempering of small
             glasses; Metropolis and heat bath need of the order of L^2.2 sweeps near criticality, and more to lose the
             domain walls of a random start below it.
-        seed: non-negative integer.
+        seed: an integer from 0 to 2**62.
         threads: chains that run at the same time; None: as many as there are cores.
         report_progress: called now and then with the sweeps done and the sweeps in all, per chain.
 
     Raises:
-        InvalidInput: an argument is not as above, or a cluster sampler is asked for frustrated couplings.
+        InvalidInput: an argument is not as above, a cluster sampler is asked for frustrated couplings, or there is not
+            enough memory for all samples, or time within a year; WrongType: an argument is of another type.
 
     Example:
         >>> from isingflow import exact
@@ -113,6 +126,11 @@ def simulate(
         seed=seed,
         threads=threads,
         report_progress=report_progress,
+    )
+    require_memory(
+        f"a run of {chains} chains of {samples} samples of {lattice}",
+        float(chains) * samples * (lattice.sites + 16),
+        "fewer samples, or monte_carlo.stream, which hands them out in blocks",
     )
     spins = np.empty((chains, samples, *lattice.shape), np.int8)
     energy, magnetisation = np.empty((2, chains, samples))
@@ -151,13 +169,23 @@ def stream(
         >>> [block.spins.shape for block in blocks]
         [(2, 512, 128, 128), (2, 88, 128, 128)]
     """
-    model = Couplings.of(lattice, check_beta(beta))
+    samples, chains, every = count("samples", samples), count("chains", chains), count("every", every)
+    thermalise = None if thermalise is None else count("thermalise", thermalise)
+    if threads is None:
+        threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba fills in its names at import
+    threads = count("threads", threads, most=MOST_THREADS)
+    seed = count("seed", seed, least=0, most=LARGEST_SEED)
+    if not (report_progress is None or callable(report_progress)):
+        raise WrongType(f"report_progress is {shown(report_progress)}, expected a function or None")
+    beta = check_magnet(lattice, beta)
+    require_memory(
+        f"one sample of each of {chains} chains of {lattice}", 4.0 * chains * lattice.sites, "fewer chains may fit"
+    )
+    model = Couplings.of(lattice, beta)
     if sampler is None:
         unfrustrated = "wolff" if lattice.translation_invariant else "swendsen-wang"
         sampler = "tempering" if model.gauge is None else unfrustrated
-    if sampler not in SAMPLERS:
-        raise InvalidInput(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
-    kind = _KINDS[sampler]
+    kind = _KINDS[choice("sampler", sampler, SAMPLERS)]
     if kind.needs_gauge and model.gauge is None:
         others = ", ".join(name for name in SAMPLERS if not _KINDS[name].needs_gauge)
         raise InvalidInput(
@@ -165,15 +193,18 @@ def stream(
             f"makes them all ferromagnetic; use one of {others}"
         )
     thermalise = kind.sweeps if thermalise is None else thermalise
-    if threads is None:
-        threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # numba fills in its names at import
-    counts = {"samples": samples, "chains": chains, "every": every, "thermalise": thermalise, "threads": threads}
-    for name, count in counts.items():
-        _check_integer(name, count, least=1)
-    _check_integer("seed", seed, least=0)
+    seconds = chains * float(thermalise + samples * every) * lattice.sites / _SPEED
+    if seconds > _LONGEST:
+        raise InvalidInput(
+            f"{thermalise + samples * every} sweeps of {chains} chains of {lattice} would take {duration(seconds)} and "
+            "more: fewer samples, fewer sweeps between them or a smaller lattice are possible"
+        )
 
     def blocks() -> Iterator[SpinChains]:
         updates = kind(model, _random_stream(seed))
+        require_memory(
+            f"{sampler} of {chains} chains of {lattice}", float(chains) * math.prod(updates.shape), "fewer chains may fit"
+        )
         ensemble = [_Chain(updates.shape, _random_stream(seed, chain)) for chain in range(chains)]
         sweep = chains * math.prod(updates.shape)
         done, total = 0, thermalise + samples * every
@@ -189,12 +220,12 @@ def stream(
                 list(pool.map(updates.thermalise, ensemble, repeat(sweeps)))
                 advance_progress(sweeps)
             updates.tune(ensemble)
-            for count in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
-                spins = np.empty((chains, count, lattice.sites), np.int8)
+            for length in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
+                spins = np.empty((chains, length, lattice.sites), np.int8)
                 list(pool.map(updates.sample, ensemble, spins, repeat(every)))
                 energy, magnetisation = np.array(list(pool.map(model.measure, spins))).swapaxes(0, 1)
-                advance_progress(count * every)
-                shape = chains, count, *lattice.shape
+                advance_progress(length * every)
+                shape = chains, length, *lattice.shape
                 yield SpinChains(spins.reshape(shape), energy, magnetisation, model.beta, sampler)
 
     return blocks()
@@ -223,9 +254,13 @@ class Couplings:
 
     @classmethod
     def of(cls, lattice: Lattice, beta: float) -> Couplings:
-        """The couplings of a lattice; InvalidInput if beta times their sum is too large for a float."""
-        if not math.isfinite(2 * beta * float(np.abs(lattice.strengths).sum())):
-            raise InvalidInput(f"beta {beta:g}: beta times the couplings overflows ({lattice})")
+        """The couplings of a lattice.
+
+        Raises:
+            InvalidInput: beta is not finite, or beta times the couplings overflows; WrongType: no lattice, or no number.
+        """
+        beta = check_magnet(lattice, beta)
+        require_memory(f"the couplings of {lattice}", _BYTES_A_SITE * lattice.sites, "a smaller lattice may fit")
         pairs = sparse.coo_array((lattice.strengths, tuple(lattice.bonds.T)), shape=(lattice.sites, lattice.sites))
         matrix = (pairs + pairs.T).tocsr()
         matrix.eliminate_zeros()
@@ -240,7 +275,14 @@ class Couplings:
         return -np.expm1(-2 * np.abs(self.beta * strengths))
 
     def measure(self, spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Energies and magnetisations, shape (n,) each, of states, shape (n, N)."""
+        """Energies and magnetisations, shape (n,) each, of states, int8, shape (n, N).
+
+        Raises:
+            InvalidInput: another shape or type.
+        """
+        known = isinstance(spins, np.ndarray) and spins.dtype == np.int8 and spins.shape[1:] == (self.sites,)
+        if not known or spins.ndim != 2:
+            raise InvalidInput(f"spins is {shown(spins)}, expected int8 of shape (n, {self.sites})")
         return local.energies(spins, *self.bonds), spins.mean(axis=1)
 
 
@@ -355,8 +397,3 @@ def _portions(total: int, largest: int) -> Iterator[int]:
     largest = max(1, largest)
     for done in range(0, total, largest):
         yield min(largest, total - done)
-
-
-def _check_integer(name: str, value: int, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InvalidInput(f"{name} {value!r}: expected an integer of at least {least}")

@@ -13,10 +13,14 @@ import math
 import numpy as np
 from numba import njit
 
+from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import count, instance
+
 from isingflow.monte_carlo.local import energies, heat_bath_sweep
 
 _POPULATION = 32
 _SWEEPS = 10
+MOST_REPLICAS = 10**4
 
 
 def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) -> np.ndarray:
@@ -34,12 +38,20 @@ def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) ->
 
     Returns:
         Inverse temperatures, shape (R,), the first 0 and the last beta; [0] if beta is 0.
+
+    Raises:
+        InvalidInput: beta is so large that more than 10,000 temperatures would be needed.
     """
     spins = random_spins(rng, (_POPULATION, len(graph[0]) - 1))
     starts, neighbours, strengths = graph
     betas = [0.0]
     while betas[-1] != beta:
         spread = np.std(energies(spins, *bonds))
+        if len(betas) > MOST_REPLICAS:
+            raise InvalidInput(
+                f"beta {beta:g}: tempering would need more than {MOST_REPLICAS} temperatures, {betas[-1]:g} is the last; "
+                "a smaller beta, or heat-bath, is possible"
+            )
         reach = abs(betas[-1]) + (1 / spread if spread > 0 else math.inf)
         betas.append(math.copysign(min(reach, abs(beta)), beta))
         for state in spins:
@@ -49,7 +61,14 @@ def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) ->
 
 
 def random_spins(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Independent fair spins, int8 +-1."""
+    """Independent fair spins, int8 +-1.
+
+    Raises:
+        InvalidInput, WrongType: no generator, or no shape.
+    """
+    instance("rng", rng, np.random.Generator, "a numpy Generator")
+    for length in instance("shape", shape, tuple, "a tuple of lengths"):
+        count("a length of the shape", length)
     return 2 * rng.integers(2, size=shape, dtype=np.int8) - 1
 
 

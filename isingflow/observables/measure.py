@@ -23,7 +23,7 @@ import numpy as np
 from scipy.fft import fft2, irfft2, rfft2
 
 from isingflow.exact.moments import along_axes
-from isingflow.lattice import Lattice, check_beta
+from isingflow.lattice import Lattice, check_magnet
 from isingflow.observables.series import Means, Series, per_sample
 from isingflow.statistics.chains import autocorrelation_time
 from isingflow.statistics.estimate import Estimate, Estimates
@@ -140,7 +140,7 @@ def measure(
 
     Raises:
         InvalidInput: neither spins nor field, shapes that do not fit, fewer than 2 samples, spins other than +1 and -1,
-            fields that are not finite, NaN weights, or none above zero.
+            fields that are not finite, NaN weights, or none above zero; beta times the couplings overflows.
 
     Example:
         >>> from isingflow.lattice import square
@@ -149,7 +149,7 @@ def measure(
         >>> print(observables.energy_per_site, "|", observables.susceptibility)
         0.0025 ± 0.0028 | 0.984 ± 0.022
     """
-    beta = check_beta(beta)
+    beta = check_magnet(lattice, beta)
     means = Means.of(lattice, spins, field)
     series = per_sample(lattice, spins=spins, field=field)
     weights = relative_weights(log_weight, means.leading)

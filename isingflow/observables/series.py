@@ -10,7 +10,8 @@ import numpy as np
 from scipy.sparse import coo_array
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice import Lattice
+from isingflow.lattice import Lattice, check_magnet
+from isingflow.runtime.checks import as_numpy, shown
 
 CHUNK = 2**20
 """Numbers in a batch of samples that is worked on at once, in float64."""
@@ -80,21 +81,31 @@ class Means:
 
     @classmethod
     def of(cls, lattice: Lattice, spins: np.ndarray | None, field: np.ndarray | None) -> Means:
-        """The means given the fields if there are any, else given the spins; shapes are checked."""
+        """The means given the fields if there are any, else given the spins; shapes are checked.
+
+        Raises:
+            InvalidInput: as in `measure`; WrongType: no lattice.
+        """
+        check_magnet(lattice, 1.0)
         given: dict[str, np.ndarray] = {}
         leading: dict[str, tuple[int, ...]] = {}
         for name, samples in (("spins", spins), ("field", field)):
             if samples is None:
                 continue
-            samples = np.asarray(samples)
-            axes = samples.ndim - len(lattice.shape)
-            if axes not in (1, 2) or samples.shape[axes:] != lattice.shape or samples.dtype.kind not in "iuf":
+            entries = as_numpy(samples)
+            axes = -1 if entries is None else entries.ndim - len(lattice.shape)
+            if (
+                entries is None
+                or entries.dtype.kind not in "iuf"
+                or axes not in (1, 2)
+                or entries.shape[axes:] != lattice.shape
+            ):
                 shape = ", ".join(map(str, lattice.shape))
                 raise InvalidInput(
-                    f"{name}: {samples.dtype} of shape {samples.shape}: "
+                    f"{name}: {shown(samples if entries is None else entries)}: "
                     f"expected numbers, shape (n, {shape}) or (chains, samples, {shape})"
                 )
-            given[name], leading[name] = samples, samples.shape[:axes]
+            given[name], leading[name] = entries, entries.shape[:axes]
         if not leading:
             raise InvalidInput("neither spins nor field: nothing to measure")
         if len(set(leading.values())) > 1:

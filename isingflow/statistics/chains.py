@@ -15,10 +15,13 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
 from isingflow.errors import InvalidInput
+from isingflow.statistics.checks import check_samples
 from isingflow.statistics.estimate import Estimate
 
 SOKAL_WINDOW = 5
 """Lags summed in units of tau: exp(-5) of an exponential's tail is cut off."""
+LARGEST_CHAIN = 1e295
+"""Largest sample of a chain: sums of many are numbers still, and squares are taken of what is scaled."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,15 @@ def autocorrelation_time(chains: np.ndarray) -> Estimate:
 def effective_samples(chains: np.ndarray) -> float:
     """Number of independent samples that give the mean the same error, n / (2 tau).
 
+    Raises:
+        InvalidInput: as for `autocorrelation_time`.
+
     Example:
         >>> bool(4500 < effective_samples(np.random.default_rng(0).normal(size=(5, 1000))) < 5500)
         True
     """
-    return np.size(chains) / (2 * autocorrelation_time(chains).value)
+    chains = _checked_chains(chains, least=4)
+    return chains.size / (2 * autocorrelation_time(chains).value)
 
 
 def diagnostics(chains: np.ndarray) -> Diagnostics:
@@ -124,6 +131,7 @@ def diagnostics(chains: np.ndarray) -> Diagnostics:
     from arviz_stats.base import array_stats
 
     chains = _checked_chains(chains, least=8)
+    chains = np.ldexp(chains, -np.frexp(np.abs(chains).max())[1])  # arviz squares them as they are
     half = chains.shape[1] // 2
     compared = np.stack([chains[0, :half], chains[0, -half:]]) if len(chains) == 1 else chains
     if np.ptp(chains) == 0:
@@ -139,12 +147,7 @@ def diagnostics(chains: np.ndarray) -> Diagnostics:
 
 def _checked_chains(chains: np.ndarray, least: int = 2) -> np.ndarray:
     """The chains as float64, shape (chains, samples)."""
-    chains = np.asarray(chains, dtype=float)
-    if chains.ndim not in (1, 2):
-        raise InvalidInput(f"chains of shape {chains.shape}: expected (samples,) or (chains, samples)")
-    chains = np.atleast_2d(chains)
-    if chains.size == 0 or chains.shape[1] < least:
+    chains = np.atleast_2d(check_samples("chains", chains, most=LARGEST_CHAIN))
+    if chains.shape[1] < least:
         raise InvalidInput(f"{len(chains)} chains of {chains.shape[1]} samples: expected at least {least} samples each")
-    if not np.all(np.isfinite(chains)):
-        raise InvalidInput("the chains hold values that are not finite")
     return chains

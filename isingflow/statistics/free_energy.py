@@ -7,7 +7,7 @@ With log-weights w = -E(x) - ln p(x), of samples of the flow ("forward") or of t
     -ln mean exp(w), forward                -> -ln Z    reweighted
     sum_F s(w + c) = sum_R s(-w - c)        -> -ln Z    acceptance ratio: c - ln(n_R / n_F), s the logistic function
 
-Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
+A log-weight of -inf (forward: the target has no such state) or +inf (reverse: the flow has none) is accepted. Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
 the second axis, those of shape (n,) to be independent. Modes that the flow misses show in reverse quantities only.
 """
 
@@ -17,13 +17,15 @@ import math
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, log_expit
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import array, flag, number
+from isingflow.statistics.checks import LARGEST, check_samples
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.jackknife import jackknife_mean
-from isingflow.statistics.weights import effective_sample_size
+from isingflow.statistics.weights import effective_fraction, effective_sample_size, relative_weights
 
 Values = Tensor | np.ndarray
 
@@ -36,31 +38,50 @@ LITTLE_OVERLAP = 10.0
 def mean(values: Values) -> Estimate:
     """Mean of values, shape (n,) or (chains, samples), with its standard error.
 
+    Infinite values of one sign have an infinite mean, with an infinite error.
+
+    Raises:
+        InvalidInput: another shape, fewer than 2 values, NaN, or infinities of both signs; WrongType: no real numbers.
+
     Example:
         >>> print(mean(np.array([1.0, 2.0, 3.0])))
         2.00 ± 0.58
     """
-    values = _checked(values)
+    values = check_samples("values", values, infinite=(-math.inf, math.inf))
+    infinite = np.unique(values[np.isinf(values)])
+    if infinite.size == 2:
+        raise InvalidInput("values: infinities of both signs have no mean")
+    if infinite.size:
+        return Estimate(infinite[0], math.inf)
     if values.ndim == 2:
         return jackknife_mean(values)
-    if not np.isfinite(values).all():
-        return Estimate(float(values.mean()), math.inf)
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
 
 
 def variational_free_energy(log_weights: Values) -> Estimate:
-    """Upper bound on -ln Z in nats from forward log-weights."""
-    return mean(-log_weights)
+    """Upper bound on -ln Z in nats from forward log-weights.
+
+    Raises:
+        InvalidInput: another shape than (n,) or (chains, samples), fewer than 2, NaN or inf; WrongType: no real numbers.
+
+    Example:
+        >>> print(variational_free_energy(np.array([-1.0, -2.0, -np.inf])))
+        inf ± inf
+    """
+    return mean(-_forward(log_weights))
 
 
 def lower_bound(log_weights: Values) -> Estimate:
     """Lower bound on -ln Z in nats from reverse log-weights: E[ln p(x) + E(x)] over the target.
 
+    Raises:
+        InvalidInput: another shape than (n,) or (chains, samples), fewer than 2, NaN or -inf; WrongType: no real numbers.
+
     Example:
         >>> print(lower_bound(np.array([-1.0, -2.0, -3.0])))
         2.00 ± 0.58
     """
-    return mean(-log_weights)
+    return mean(-_reverse(log_weights))
 
 
 def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> Estimate:
@@ -72,14 +93,19 @@ def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> E
         log_weights: shape (n,).
         corrected: subtract that bias.
 
+    Raises:
+        InvalidInput: another shape, fewer than 2, NaN or inf, or all of them -inf; WrongType: no real numbers.
+
     Example:
         >>> print(reweighted_free_energy(np.array([1.0, 1.0, 1.0])))
         -1.000000 ± 0.000000
     """
-    log_weights = _checked(log_weights)
+    log_weights = check_samples("log_weights", log_weights, chains=False, infinite=(-math.inf,))
+    corrected = flag("corrected", corrected)
     n = len(log_weights)
+    effective = effective_sample_size(log_weights)
     value = math.log(n) - float(np.logaddexp.reduce(log_weights))
-    variance = max(1 / effective_sample_size(log_weights) - 1, 0.0) / (n - 1)
+    variance = max(1 / effective - 1, 0.0) / (n - 1)
     return Estimate(value - variance / 2 if corrected else value, math.sqrt(variance))
 
 
@@ -87,71 +113,96 @@ def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
     """-ln Z by Bennett's acceptance ratio (1976): of all combinations of both sample sets, the one of least variance.
 
     The root of the equation above; its error is that of the two sums, over their slope. Both come from the few samples
-    where the sets overlap: see `overlap`. Sets that do not overlap at all give an infinite error.
+    where the sets overlap: see `overlap`. Sets that do not overlap have an infinite error.
 
     Args:
-        forward: log-weights of samples of the flow, shape (n,).
-        reverse: log-weights of samples of the target, shape (n,) or (chains, samples).
+        forward: log-weights of samples of the flow, shape (n,) or (chains, samples).
+        reverse: log-weights of samples of the target, of such a shape.
 
     Raises:
-        InvalidInput: fewer than 2 samples, NaN, or no finite log-weight in one of the sets.
+        InvalidInput: fewer than 2 samples, NaN, infinities of the wrong sign, or no finite log-weight in one of the sets;
+            WrongType: no real numbers.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(2, 1000))
         >>> forward, reverse = x[0] - 0.5, x[1] + 0.5  # p = Normal(0, 1), the target Normal(1, 1): Z = 1
         >>> abs(acceptance_ratio_free_energy(forward, reverse).value) < 0.05
         True
+        >>> print(acceptance_ratio_free_energy(forward - 450, reverse + 450).stderr)
+        inf
     """
-    forward, reverse = _checked(forward), _checked(reverse)
-    shift = math.log(reverse.size / forward.size)
+    forward, reverse = _both(forward, reverse)
+    # All acceptances s(w + c) of both sets together add up to n_R. So what the upper n_R lack of one is what the others
+    # have above zero: two sums of small terms, in which no ones drown the rest, and whose logarithms never underflow.
+    pooled = np.sort(np.concatenate([forward.ravel(), reverse.ravel()]))
+    lower, upper = np.split(pooled, [forward.size])
 
-    def imbalance(free_energy: float) -> float:
-        """Difference of the two sums, with what is nearly one counted apart: ones would drown the rest."""
-        pushed, pulled = forward + (free_energy + shift), reverse + (free_energy + shift)
-        rest = np.where(pushed > 0, -1, 1) @ expit(-np.abs(pushed))
-        rest -= np.sum(np.where(pulled < 0, -1, 1) * expit(-np.abs(pulled)))
-        return float(np.count_nonzero(pushed > 0) - np.count_nonzero(pulled < 0) + rest)
+    def imbalance(c: float) -> float:
+        return float(np.logaddexp.reduce(log_expit(lower + c)) - np.logaddexp.reduce(log_expit(-upper - c)))
 
-    finite = [values[np.isfinite(values)] for values in (forward, reverse)]
-    for name, values in zip(("flow", "target"), finite, strict=True):
-        if values.size == 0:
-            raise InvalidInput(f"none of the log-weights of samples of the {name} is finite")
-    both = np.concatenate(finite)
-    value = brentq(imbalance, -both.max() - abs(shift) - 40, -both.min() + abs(shift) + 40, xtol=1e-12)
-    pushed, pulled = _acceptances(forward, reverse, value)
+    finite, margin = pooled[np.isfinite(pooled)], math.log(pooled.size) + 40
+    value = brentq(imbalance, -finite.max() - margin, -finite.min() + margin, xtol=1e-12)
+    value -= math.log(reverse.size / forward.size)
+    if _overlap(forward, reverse, value) == 0:
+        return Estimate(value, math.inf)
+    pushed, pulled = map(expit, _exponents(forward, reverse, value))
     slope = (pushed * (1 - pushed)).sum() + (pulled * (1 - pulled)).sum()
     noise = math.hypot(forward.size * mean(pushed).stderr, reverse.size * mean(pulled).stderr)
-    return Estimate(float(value), noise / slope if slope > 0 else math.inf)
+    return Estimate(value, noise / slope)
 
 
 def overlap(forward: Values, reverse: Values, free_energy: float) -> float:
-    """How many samples the acceptance-ratio estimate rests on: (sum a)^2 / sum a^2, of the poorer of the two sets.
+    """How many samples the acceptance-ratio estimate rests on; below about 10 it may be off by far more than it says.
 
-    a are the acceptances s(w + c) of the flow's samples and s(-w - c) of the target's. Below about 10 the estimate may
-    be off by far more than its error says.
+    With the acceptances a = s(w + c) of the flow's samples and s(-w - c) of the target's: the least of (sum a)^2 / sum a^2
+    of either set and of the sum of min(a, 1 - a) over both, the samples that could come from the one as well as from the
+    other. Where these are less than one, the sets do not overlap: 0.
 
     Args:
         forward, reverse: as in `acceptance_ratio_free_energy`.
         free_energy: its value.
 
+    Raises:
+        InvalidInput: as there, or a free energy that is not finite; WrongType: no real numbers.
+
     Example:
-        >>> round(overlap(np.zeros(100), np.zeros(50), 0.0), 6)
-        50.0
+        >>> round(overlap(np.zeros(100), np.zeros(50), 0.0), 6), overlap(np.zeros(100) - 450, np.zeros(50) + 450, 0.0)
+        (50.0, 0.0)
     """
-    acceptances = _acceptances(_checked(forward), _checked(reverse), free_energy)
-    return min(float(a.sum() ** 2 / np.square(a).sum()) if a.any() else 0.0 for a in acceptances)
+    free_energy = number("free_energy", free_energy, least=-LARGEST, most=LARGEST)
+    return _overlap(*_both(forward, reverse), free_energy)
 
 
-def _acceptances(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -> tuple[np.ndarray, np.ndarray]:
-    """The terms of both sums at a free energy."""
-    shift = math.log(reverse.size / forward.size)
-    return expit(forward + free_energy + shift), expit(-reverse - free_energy - shift)
+def _overlap(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -> float:
+    exponents = _exponents(forward, reverse, free_energy)
+    shared = sum(float(expit(-np.abs(e)).sum()) for e in exponents)
+    if shared < 1 - 1e-9:  # two pairs of equal weights share exactly one sample each
+        return 0.0
+    return min(shared, *(effective_fraction(np.exp(log_expit(e) - log_expit(e.max()))) * e.size for e in exponents))
+
+
+def _exponents(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -> tuple[np.ndarray, np.ndarray]:
+    """w + c and -w - c: the acceptances of both sets are their logistic functions."""
+    c = free_energy + math.log(reverse.size / forward.size)
+    return forward + c, -reverse - c
 
 
 def internal_energy(energies: Values, log_weights: Values | None = None) -> Estimate:
-    """E[E(x)] over the target in nats, from its own samples, or from those of the flow with their log-weights."""
-    weights = None if log_weights is None else np.asarray(log_weights, dtype=float)
-    return jackknife_mean(np.asarray(energies, dtype=float), weights)
+    """E[E(x)] over the target in nats, from its own samples, or from those of the flow with their log-weights.
+
+    Args:
+        energies: E(x), shape (n,) or (chains, samples).
+        log_weights: forward, of the same shape; None for samples of the target.
+
+    Raises:
+        InvalidInput: shapes that do not fit, fewer than 2 samples, or values that are not finite; WrongType: no real
+            numbers.
+
+    Example:
+        >>> print(internal_energy(np.array([1.0, 2.0, 3.0])))
+        2.00 ± 0.58
+    """
+    return jackknife_mean(check_samples("energies", energies), log_weights)
 
 
 def entropy(energies: Values, log_weights: Values) -> Estimate:
@@ -162,10 +213,18 @@ def entropy(energies: Values, log_weights: Values) -> Estimate:
     Args:
         energies: E(x), shape (n,).
         log_weights: forward, shape (n,).
+
+    Raises:
+        InvalidInput: other shapes, fewer than 2 samples, energies that are not finite, or weights that are none; WrongType:
+            no real numbers.
+
+    Example:
+        >>> print(entropy(np.array([1.0, 2.0, 3.0]), np.zeros(3)))
+        2.00 ± 0.58
     """
-    energies, log_weights = _checked(energies), _checked(log_weights)
-    largest = log_weights.max()
-    weights = np.exp(log_weights - largest)
+    energies = check_samples("energies", energies, chains=False)
+    log_weights = array("log_weights", log_weights, energies.shape, finite=False)
+    weights, largest = relative_weights(log_weights, energies.shape), log_weights.max()
     relative = weights / weights.mean()
     average = float((relative * energies).mean())
     influence = relative * (energies - average) + relative - 1
@@ -180,16 +239,34 @@ def reverse_effective_sample_size(log_weights: Values, free_energy: float) -> fl
     Args:
         log_weights: reverse, shape (n,) or (chains, samples).
         free_energy: -ln Z, exact or estimated.
+
+    Raises:
+        InvalidInput: another shape, fewer than 2 samples, NaN or -inf, or a free energy that is not finite; WrongType: no
+            real numbers.
+
+    Example:
+        >>> reverse_effective_sample_size(np.array([0.0, 0.0, np.inf]), 0.0)
+        0.0
     """
-    log_weights = _checked(log_weights).ravel()
-    return min(1.0, math.exp(math.log(log_weights.size) - free_energy - float(np.logaddexp.reduce(log_weights))))
+    log_weights = _reverse(log_weights).ravel()
+    free_energy = number("free_energy", free_energy)
+    return math.exp(min(0.0, math.log(log_weights.size) - free_energy - float(np.logaddexp.reduce(log_weights))))
 
 
-def _checked(values: Values) -> np.ndarray:
-    """The values as a float64 array of shape (n,) or (chains, samples)."""
-    values = np.asarray(values, dtype=float)
-    if values.size < 2:
-        raise InvalidInput(f"{values.size} samples: an error bar needs at least 2")
-    if np.isnan(values).any():
-        raise InvalidInput(f"{np.count_nonzero(np.isnan(values))} of {values.size} values are NaN")
-    return values
+def _forward(log_weights: Values) -> np.ndarray:
+    return check_samples("log_weights", log_weights, infinite=(-math.inf,))
+
+
+def _reverse(log_weights: Values) -> np.ndarray:
+    return check_samples("log_weights", log_weights, infinite=(math.inf,))
+
+
+def _both(forward: Values, reverse: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Log-weights of both sets, with a finite one in each."""
+    checked = []
+    for name, values, infinite in (("flow", forward, -math.inf), ("target", reverse, math.inf)):
+        words = f"log-weights of samples of the {name}"
+        checked.append(check_samples(words, values, infinite=(infinite,)))
+        if not np.isfinite(checked[-1]).any():
+            raise InvalidInput(f"none of the {words} is finite")
+    return checked[0], checked[1]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from isingflow.runtime.checks import array
 from isingflow.runtime.numbers import finite_or_none
 from isingflow.statistics.chains import Diagnostics, autocorrelation_time, diagnostics
+from isingflow.statistics.checks import LARGEST
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.jackknife import jackknife_mean
 
@@ -37,13 +39,14 @@ class Mixing:
         """Of values of shape (chains, samples).
 
         Raises:
-            InvalidInput: there are none, or they are not finite.
+            InvalidInput: of another shape, there are none, or they are not finite; WrongType: no real numbers.
 
         Example:
             >>> mixing = Mixing.of(np.random.default_rng(0).normal(size=(8, 1000)))
             >>> print(mixing.mean, round(mixing.tau, 1), round(mixing.r_hat, 2))
             0.001 ± 0.012 0.5 1.0
         """
+        values = array("values", values, (None, None), most=LARGEST)
         samples = values.shape[1]
         if values.size == 1:
             mean = Estimate(float(values[0, 0]), math.nan)

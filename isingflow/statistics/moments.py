@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import instance, shown
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def moments(batches: Iterable[Tensor]) -> Moments:
     """The moments of all rows of all batches, each of shape (n, d).
 
     Raises:
-        InvalidInput: there are no rows, or some entries are not finite.
+        InvalidInput: there are no rows, some entries are not finite, or rows differ in length; WrongType: no tensors.
 
     Example:
         >>> import torch
@@ -45,7 +46,11 @@ def moments(batches: Iterable[Tensor]) -> Moments:
     count = 0
     mean: Tensor | None = None
     squares: Tensor | None = None
-    for batch in batches:
+    for batch in instance("batches", batches, Iterable, "an iterable of tensors"):
+        instance("a batch", batch, Tensor, "a tensor of shape (n, d)")
+        if batch.ndim != 2 or batch.is_complex() or batch.shape[1] != (batch.shape[1] if mean is None else len(mean)):
+            wanted = "(n, d)" if mean is None else f"(n, {len(mean)})"
+            raise InvalidInput(f"a batch is {shown(batch)}, expected real numbers of shape {wanted}")
         rows = batch.double()
         n = len(rows)
         if n == 0:

@@ -8,6 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import array, count, instance
+from isingflow.statistics.checks import LARGEST
 
 MIN_PARETO_SAMPLES = 25
 """The tail is a fifth of a small sample; a fit needs five values."""
@@ -36,7 +38,7 @@ def pareto_k(log_weights: np.ndarray) -> float:
     """
     from arviz_stats.base import array_stats
 
-    log_weights = np.asarray(log_weights, dtype=float)
+    log_weights = array("log_weights", log_weights, finite=False)
     weights = relative_weights(log_weights, log_weights.shape).ravel()
     n = len(weights)
     if n < MIN_PARETO_SAMPLES:
@@ -61,42 +63,51 @@ def effective_fraction(weights: np.ndarray) -> float:
     Args:
         weights: of any shape, none negative and not all zero.
 
+    Raises:
+        InvalidInput: they are not, or not finite; WrongType: no real numbers.
+
     Example:
         >>> effective_fraction(np.array([1.0, 1.0, 0.0, 0.0]))
         0.5
     """
+    weights = array("weights", weights)
+    largest = weights.max()
+    if weights.min() < 0 or largest == 0:
+        raise InvalidInput("weights must not be negative, and not all 0")
+    weights = weights / largest
     return float(weights.sum() ** 2 / (weights.size * np.square(weights).sum()))
 
 
 def effective_sample_size(log_weights: Tensor | np.ndarray) -> float:
     """The same of log-weights, shape (n,).
 
+    Raises:
+        InvalidInput: NaN or infinite weights, none above zero, or none at all; WrongType: no real numbers.
+
     Example:
         >>> effective_sample_size(np.array([0.0, 0.0, -np.inf, -np.inf]))
         0.5
     """
-    log_weights = np.asarray(log_weights, dtype=float)
-    return effective_fraction(np.exp(log_weights - log_weights.max()))
+    log_weights = array("log_weights", log_weights, finite=False)
+    return effective_fraction(relative_weights(log_weights, log_weights.shape))
 
 
 def relative_weights(log_weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     """Weights relative to the largest, exp(w - max w), float64, of this shape; all 1 if none are given.
 
     Raises:
-        InvalidInput: another shape, NaN or infinite weights, or none above zero.
+        InvalidInput: another shape, NaN or infinite weights, or none above zero; WrongType: no real numbers.
 
     Example:
         >>> relative_weights(np.array([1e5, 1e5, -np.inf]), (3,))
         array([1., 1., 0.])
     """
+    shape = tuple(count("a length of shape", length, least=0) for length in instance("shape", shape, tuple, "a tuple"))
     if log_weights is None:
         return np.ones(shape)
-    log_weights = np.asarray(log_weights)
-    if log_weights.dtype.kind not in "iuf":
-        raise InvalidInput(f"log-weights of {log_weights.dtype}: expected real numbers")
-    log_weights = log_weights.astype(float)
-    if log_weights.shape != tuple(shape):
-        raise InvalidInput(f"log-weights of shape {log_weights.shape}: expected {tuple(shape)}, one a sample")
+    log_weights = array("log-weights", log_weights, finite=False, empty=True, most=LARGEST)
+    if log_weights.shape != shape:
+        raise InvalidInput(f"log-weights of shape {log_weights.shape}: expected {shape}, one a sample")
     invalid = np.count_nonzero(np.isnan(log_weights) | (log_weights == np.inf))
     if invalid:
         raise InvalidInput(f"{invalid} of {log_weights.size} log-weights are NaN or infinite")

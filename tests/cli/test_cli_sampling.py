@@ -550,7 +550,7 @@ class TestObservables:
             ({"field": np.float64(3)}, "field: float64 of shape ()"),
             ({"size": np.array([8, 8])}, "not a file of samples: its size is [8, 8], that of its lattice [4, 4]"),
             ({"size": np.array("4")}, "not a file of samples: beta must be a number, and size a list"),
-            ({"beta": np.float64(np.nan)}, "not a file of samples: beta nan: expected a finite number"),
+            ({"beta": np.float64(np.nan)}, "not a file of samples: beta is nan, expected a finite number"),
             ({"beta": np.float64(-1e300)}, "not a file of samples: beta -1e+300: expected a number from -1e+06 to"),
             ({"beta": np.zeros(3)}, "not a file of samples: beta must be a number"),
             ({"lattice": np.array("{")}, "not a file of samples: its lattice is not JSON"),

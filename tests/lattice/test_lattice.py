@@ -295,7 +295,7 @@ def test_dense_matrices_have_a_limit():
 @pytest.mark.parametrize("length", [1, 0, -4, 2.5, 16.0, True, "16", None, 10**9, float("nan")])
 @pytest.mark.parametrize("build", [square, triangular, lambda length: edwards_anderson(length, seed=0)])
 def test_bad_lengths(build, length):
-    with pytest.raises(InvalidInput, match=r"^length .*: expected an integer"):
+    with pytest.raises(InvalidInput, match=r"^length is .*, expected (an integer|at most)"):
         build(length)
 
 
@@ -316,13 +316,13 @@ def test_bad_boundary(build):
     [math.nan, math.inf, "1", None, True, 1j, np.ones(4), np.ones((4, 5)), np.full((4, 4), math.nan), [[1, 2], [3]]],
 )
 def test_bad_strengths(value):
-    with pytest.raises(InvalidInput, match=r"^jx: expected a finite number or an array of them of shape \(4, 4\)$"):
+    with pytest.raises(InvalidInput, match=r"^jx is .*, expected a number or an array of them of shape \(4, 4\), at most 1e\+100 in size$"):
         square(4, jx=value)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None, "1", True])
 def test_bad_seed(seed):
-    with pytest.raises(InvalidInput, match="expected a non-negative integer"):
+    with pytest.raises(InvalidInput, match="^seed is .*, expected an integer"):
         edwards_anderson(4, seed=seed)
 
 
@@ -333,7 +333,7 @@ def test_disorder_too_large():
 
 @pytest.mark.parametrize("beta", [math.nan, math.inf, -math.inf, "abc", None, True, 1j])
 def test_bad_beta(beta):
-    with pytest.raises(InvalidInput, match=r"^beta .*: expected a finite number$"):
+    with pytest.raises(InvalidInput, match=r"^beta is .*, expected a finite number$"):
         square(4).couplings(beta)
 
 

@@ -213,28 +213,39 @@ def test_bonds_that_cancel_do_not_frustrate():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples 0: expected an integer of at least 1"),
-        ({"samples": -5}, "samples -5"),
-        ({"samples": 2.5}, "samples 2.5"),
-        ({"chains": 0}, "chains 0"),
-        ({"every": 0}, "every 0"),
-        ({"thermalise": 0}, "thermalise 0"),
-        ({"threads": 0}, "threads 0"),
-        ({"threads": True}, "threads True"),
-        ({"seed": -1}, "seed -1: expected an integer of at least 0"),
-        ({"seed": None}, "seed None"),
+        ({"samples": 0}, "samples is 0, expected an integer >= 1"),
+        ({"samples": -5}, "samples is -5"),
+        ({"samples": 2.5}, "samples is 2.5"),
+        ({"chains": 0}, "chains is 0"),
+        ({"every": 0}, "every is 0"),
+        ({"thermalise": 0}, "thermalise is 0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": True}, "threads is True"),
+        ({"seed": -1}, "seed is -1, expected an integer from 0 to"),
+        ({"seed": None}, "seed is None"),
         (
             {"sampler": "gibbs"},
-            "sampler 'gibbs': expected one of wolff, swendsen-wang, metropolis, heat-bath, tempering",
+            "sampler is 'gibbs', expected wolff, swendsen-wang, metropolis, heat-bath or tempering",
         ),
-        ({"beta": math.nan}, "beta nan"),
+        ({"beta": math.nan}, "beta is nan"),
         ({"beta": 1e308}, "overflows"),
+        ({"chains": 10**10}, r"one sample of each of 10000000000 chains of periodic 4x4 needs \d+ GiB of memory, .* are free"),
+        ({"samples": 10**12, "every": 10**3}, r"would take 4.06 years and more"),
     ],
 )
 def test_bad_input_is_refused_before_anything_runs(options, message):
     arguments = {"beta": 0.4, "samples": 1} | options
     with pytest.raises(InvalidInput, match=message):
         stream(square(4), **arguments)
+
+
+def test_memory_and_temperatures_that_cannot_be_are_refused_before_they_are_tried():
+    with pytest.raises(InvalidInput, match=r"needs \d+ TiB of memory, .* are free: fewer samples"):
+        simulate(square(64), 0.4, samples=10**10, chains=8)
+    with pytest.raises(InvalidInput, match=r"one sample of each of 100000 chains .* needs .* of memory"):
+        stream(square(4096), 0.4, samples=1, chains=10**5)
+    with pytest.raises(InvalidInput, match="more than 10000 temperatures"):
+        simulate(edwards_anderson(8, seed=1), 1e6, samples=1, chains=1, sampler="tempering")
 
 
 def test_the_ladder_spaces_temperatures_by_the_energys_spread():

@@ -405,7 +405,7 @@ SERIES_FUNCTIONS = [autocorrelation, autocorrelation_time, effective_samples, di
         (np.zeros((2, 2, 20)), "expected .samples,. or .chains, samples."),
         (np.array(1.0), "expected .samples,. or .chains, samples."),
         (np.zeros((2, 1)), "expected at least"),
-        (np.zeros((0, 20)), "expected at least"),
+        (np.zeros((0, 20)), "0 samples"),
         (np.full(20, np.nan), "not finite"),
         (np.full(20, np.inf), "not finite"),
     ],

@@ -354,7 +354,7 @@ def test_deep_in_the_ordered_phase_mean_field_stays_a_bound(of, beta):
 
 @pytest.mark.parametrize("beta", [math.nan, math.inf, -math.inf, "0.4", None, True, 0.4j])
 def test_bad_beta(beta):
-    with pytest.raises(InvalidInput, match=r"^beta .*: expected a finite number$"):
+    with pytest.raises(InvalidInput, match=r"^beta is .*, expected a finite number$"):
         HubbardStratonovich(square(4), beta)
 
 
