@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from isingflow.errors import CheckpointError
+from isingflow.errors import CheckpointError, InvalidInput
+from isingflow.runs.config import AnyRunConfig, config_from_dict
 from isingflow.runtime.differences import differences
 from isingflow.runtime.files import reason
 from isingflow.runtime.numbers import finite_or_none
@@ -86,6 +87,25 @@ def read(path: Path) -> Checkpoint:
     except Exception as error:  # a hostile file may raise anything here; none of it may reach the user as a traceback
         problem = reason(error)
     raise CheckpointError(f"{path} is not a usable checkpoint ({problem})")
+
+
+def check_configuration(found: Checkpoint, config: AnyRunConfig, run: Path) -> None:
+    """Refuse a checkpoint that was learnt with another configuration than that of its run now.
+
+    Raises:
+        CheckpointError: it was; the message says what differs.
+    """
+    if found.configuration is None:
+        return
+    try:
+        learnt = config_from_dict(found.configuration)
+    except InvalidInput as error:
+        raise CheckpointError(f"{run}: the configuration in the checkpoint cannot be read: {error}") from None
+    changed = changes(config.to_dict(), learnt.to_dict())
+    if changed:
+        raise CheckpointError(
+            f"{run}: the checkpoint does not fit the run's configuration, which was changed since: {'; '.join(changed)}"
+        )
 
 
 def changes(here: Any, there: Any) -> list[str]:

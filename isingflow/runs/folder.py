@@ -7,7 +7,7 @@
     checkpoint.previous.safetensors, state.previous.json
     snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d);
                                     fields of a user's own target, float32
-    report.json                     the last evaluation
+    report.json, report.txt         the last evaluation, for machines and as a table
     figures/                        PNG files
     coarse/                         the run folder of the smaller lattice that a run starts from
 
@@ -32,9 +32,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch import Tensor
 
-from isingflow.errors import CheckpointError, InvalidInput, RunFolderError
+from isingflow.errors import CheckpointError, RunFolderError
 from isingflow.runs import checkpoint, metrics
-from isingflow.runs.checkpoint import Checkpoint
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, config_from_dict
 from isingflow.runs.making import (
     CHECKPOINT,
@@ -54,7 +53,7 @@ from isingflow.runtime.numbers import finite_or_none
 
 RUNS = Path("runs")
 """Where runs without a name get their numbered folders, relative to the working directory."""
-METRICS = "metrics.jsonl"
+METRICS, TABLE = "metrics.jsonl", "report.txt"
 UNFINISHED = ".unfinished"
 """In the folder of figures while they are drawn."""
 
@@ -122,8 +121,11 @@ class RunFolder(Generic[Config_co]):
     def begin(self) -> None:
         """Make a run of a folder that was not `begun`, from now on to be resumed."""
         written = beside(self.path / CONFIG)
-        if written.exists():
-            os.replace(written, self.path / CONFIG)
+        try:
+            if written.exists():
+                os.replace(written, self.path / CONFIG)
+        except OSError as error:
+            raise RunFolderError(f"cannot write {self.path / CONFIG}: {reason(error)}") from error
 
     @classmethod
     def open(cls, path: Path | str) -> AnyRun:
@@ -268,11 +270,17 @@ class RunFolder(Generic[Config_co]):
             except CheckpointError as other:
                 raise CheckpointError(f"{error}; {other}") from None
             _log.warning("%s; using the previous checkpoint", error)
-        self._check_configuration(found)
+        checkpoint.check_configuration(found, self.config, self.path)
         return found.tensors, found.state
 
-    def save_report(self, report: Mapping[str, Any]) -> None:
-        """Replace report.json; values that are not finite are written as null."""
+    def save_report(self, report: Mapping[str, Any], table: str = "") -> None:
+        """Replace the report.
+
+        Args:
+            report: for machines; values that are not finite are written as null.
+            table: the same for people.
+        """
+        self._write(TABLE, f"{table}\n".encode())
         self._write("report.json", _json_bytes(finite_or_none(report)))
 
     def report(self) -> dict[str, Any] | None:
@@ -291,6 +299,14 @@ class RunFolder(Generic[Config_co]):
         except (OSError, ValueError, RecursionError) as error:
             raise RunFolderError(f"cannot read {path}: {reason(error)}") from error
         return report
+
+    @property
+    def table(self) -> str:
+        """The last report as a table; empty if there is none."""
+        try:
+            return (self.path / TABLE).read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def save_snapshot(self, iteration: int, samples: np.ndarray) -> None:
         """Keep samples drawn at an iteration: int8 spins, shape (n, lx, ly), or float32 data or fields."""
@@ -317,21 +333,6 @@ class RunFolder(Generic[Config_co]):
         if not isinstance(samples, np.ndarray) or samples.dtype != kind or samples.shape[1:] != shape:
             raise RunFolderError(f"{path} is not a snapshot of {self.config}")
         return samples
-
-    def _check_configuration(self, found: Checkpoint) -> None:
-        """Refuse a checkpoint that was learnt with another configuration than that of the run."""
-        if found.configuration is None:
-            return
-        try:
-            written = config_from_dict(found.configuration)
-        except InvalidInput as error:
-            raise CheckpointError(f"{self.path}: the checkpoint's configuration: {error}") from None
-        changed = checkpoint.changes(self.config.to_dict(), written.to_dict())
-        if changed:
-            raise CheckpointError(
-                f"{self.path}: the checkpoint does not fit the run's configuration, which was changed since: "
-                + "; ".join(changed)
-            )
 
     def _in_use(self, how: str) -> RunFolderError:
         return RunFolderError(f"{self.path} is in use: another process {how}; wait for it, or end it")

@@ -82,6 +82,15 @@ def is_certified(run: AnyRun) -> bool:
     return known and (run.report() or {}).get("certified", True) is True
 
 
+def is_complete(run: AnyRun) -> bool:
+    """Whether nothing is left to do: trained to its end, with report and figures of what was learnt last."""
+    if not run.has_checkpoint:
+        return False
+    state, report = run.load_checkpoint()[1], run.report() or {}
+    reported = bool(run.table) and report.get("training_seconds") == state.get("seconds")
+    return state.get("finished") is True and reported and run.has_figures
+
+
 def new_flow(config: AnyRunConfig, target: TargetLike | None = None) -> Flow:
     """The untrained flow of a run, to load a checkpoint into.
 
