@@ -198,9 +198,12 @@ class RunFolder(Generic[Config_co]):
     def drawing(self) -> Iterator[None]:
         """While figures are drawn: until they are complete, `has_figures` is false."""
         mark = self.figures / UNFINISHED
-        self._write(f"{self.figures.name}/{UNFINISHED}", b"")
-        yield
-        mark.unlink(missing_ok=True)
+        try:
+            mark.touch()
+            yield
+            mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot write {mark}: {reason(error)}") from error
 
     @property
     def has_figures(self) -> bool:
@@ -214,8 +217,9 @@ class RunFolder(Generic[Config_co]):
 
     def save_figure(self, name: str, content: bytes) -> Path:
         """Replace one file of `figures`; returns its path."""
-        self._write(f"{self.figures.name}/{name}", content)
-        return self.figures / name
+        path = self.figures / name
+        self._write(f"{path.parent.name}/{name}", content)
+        return path
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add one line to the metrics, see `runs.metrics`."""
