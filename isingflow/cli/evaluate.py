@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, open_run
+from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, hold, open_run
 from isingflow.cli.output import print_result, show_notes
 
 
@@ -35,6 +35,7 @@ def command(
     """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json."""
     show_notes(quiet=as_json)
     folder, where = open_run(run, device)
+    hold(folder.results())
     from isingflow.evaluation.reports import evaluate
 
     data = folder.config.data_set(root)
@@ -42,4 +43,4 @@ def command(
         folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data, save=False
     )
     print_result(evaluation.as_dict(), as_json, evaluation.table)
-    folder.save_report(evaluation.as_dict())
+    folder.save_report(evaluation.as_dict(), evaluation.table())

@@ -23,6 +23,7 @@ from isingflow.cli.options import (
     check_certified,
     check_new_file,
     device_from,
+    lock_file,
 )
 from isingflow.cli.output import print_result, show_notes, warn
 from isingflow.cli.signals import StopRequest
@@ -87,7 +88,9 @@ def command(
     minute. Ctrl-C and SIGTERM save them too, print the command that resumes, and exit; --resume with more --samples
     makes chains longer.
     """
-    if not resume:
+    if resume:
+        lock_file(output)
+    else:
         check_new_file(output)
     show_notes(quiet or as_json)
     from isingflow.errors import RunFolderError
@@ -128,7 +131,8 @@ def command(
     report = chains_report(found, run=folder)
     print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))
     try:
-        report.draw(folder)
+        with folder.results():
+            report.draw(folder)
     except RunFolderError as error:
         warn(f"no figure: {error}")
 

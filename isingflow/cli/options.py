@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.output import warn
-from isingflow.errors import InvalidInput
+from isingflow.errors import FileError, InvalidInput
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
 
     from isingflow.runs.folder import AnyRun
@@ -160,7 +162,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 
 
 def check_new_file(path: Path) -> None:
-    """Refuse an --output that is not the name of a new .npz file in a folder that can be written."""
+    """Refuse an --output that is not the name of a new .npz file in a folder that can be written; lock it."""
     if path.suffix != ".npz":
         raise InvalidInput(f"--output {path}: expected a file name that ends in .npz")
     try:
@@ -169,12 +171,30 @@ def check_new_file(path: Path) -> None:
         pass
     except OSError as error:
         raise InvalidInput(f"--output {path}: {error.strerror}") from None
-    if path.exists() or path.is_symlink():
-        raise InvalidInput(f"--output {path}: exists already; choose another name")
     if not path.parent.is_dir():
         raise InvalidInput(f"--output {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")
+    lock_file(path)
+    if path.exists() or path.is_symlink():
+        raise InvalidInput(f"--output {path}: exists already; choose another name")
+
+
+def lock_file(path: Path) -> None:
+    """Have the file at --output to this command alone until it ends.
+
+    Raises:
+        FileError: another process writes it.
+    """
+    from isingflow.runtime.locks import locked
+
+    busy = FileError(f"--output {path}: in use: another process writes it; wait for it, or choose another name")
+    hold(locked(path.with_name(f".{path.name}.lock"), busy))
+
+
+def hold(context: AbstractContextManager[Any]) -> None:
+    """Enter a context until this command ends."""
+    click.get_current_context().with_resource(context)
 
 
 def device_from(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from isingflow.errors import IsingflowError
+from isingflow.runtime.numbers import finite_or_none
 
 INTERRUPT_CODE = 128 + signal.SIGINT
 TERMINATE_CODE = 128 + signal.SIGTERM
@@ -25,8 +26,8 @@ class Terminated(BaseException):
 
 
 def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
-    """Print `document` as JSON, or else what `text` makes of it."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else text())
+    """Print `document` as JSON, null where it is not finite, or else what `text` makes of it."""
+    click.echo(json.dumps(finite_or_none(document), indent=2, allow_nan=False) if as_json else text())
 
 
 def warn(message: str) -> None:

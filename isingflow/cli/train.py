@@ -81,7 +81,7 @@ def command(
         config = _new_config(options, rate, earlier)
         where = device_from(device)
         _check_possible(config)
-        run = RunFolder.create(output, config)
+        run = RunFolder.create(output, config, begun=earlier is None)
     resuming = resume_words(["train"], run, device, time_limit)
     train_and_report(
         ctx,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -44,11 +43,12 @@ def run_to_resume(resume: bool, output: Path | None) -> Path | None:
 
 def print_finished(run: AnyRun, as_json: bool) -> bool:
     """Print the report of a run that has nothing left to do; whether it is one."""
-    report = run.report()
-    if report is None or not run.has_checkpoint or not run.load_checkpoint()[1].get("finished"):
+    from isingflow.runs.loading import is_complete
+
+    if not is_complete(run):
         return False
-    document = {"run": str(run.path), "outcome": "finished", **report}
-    print_result(document, as_json, lambda: f"{run.path} is finished already; its report:\n{_report_lines(report)}")
+    document = {"run": str(run.path), "outcome": "finished", **(run.report() or {})}
+    print_result(document, as_json, lambda: f"{run.path} is finished already; its report:\n{run.table}")
     return True
 
 
@@ -96,10 +96,12 @@ def train_and_report(
     if outcome is Outcome.INTERRUPTED or stop.requested():
         print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))
-    evaluation = evaluate(trained, device=device)
-    if not as_json:
-        click.echo(evaluation.table())
-    figures = draw_figures(run, evaluation.samples, data)
+    with run.results(give_up=stop.requested), run.drawing():
+        evaluation = evaluate(trained, device=device, save=False)
+        run.save_report(evaluation.as_dict(), evaluation.table())
+        if not as_json:
+            click.echo(evaluation.table())
+        figures = draw_figures(run, evaluation.samples, data)
     document = {"run": str(run.path), "outcome": outcome.value, **evaluation.as_dict()}
     print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
 
@@ -109,20 +111,3 @@ def resume_words(command: list[str], run: AnyRun, device: str, time_limit: float
     words = ["isingflow", *command, "--resume", "--output", str(run.path)]
     words += [] if device == "auto" else ["--device", device]
     return words + ([] if time_limit is None else ["--time-limit", f"{time_limit:g}"])
-
-
-def _report_lines(report: dict[str, Any]) -> str:
-    shown = {key: _in_words(entry) for key, entry in report.items() if entry is not None}
-    return "\n".join(f"  {key.replace('_', ' '):<36}{words}" for key, words in shown.items())
-
-
-def _in_words(entry: Any) -> str:
-    """An entry of a report: an estimate with its error, perhaps with the method behind it; a target; or a number."""
-    from isingflow.statistics.estimate import Estimate
-
-    if not isinstance(entry, dict):
-        return f"{entry:.8g}" if isinstance(entry, float) else str(entry)
-    if "stderr" not in entry:
-        return ", ".join(f"{name} {_in_words(part)}".strip() for name, part in entry.items())
-    value, stderr = (math.nan if entry[name] is None else entry[name] for name in ("value", "stderr"))
-    return str(Estimate(value, stderr)) + (f" ({entry['method']})" if "method" in entry else "")

@@ -21,7 +21,7 @@ from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun, of_kind
-from isingflow.runs.loading import new_flow, trained
+from isingflow.runs.loading import check_numbers, new_flow, trained
 from isingflow.runtime.parallel import workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
@@ -122,6 +122,7 @@ def evaluate_density(
     Raises:
         RunFolderError: the run is not on data.
         CheckpointError: the checkpoint is missing or unusable.
+        TrainingDiverged: the flow gives likelihoods that are not numbers.
     """
     config = of_kind(run, DensityConfig).config
     flow, state = trained(run, new_flow(config), device)
@@ -135,6 +136,7 @@ def evaluate_density(
             return [log_prob, start.log_prob(x.to(device)).cpu(), bits]
 
         log_prob, start_log_prob, bits = _scores(score, data.test, samples, generator)
+        check_numbers(run, log_prob)
         (validation,) = _scores(lambda x: score(x)[:1], data.validation, samples, generator)
         few = next(data.test.batches(ERROR_SAMPLES, generator)).to(device)
         error = likelihood_error(flow, few, pool).value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,11 +71,12 @@ def evaluate(
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device) if isinstance(device, str) else device
-    evaluation = _KINDS[type(folder.config)].evaluate(
-        folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
-    )
-    if save:
-        folder.save_report(evaluation.as_dict())
+    with folder.results() if save else nullcontext():
+        evaluation = _KINDS[type(folder.config)].evaluate(
+            folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
+        )
+        if save:
+            folder.save_report(evaluation.as_dict(), evaluation.table())
     return evaluation
 
 
@@ -96,8 +98,10 @@ def plot(
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device) if isinstance(device, str) else device
-    drawn = _KINDS[type(folder.config)].draw(folder, **given, samples=samples or PLOT_SAMPLES, seed=seed, device=where)
-    return draw_figures(folder, drawn, given["data"])
+    kind, count = _KINDS[type(folder.config)], samples or PLOT_SAMPLES
+    with folder.results():
+        drawn = kind.draw(folder, **given, samples=count, seed=seed, device=where)
+        return draw_figures(folder, drawn, given["data"])
 
 
 def draw_figures(run: AnyRun, samples: SampleSet | np.ndarray, data: Dataset | None = None) -> list[Path]:
@@ -108,7 +112,8 @@ def draw_figures(run: AnyRun, samples: SampleSet | np.ndarray, data: Dataset | N
         samples: of its flow.
         data: what a run on data was trained on.
     """
-    return _KINDS[type(run.config)].figures(run, samples, data, certified=is_certified(run))
+    with run.drawing():
+        return _KINDS[type(run.config)].figures(run, samples, data, certified=is_certified(run))
 
 
 class _Kind(NamedTuple):

@@ -18,7 +18,7 @@ from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.runs.folder import AnyRun
-from isingflow.runs.loading import new_flow, trained
+from isingflow.runs.loading import check_numbers, new_flow, trained
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.statistics.free_energy import (
     acceptance_ratio_free_energy,
@@ -129,7 +129,7 @@ def evaluate_target(
         target, flow: of a run on a user's own.
 
     Raises:
-        InvalidInput: the flow gives weights that are not numbers.
+        TrainingDiverged: the flow gives weights that are not numbers.
     """
     flow, found, state = load_run(run, device, target, flow)
     generator = torch.Generator(device).manual_seed(seed)
@@ -144,6 +144,8 @@ def evaluate_target(
             reverse, first_fields = _reverse_log_weights(flow, found, count, seed, generator, pool)
             error = max(error, likelihood_error(flow, first_fields, pool).value)
     weights = drawn.log_weight
+    for values in (weights,) if reverse is None else (weights, reverse):
+        check_numbers(run, values)
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
     reweighted = reweighted_free_energy(weights)

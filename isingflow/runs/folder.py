@@ -7,12 +7,13 @@
     checkpoint.previous.safetensors, state.previous.json
     snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d);
                                     fields of a user's own target, float32
-    report.json                     the last evaluation
+    report.json, report.txt         the last evaluation, for machines and as a table
     figures/                        PNG files
     coarse/                         the run folder of the smaller lattice that a run starts from
 
 Every file but `metrics.jsonl` is replaced atomically: written beside its place, synced, renamed. A full disk or a kill
-leaves the old file. No physics and no training here.
+leaves the old file. A folder is a run from the moment its config.json is there; before, the same command begins anew.
+A process that trains a run, or makes its report and figures, locks it. No physics and no training here.
 """
 
 from __future__ import annotations
@@ -20,24 +21,41 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import safetensors.torch
 from torch import Tensor
 
 from isingflow.errors import CheckpointError, RunFolderError
+from isingflow.runs import checkpoint, metrics
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, config_from_dict
+from isingflow.runs.making import (
+    CHECKPOINT,
+    CONFIG,
+    RESULTS_LOCK,
+    STATE,
+    TRAINING_LOCK,
+    clear,
+    is_unmade,
+    new_folder,
+    new_numbered_folder,
+)
 from isingflow.runs.provenance import provenance
-from isingflow.runtime.files import write_atomically
+from isingflow.runtime.files import beside, reason, write_atomically, write_beside
+from isingflow.runtime.locks import locked
 from isingflow.runtime.numbers import finite_or_none
 
 RUNS = Path("runs")
 """Where runs without a name get their numbered folders, relative to the working directory."""
+METRICS, TABLE = "metrics.jsonl", "report.txt"
+UNFINISHED = ".unfinished"
+"""In the folder of figures while they are drawn."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,24 +89,43 @@ class RunFolder(Generic[Config_co]):
     provenance: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def create(cls, path: Path | str | None, config: Made) -> RunFolder[Made]:
+    def create(cls, path: Path | str | None, config: Made, *, begun: bool = True) -> RunFolder[Made]:
         """A new run folder holding its configuration.
 
         Args:
-            path: a new or empty folder; if None, the next number under `runs/`.
+            path: a new or empty folder, or one whose creation was cut short; if None, the next number under `runs/`.
             config: what is to be run.
+            begun: whether the run can go on from its configuration alone. If not, it becomes a run by `begin`.
 
         Raises:
             RunFolderError: something is there already, or the folder cannot be written.
         """
         try:
-            path = _new_numbered_folder(RUNS) if path is None else _new_folder(Path(path))
+            path = new_numbered_folder(RUNS) if path is None else new_folder(Path(path))
         except OSError as error:
             where = path or RUNS
-            raise RunFolderError(f"cannot create the run folder {where}: {_reason(error)}") from error
+            raise RunFolderError(f"cannot create the run folder {where}: {reason(error)}") from error
         run = RunFolder(path, config, provenance())
-        run._write("config.json", _json_bytes(config.to_dict() | {"provenance": run.provenance}))
+        try:
+            with run.training():
+                clear(path)
+                write_beside(path / CONFIG, _json_bytes(config.to_dict() | {"provenance": run.provenance}))
+                if begun:
+                    run.begin()
+        except OSError as error:
+            with suppress(OSError):  # of an empty folder nothing is lost
+                path.rmdir()
+            raise RunFolderError(f"cannot write {path / CONFIG}: {reason(error)}") from error
         return run
+
+    def begin(self) -> None:
+        """Make a run of a folder that was not `begun`, from now on to be resumed."""
+        written = beside(self.path / CONFIG)
+        try:
+            if written.exists():
+                os.replace(written, self.path / CONFIG)
+        except OSError as error:
+            raise RunFolderError(f"cannot write {self.path / CONFIG}: {reason(error)}") from error
 
     @classmethod
     def open(cls, path: Path | str) -> AnyRun:
@@ -101,17 +138,18 @@ class RunFolder(Generic[Config_co]):
         if not path.is_dir():
             raise RunFolderError(f"no run folder at {path}")
         try:
-            text = (path / "config.json").read_text(encoding="utf-8")
+            text = (path / CONFIG).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise RunFolderError(f"{path} is not a run folder: it has no config.json") from None
+            begun = "; its making was cut short: give the command that began it again" if is_unmade(path) else ""
+            raise RunFolderError(f"{path} is not a run folder: it has no config.json{begun}") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"cannot read {path / 'config.json'}: {_reason(error)}") from error
+            raise RunFolderError(f"cannot read {path / CONFIG}: {reason(error)}") from error
         try:
             entries = json.loads(text)
             found = entries.pop("provenance", {}) if isinstance(entries, dict) else {}
             return RunFolder(path, config_from_dict(entries), found if isinstance(found, dict) else {})
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise RunFolderError(f"{path / 'config.json'} does not describe a run: {_reason(error)}") from error
+            raise RunFolderError(f"{path / CONFIG} does not describe a run: {reason(error)}") from error
 
     def part(self, name: str, config: AnyRunConfig) -> AnyRun:
         """The run folder of a stage of this run, within it, created if need be.
@@ -120,7 +158,7 @@ class RunFolder(Generic[Config_co]):
             RunFolderError: the folder cannot be written, or holds another run.
         """
         path = self.path / name
-        if not (path / "config.json").exists():
+        if not (path / CONFIG).exists():
             return RunFolder.create(path, config)
         part = RunFolder.open(path)
         differences = part.config.differences(config)
@@ -130,11 +168,47 @@ class RunFolder(Generic[Config_co]):
 
     def discard_unused(self) -> None:
         """Remove the folder if it holds nothing but the configuration: a run that was refused before it began."""
-        if [path.name for path in self.path.iterdir()] == ["config.json"]:
-            (self.path / "config.json").unlink()
+        if [path.name for path in self.path.iterdir()] in ([CONFIG], [beside(Path(CONFIG)).name]):
+            for path in self.path.iterdir():
+                path.unlink()
             self.path.rmdir()
             if self.path.parent == RUNS and not any(RUNS.iterdir()):
                 RUNS.rmdir()
+
+    def training(self) -> AbstractContextManager[None]:
+        """Within this context no other process trains the run.
+
+        Raises:
+            RunFolderError: one does.
+        """
+        return locked(self.path / TRAINING_LOCK, self._in_use("trains it"))
+
+    def results(self, give_up: Callable[[], bool] = lambda: True) -> AbstractContextManager[None]:
+        """Within this context no other process makes the run's report and figures.
+
+        Args:
+            give_up: asked while one does; True gives up.
+
+        Raises:
+            RunFolderError: one does.
+        """
+        return locked(self.path / RESULTS_LOCK, self._in_use("makes its report or figures"), give_up=give_up)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """While figures are drawn: until they are complete, `has_figures` is false."""
+        mark = self.figures / UNFINISHED
+        try:
+            mark.touch()
+            yield
+            mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot write {mark}: {reason(error)}") from error
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether figures were drawn, all of them."""
+        return (self.path / "figures").is_dir() and not (self.path / "figures" / UNFINISHED).exists()
 
     @property
     def figures(self) -> Path:
@@ -143,17 +217,13 @@ class RunFolder(Generic[Config_co]):
 
     def save_figure(self, name: str, content: bytes) -> Path:
         """Replace one file of `figures`; returns its path."""
-        self._write(f"{self.figures.name}/{name}", content)
-        return self.figures / name
+        path = self.figures / name
+        self._write(f"{path.parent.name}/{name}", content)
+        return path
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Add one line to the metrics; values that are not finite are written as null."""
-        line = json.dumps(finite_or_none(dict(record)), allow_nan=False)
-        try:
-            with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise RunFolderError(f"cannot write {self.path / 'metrics.jsonl'}: {_reason(error)}") from error
+        """Add one line to the metrics, see `runs.metrics`."""
+        metrics.append(self.path / METRICS, record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics so far, in order; a last line torn by a kill is left out.
@@ -161,72 +231,61 @@ class RunFolder(Generic[Config_co]):
         Raises:
             RunFolderError: the file cannot be read, or another line is damaged.
         """
-        path = self.path / "metrics.jsonl"
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise RunFolderError(f"cannot read {path}: {_reason(error)}") from error
-        records = []
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                if not isinstance(record, dict) or not isinstance(record.get("iteration"), int):
-                    raise ValueError("no iteration")
-            except (ValueError, RecursionError):
-                if number == len(lines):
-                    break
-                raise RunFolderError(f"{path}: line {number} is not a record of metrics") from None
-            records.append(record)
-        return records
+        return metrics.read(self.path / METRICS)
 
     def truncate_metrics(self, iteration: int) -> None:
         """Drop what was recorded after this iteration, and a torn last line: a resumed run writes it again."""
-        kept = [record for record in self.metrics() if record["iteration"] <= iteration]
-        self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept).encode())
+        metrics.truncate(self.path / METRICS, iteration)
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint file, good or not."""
-        return any((self.path / f"{name}.safetensors").exists() for name in ("checkpoint", "checkpoint.previous"))
+        return any((self.path / name).exists() for name in (CHECKPOINT, _previous(Path(CHECKPOINT))))
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Replace the checkpoint; the one before it is kept as the previous one.
 
         Args:
             tensors: by name, of any dtype, shape and device.
-            state: JSON-serialisable and finite.
+            state: JSON-serialisable; numbers that are not finite are written as null.
 
         Raises:
             RunFolderError: the disk is full or cannot be written; the checkpoint that was there is intact.
         """
-        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        text = json.dumps(dict(state), allow_nan=False)
-        self._write("checkpoint.safetensors", safetensors.torch.save(copies, {"state": text}), keep=True)
-        self._write("state.json", _json_bytes(dict(state)), keep=True)
+        self._write(CHECKPOINT, checkpoint.pack(tensors, state, self.config.to_dict()), keep=True)
+        self._write(STATE, _json_bytes(finite_or_none(state)), keep=True)
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, on the CPU, and state of the checkpoint; of the previous one, with a warning, if it is damaged.
 
         Raises:
-            CheckpointError: there is none, or neither can be used.
+            CheckpointError: there is none, neither can be used, or config.json is not what it was learnt with.
         """
         if not self.has_checkpoint:
             raise CheckpointError(f"{self.path} has no checkpoint")
-        current, previous = (self.path / f"{name}.safetensors" for name in ("checkpoint", "checkpoint.previous"))
+        current = self.path / CHECKPOINT
         try:
-            return _read_checkpoint(current)
+            found = checkpoint.read(current)
         except CheckpointError as error:
-            if not previous.exists():
+            if not _previous(current).exists():
                 raise
-            found = _read_checkpoint(previous, after=error)
+            try:
+                found = checkpoint.read(_previous(current))
+            except CheckpointError as other:
+                raise CheckpointError(f"{error}; {other}") from None
             _log.warning("%s; using the previous checkpoint", error)
-            return found
+        checkpoint.check_configuration(found, self.config, self.path)
+        return found.tensors, found.state
 
-    def save_report(self, report: Mapping[str, Any]) -> None:
-        """Replace report.json; values that are not finite are written as null."""
-        self._write("report.json", _json_bytes(finite_or_none(dict(report))))
+    def save_report(self, report: Mapping[str, Any], table: str = "") -> None:
+        """Replace the report.
+
+        Args:
+            report: for machines; values that are not finite are written as null.
+            table: the same for people.
+        """
+        self._write(TABLE, f"{table}\n".encode())
+        self._write("report.json", _json_bytes(finite_or_none(report)))
 
     def report(self) -> dict[str, Any] | None:
         """The last saved report, or None.
@@ -242,8 +301,16 @@ class RunFolder(Generic[Config_co]):
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
-            raise RunFolderError(f"cannot read {path}: {_reason(error)}") from error
+            raise RunFolderError(f"cannot read {path}: {reason(error)}") from error
         return report
+
+    @property
+    def table(self) -> str:
+        """The last report as a table; empty if there is none."""
+        try:
+            return (self.path / TABLE).read_text(encoding="utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError):
+            return ""
 
     def save_snapshot(self, iteration: int, samples: np.ndarray) -> None:
         """Keep samples drawn at an iteration: int8 spins, shape (n, lx, ly), or float32 data or fields."""
@@ -265,26 +332,29 @@ class RunFolder(Generic[Config_co]):
         try:
             samples = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, MemoryError) as error:
-            raise RunFolderError(f"{path} is not a snapshot: {_reason(error)}") from error
+            raise RunFolderError(f"{path} is not a snapshot: {reason(error)}") from error
         kind, shape = self.config.sample
         if not isinstance(samples, np.ndarray) or samples.dtype != kind or samples.shape[1:] != shape:
             raise RunFolderError(f"{path} is not a snapshot of {self.config}")
         return samples
 
+    def _in_use(self, how: str) -> RunFolderError:
+        return RunFolderError(f"{self.path} is in use: another process {how}; wait for it, or end it")
+
     def _folder(self, name: str) -> Path:
         try:
             (self.path / name).mkdir(exist_ok=True)
         except OSError as error:
-            raise RunFolderError(f"cannot create {self.path / name}: {_reason(error)}") from error
+            raise RunFolderError(f"cannot create {self.path / name}: {reason(error)}") from error
         return self.path / name
 
     def _write(self, name: str, content: bytes, keep: bool = False) -> None:
         path = self.path / name
         try:
-            write_atomically(path, content, previous=path.with_suffix(".previous" + path.suffix) if keep else None)
+            write_atomically(path, content, previous=_previous(path) if keep else None)
         except OSError as error:
             there = f"; the {path.name} that was there is intact" if path.exists() else ""
-            raise RunFolderError(f"cannot write {path}: {_reason(error)}{there}") from error
+            raise RunFolderError(f"cannot write {path}: {reason(error)}{there}") from error
 
 
 AnyRun = RunFolder[AnyRunConfig]
@@ -321,51 +391,9 @@ def of_kind(run: AnyRun, kind: type[Made]) -> RunFolder[Made]:
     return RunFolder(run.path, config, run.provenance)
 
 
-def _new_folder(path: Path) -> Path:
-    if (path.exists() or path.is_symlink()) and (not path.is_dir() or any(path.iterdir())):
-        raise RunFolderError(f"{path} exists: continue that run with --resume, or choose another name")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _new_numbered_folder(root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    number = max((int(path.name) for path in root.iterdir() if re.fullmatch(r"[0-9]+", path.name)), default=0)
-    while True:
-        number += 1
-        try:
-            (root / f"{number:03d}").mkdir()
-        except FileExistsError:
-            continue
-        return root / f"{number:03d}"
-
-
-def _read_checkpoint(path: Path, after: CheckpointError | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state of one file; the file's length and header are checked before anything is built from it."""
-    try:
-        content = path.read_bytes()
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        state = json.loads(header["__metadata__"]["state"])
-        if not isinstance(state, dict):
-            raise ValueError("its state is not a JSON object")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except KeyError:
-        problem = "it holds no training state"
-    except Exception as error:  # a hostile file may raise anything here; none of it may reach the user as a traceback
-        problem = _reason(error)
-    else:
-        return tensors, state
-    message = f"{path} is not a usable checkpoint ({problem})"
-    raise CheckpointError(f"{after}; {message}" if after else message) from None
+def _previous(path: Path) -> Path:
+    return path.with_suffix(".previous" + path.suffix)
 
 
 def _json_bytes(data: Any) -> bytes:
     return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.errors import CheckpointError, InvalidInput
+from isingflow.errors import CheckpointError, InvalidInput, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import AnyRun, RunFolder
@@ -80,6 +81,29 @@ def is_certified(run: AnyRun) -> bool:
     error = run.load_checkpoint()[1].get("integration_error_nats")
     known = isinstance(error, int | float) and error <= run.config.training.tolerance
     return known and (run.report() or {}).get("certified", True) is True
+
+
+def is_complete(run: AnyRun) -> bool:
+    """Whether nothing is left to do: trained to its end, with report and figures of what was learnt last."""
+    if not run.has_checkpoint:
+        return False
+    state, report = run.load_checkpoint()[1], run.report() or {}
+    reported = bool(run.table) and report.get("training_seconds") == state.get("seconds")
+    return state.get("finished") is True and reported and run.has_figures
+
+
+def check_numbers(run: AnyRun, values: np.ndarray | Tensor) -> None:
+    """Refuse a flow whose samples have probabilities that are not numbers, shape (n, ...): nothing can be said of it.
+
+    Raises:
+        TrainingDiverged: there are some.
+    """
+    lost = np.isnan(np.asarray(values))
+    if lost.any():
+        raise TrainingDiverged(
+            f"{run.path} is not certified: its training has diverged, {lost.sum()} of {lost.size} samples have "
+            "probabilities that are not numbers; a lower learning rate or more integration steps may help"
+        )
 
 
 def new_flow(config: AnyRunConfig, target: TargetLike | None = None) -> Flow:

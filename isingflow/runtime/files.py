@@ -52,18 +52,43 @@ def write_atomically(path: Path, content: bytes, *, previous: Path | None = None
     Raises:
         OSError: it could not be written; the old file is intact and nothing is left beside it.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = write_beside(path, content)
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         if previous is not None and path.exists():
             _keep(path, previous)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_beside(path: Path, content: bytes) -> Path:
+    """Write and sync what is to become a file; returns the hidden file beside it that is to be renamed.
+
+    Raises:
+        OSError: it could not be written, and nothing is left.
+    """
+    temporary = beside(path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def beside(path: Path) -> Path:
+    """The hidden file in which the next content of a file is written."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, on one line."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _keep(path: Path, previous: Path) -> None:

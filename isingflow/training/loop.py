@@ -2,7 +2,7 @@
 
 An optimiser would learn to exploit the error of a coarse integrator, so step lengths are drawn anew at every iteration,
 the error is measured (the same samples at half the step), and steps are added when it exceeds its tolerance. The loop
-writes to the run folder and resumes from it bit for bit.
+writes to the run folder, from before its first step, and resumes from it bit for bit.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def fit(
         keep_freed_memory()
     with workers(device) as pool:
         trainer = Trainer(run, problem, time_limit, pool, optimiser)
-        if start is not None and not run.has_checkpoint:
+        if not run.has_checkpoint:
             trainer.begin(start, seconds)
         stopped = False
         while not (trainer.done or stopped):
@@ -195,10 +195,7 @@ class Trainer(Generic[Samples]):
         loss, values = self._backward(self.problem.batch(config.batch, self.noise))
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDiverged(
-                f"the loss became {loss} at iteration {self.iteration + 1} (gradient norm {float(norm)}); the last "
-                f"good checkpoint is kept in {self.run.path}; a lower learning rate or more integration steps may help"
-            )
+            raise self._diverged(f"the loss became {loss} (gradient norm {float(norm)})", self.iteration + 1)
         self.optimizer.step()
         self.iteration += 1
 
@@ -238,16 +235,19 @@ class Trainer(Generic[Samples]):
             learning_rate=self.optimizer.param_groups[0]["lr"],
         )
 
-    def begin(self, earlier: Flow, seconds: float) -> None:
-        """Begin with what another flow has learnt, and save that: the earlier one is not needed again.
+    def begin(self, earlier: Flow | None, seconds: float) -> None:
+        """Save what the training begins with; from here on it can be resumed.
 
         Args:
-            earlier: trained.
+            earlier: trained, to begin with what it has learnt; it is not needed again.
             seconds: that its training took, as part of this run.
         """
-        self.problem.begin(earlier)
+        if earlier is not None:
+            self.problem.begin(earlier)
         self._earlier_seconds = self._stage_seconds = seconds
+        self.run.truncate_metrics(0)
         self.save()
+        self.run.begin()
 
     def finish(self, stopped: bool = False) -> None:
         """Refine the integration until its error is within tolerance, and save the final checkpoint.
@@ -258,16 +258,28 @@ class Trainer(Generic[Samples]):
         if not self.finished:
             allowed = FINAL_MARGIN * self.config.tolerance
             error = self._measure_error(FINAL_BATCHES)
-            while error > allowed and 0 < self.steps < MAX_STEPS:
+            while not error <= allowed and 0 < self.steps < MAX_STEPS:
                 self._adapt_steps(error, allowed)
                 error = self._measure_error(FINAL_BATCHES)
+            if not math.isfinite(error):
+                logger.warning(
+                    "the training has diverged: the integration error of the final flow is %s, so the flow is not "
+                    "certified; a lower learning rate or more integration steps may help",
+                    error,
+                )
             self.error = error
             self.finished = stopped or self.iteration >= self.config.iterations
             self._snapshot()
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint from which the training resumes bit for bit."""
+        """Write a checkpoint from which the training resumes bit for bit.
+
+        Raises:
+            TrainingDiverged: parameters are no longer finite; the checkpoint before is kept.
+        """
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.flow.parameters()):
+            raise self._diverged("parameters of the flow are no longer finite", self.iteration)
         tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
         for name, parameter in self.flow.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
@@ -287,6 +299,12 @@ class Trainer(Generic[Samples]):
         }
         self.run.save_checkpoint({name: value.cpu() for name, value in tensors.items()}, state)
         self._saved = time.perf_counter()
+
+    def _diverged(self, how: str, iteration: int) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"the training has diverged: {how} at iteration {iteration}; the last good checkpoint is kept in "
+            f"{self.run.path}; a lower learning rate or more integration steps may help"
+        )
 
     def _adam(self) -> torch.optim.Optimizer:
         config = self.config

@@ -168,8 +168,8 @@ def train(
         earlier = None if source is None else load(source, device=where)
         if earlier is not None:
             problem.begin(earlier)  # refused before anything is written
-        run = RunFolder.create(output, config) if run is None else run
-        with progress_display(quiet=not shown) as show:
+        run = RunFolder.create(output, config, begun=earlier is None) if run is None else run
+        with run.training(), progress_display(quiet=not shown) as show:
             report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731
             outcome = fit(
                 run,

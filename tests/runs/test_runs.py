@@ -77,6 +77,60 @@ class TestFolder:
             RunFolder.create(path, CONFIG)
         assert (contents(path) if path.is_dir() else path.is_symlink() or path.read_text()) == before
 
+    @pytest.mark.parametrize(
+        "left",
+        [[], [".config.json.tmp"], [".training.lock"], [".config.json.tmp", ".training.lock", ".state.json.tmp"]],
+    )
+    def test_a_making_that_was_cut_short_begins_anew(self, tmp_path, left):
+        for name in left:
+            (tmp_path / name).write_text("{")
+        with pytest.raises(RunFolderError, match=r"config\.json") as error:
+            RunFolder.open(tmp_path)
+        assert ("began it again" in str(error.value)) == (".config.json.tmp" in left)
+        assert RunFolder.create(tmp_path, CONFIG) == RunFolder.open(tmp_path)
+        assert set(contents(tmp_path)) == {"config.json"}
+
+    @pytest.mark.parametrize("other", ["thesis.tex", "metrics.jsonl", "checkpoint.previous.safetensors"])
+    def test_what_else_is_there_is_left_alone(self, tmp_path, other):
+        (tmp_path / ".config.json.tmp").write_text("{")
+        (tmp_path / other).write_text("years of work")
+        before = contents(tmp_path)
+        with pytest.raises(RunFolderError, match="exists"):
+            RunFolder.create(tmp_path, CONFIG)
+        assert contents(tmp_path) == before
+
+    def test_what_needs_more_than_its_configuration_is_no_run_before_it_has_it(self, tmp_path):
+        run = RunFolder.create(tmp_path / "run", CONFIG, begun=False)
+        checkpoint(run, 0)
+        with pytest.raises(RunFolderError, match="began it again"):
+            RunFolder.open(run.path)
+        again = RunFolder.create(run.path, CONFIG, begun=False)
+        assert not again.has_checkpoint
+        checkpoint(again, 0)
+        again.begin()
+        assert RunFolder.open(run.path).has_checkpoint
+
+    @pytest.mark.parametrize("name", [None, "run"])
+    def test_a_full_disk_leaves_no_empty_folder(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+        with pytest.raises(RunFolderError, match=r"cannot write .*config\.json: No space left"):
+            RunFolder.create(name, CONFIG)
+        assert not list(tmp_path.glob("runs/*")) and not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("what", ["training", "results"])
+    def test_one_at_a_time(self, run, what):
+        before = set(contents(run.path))
+        with getattr(run, what)():
+            with pytest.raises(RunFolderError, match="run is in use: another process"), getattr(run, what)():
+                pass
+            with pytest.raises(RunFolderError, match="exists"):
+                RunFolder.create(run.path, CONFIG)
+            assert RunFolder.open(run.path) == run
+        with getattr(run, what)():
+            pass
+        assert set(contents(run.path)) == before
+
     @pytest.mark.parametrize("path", ["run", None])
     def test_unwritable(self, tmp_path, monkeypatch, path):
         monkeypatch.chdir(tmp_path)
@@ -150,6 +204,12 @@ class TestMetrics:
         run.truncate_metrics(0)
         assert run.metrics() == []
 
+    def test_of_what_two_processes_wrote_the_last_record_stays(self, run):
+        for iteration, loss in [(1, 0.0), (2, 0.0), (1, 1.0), (3, 1.0), (2, 1.0)]:
+            run.append_metrics({"iteration": iteration, "loss": loss})
+        run.truncate_metrics(2)
+        assert run.metrics() == [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": 1.0}]
+
     def test_full_disk(self, run, monkeypatch):
         monkeypatch.setattr("builtins.open", fail_with(errno.ENOSPC))
         with pytest.raises(RunFolderError, match="No space left"):
@@ -212,10 +272,13 @@ class TestCheckpoint:
     def test_a_state_that_is_not_json_is_refused(self, run):
         checkpoint(run, 1)
         before = contents(run.path)
-        for value in (math.nan, object()):
-            with pytest.raises((ValueError, TypeError)):
-                run.save_checkpoint(TENSORS, {"value": value})
+        with pytest.raises(TypeError):
+            run.save_checkpoint(TENSORS, {"value": object()})
         assert contents(run.path) == before
+
+    def test_what_is_not_finite_is_null(self, run):
+        run.save_checkpoint(TENSORS, {"error": math.nan, "recent": [{"loss": math.inf}]})
+        assert run.load_checkpoint()[1] == {"error": None, "recent": [{"loss": None}]}
 
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_a_full_disk_loses_nothing(self, run, monkeypatch, call):
@@ -246,6 +309,93 @@ class TestCheckpoint:
     def test_missing(self, run):
         with pytest.raises(CheckpointError, match="has no checkpoint"):
             run.load_checkpoint()
+
+
+def rewritten(path, change):
+    """The content of a checkpoint with another header."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+class TestDigest:
+    def test_any_flipped_bit_is_noticed(self, run):
+        checkpoint(run, 1)
+        path = run.path / "checkpoint.safetensors"
+        good = path.read_bytes()
+        for bit in np.random.default_rng(0).integers(0, 8 * len(good), 500).tolist():
+            damaged = bytearray(good)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match="not a usable checkpoint") as error:
+                run.load_checkpoint()
+            assert len(str(error.value)) < 1000, bit
+        path.write_bytes(good)
+        assert run.load_checkpoint()[1]["iteration"] == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda header: header["weight"].update(dtype="I32"),
+            lambda header: header["weight"].update(shape=[4, 3]),
+            lambda header: header.update(wait=header.pop("weight")),
+            lambda header: header["__metadata__"].update(state='{"iteration": 2}'),
+            lambda header: header["__metadata__"].pop("digest"),
+        ],
+        ids=["dtype", "shape", "name", "state", "no digest"],
+    )
+    def test_a_changed_header_is_noticed(self, run, change):
+        checkpoint(run, 1)
+        path = run.path / "checkpoint.safetensors"
+        path.write_bytes(rewritten(path, change))
+        with pytest.raises(CheckpointError, match="damaged or changed since"):
+            run.load_checkpoint()
+
+    @pytest.mark.parametrize("kept", [["state"], ["state", "configuration", "digest"]], ids=["version 0.1", "now"])
+    def test_checkpoints_without_a_digest_are_read(self, run, kept):
+        checkpoint(run, 1)
+        path = run.path / "checkpoint.safetensors"
+        path.write_bytes(
+            rewritten(path, lambda header: [header["__metadata__"].pop(n) for n in {*header["__metadata__"]} - {*kept}])
+        )
+        tensors, state = run.load_checkpoint()
+        assert state["iteration"] == 1 and torch.equal(tensors["weight"], TENSORS["weight"])
+
+    @pytest.mark.parametrize(
+        ("place", "value", "told"),
+        [
+            (["beta"], 0.41, "beta: 0.41 here, 0.4 there"),
+            (["seed"], 4, "seed: 4 here, 3 there"),
+            (["lattice", "jx"], 2.0, "lattice.jx: 2.0 here, 1.0 there"),
+            (["flow", "steps"], 31, "flow.steps: 31 here"),
+            (["flow", "time"], 0.7, "flow.time: 0.7 here"),
+            (["training", "tolerance"], 0.5, "training.tolerance: 0.5 here, 0.01 there"),
+            (["training", "iterations"], 7, "training.iterations: 7 here"),
+            (["training", "evaluation_samples"], 99, None),
+            (["training", "recompute"], True, None),
+            (["preset"], "mine", None),
+        ],
+        ids=str,
+    )
+    def test_an_edited_configuration_is_told(self, run, place, value, told):
+        checkpoint(run, 1)
+        entries = json.loads((run.path / "config.json").read_text())
+        inner = entries
+        for name in place[:-1]:
+            inner = inner[name]
+        assert place[-1] in inner
+        inner[place[-1]] = value
+        (run.path / "config.json").write_text(json.dumps(entries))
+        edited = RunFolder.open(run.path)
+        if told is None:
+            assert edited.load_checkpoint()[1]["iteration"] == 1
+        else:
+            with pytest.raises(CheckpointError, match="does not fit the run's configuration") as error:
+                edited.load_checkpoint()
+            assert told in str(error.value)
 
 
 class Bomb:
@@ -355,6 +505,23 @@ class TestReportAndSnapshots:
             with pytest.raises(RunFolderError, match="is not a snapshot"):
                 run.snapshots()
         assert not (tmp_path / "exploded").exists()
+
+    def test_figures_that_were_cut_short(self, run):
+        assert not run.has_figures
+        with pytest.raises(KeyboardInterrupt), run.drawing():
+            run.save_figure("a.png", b"png")
+            raise KeyboardInterrupt
+        assert not run.has_figures
+        with run.drawing():
+            run.save_figure("b.png", b"png")
+        assert run.has_figures and {file.name for file in run.figures.iterdir()} == {"a.png", "b.png"}
+
+    def test_the_table_goes_with_its_report(self, run):
+        assert run.table == ""
+        run.save_report({"beta": 0.4}, "beta  0.4 ± 0.1\n  warning")
+        assert run.table == "beta  0.4 ± 0.1\n  warning"
+        run.save_report({"beta": 0.4})
+        assert run.table == ""
 
     def test_figures(self, run):
         assert run.save_figure("a.png", b"png").read_bytes() == b"png"
