@@ -99,6 +99,8 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
     Raises:
         FileError: there is no such file, it is damaged or of another kind, or an array is missing.
     """
+    if Path(path).suffix == ".nc":
+        raise FileError(f"{path}: netCDF is read by arviz; expected an .npz file")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = [name for name in required if name not in arrays]
