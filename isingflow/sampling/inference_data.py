@@ -69,7 +69,8 @@ def inference_data(chains: Chains, target: Any = None) -> Any:
         "posterior": xarray.Dataset(posterior, coordinates, _attributes(chains)),
         "sample_stats": _sample_stats(chains, target),
     }
-    return arviz.InferenceData(**groups) if hasattr(arviz, "InferenceData") else xarray.DataTree.from_dict(groups)
+    # arviz 1 answers with a warning when it is asked for InferenceData.
+    return arviz.InferenceData(**groups) if "InferenceData" in vars(arviz) else xarray.DataTree.from_dict(groups)
 
 
 def write_netcdf(chains: Chains, path: Path, target: Any = None) -> None:

@@ -204,7 +204,7 @@ class TestCommand:
         [
             (
                 ["hmc", "run", "--resume"],
-                "chains.nc: holds no state to resume chains from; resume those in an .npz file",
+                "chains.nc: holds no state to resume chains from; give the .npz file that does",
             ),
             (["hmc", "run"], "--output chains.nc: exists already; choose another name"),
             (["observables", "chains.nc"], "chains.nc: netCDF is read by arviz; expected an .npz file"),
