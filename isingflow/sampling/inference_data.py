@@ -43,6 +43,7 @@ def require_arviz() -> ModuleType:
             warnings.simplefilter("ignore", FutureWarning)  # once a day, of its next version
             import arviz
             import h5netcdf  # noqa: F401
+            import h5py  # noqa: F401, what h5netcdf writes with
     except ImportError as error:
         raise InvalidInput(
             f"InferenceData and {SUFFIX} files need the extra arviz: python -m pip install 'isingflow[arviz]' ({error})"

@@ -131,7 +131,7 @@ def test_without_samples_there_is_nothing():
         chains.to_arviz()
 
 
-@pytest.mark.parametrize("package", ["arviz", "h5netcdf"])
+@pytest.mark.parametrize("package", ["arviz", "h5netcdf", "h5py"])
 def test_without_the_extra_one_line_says_so(package, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, package, None)
     magnet = HubbardStratonovich(square(3), 0.3)
