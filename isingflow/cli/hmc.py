@@ -14,7 +14,6 @@ from isingflow.cli.options import (
     DEVICE,
     JSON,
     MOST_SAMPLES,
-    OUTPUT,
     QUIET,
     RUN,
     SEED,
@@ -31,6 +30,7 @@ from isingflow.errors import InvalidInput
 from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 
 MOST_CHAINS = 10**5
+NETCDF = ".nc"
 
 
 @click.command("hmc")
@@ -50,7 +50,13 @@ MOST_CHAINS = 10**5
 )
 @click.option("--chains", type=Whole(1, MOST_CHAINS), required=True, metavar="C", help="How many chains.")
 @click.option("--samples", type=Whole(1, MOST_SAMPLES), required=True, metavar="N", help="States to keep of each.")
-@OUTPUT
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.npz|FILE.nc",
+    help="A new file for the chains; netCDF for arviz, which cannot be resumed, if it ends in .nc.",
+)
 @click.option(
     "--warm-up",
     type=Whole(0, MOST_SAMPLES),
@@ -82,7 +88,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Field and spins along Markov chains in one .npz file: Hamiltonian Monte Carlo, exact however poor the flow.
+    """Field and spins along Markov chains in one file: Hamiltonian Monte Carlo, exact however poor the flow.
 
     Autocorrelation times are in kept states, 1/2 where these are independent. The chains so far are saved about once a
     minute. Ctrl-C and SIGTERM save them too, print the command that resumes, and exit; --resume with more --samples
@@ -91,7 +97,7 @@ def command(
     if resume:
         lock_file(output)
     else:
-        check_new_file(output)
+        check_new_file(output, (".npz", NETCDF))
     show_notes(quiet or as_json)
     from isingflow.errors import RunFolderError
     from isingflow.evaluation.chains import chains_report, missing_modes
@@ -126,7 +132,10 @@ def command(
             should_stop=stop.requested,
         )
     if found.samples < samples:
-        print(f"interrupted and saved; to continue:\n  {resume_command(ctx.params)}", file=sys.stderr)
+        if output.suffix == NETCDF:
+            print(f"interrupted after {found.samples} samples of each chain; netCDF cannot be resumed", file=sys.stderr)
+        else:
+            print(f"interrupted and saved; to continue:\n  {resume_command(ctx.params)}", file=sys.stderr)
         ctx.exit(128 + (stop.signal or signal.SIGINT))
     report = chains_report(found, run=folder)
     print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))

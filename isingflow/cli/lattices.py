@@ -1,7 +1,7 @@
 """Which magnet: the options of lattice and temperature, and what they stand for.
 
 `--lattice` names a kind of lattice, or a file with a graph as networkx writes it: sites are its nodes, bonds its edges,
-with the strength of each in the edge attribute `coupling` (1 where there is none).
+with the strength of each in the edge attribute `coupling` (else `weight`, else 1).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MAGNET = together(
     click.option(
         "--lattice",
         metavar="KIND|FILE",
-        help="square (the default), triangular, edwards-anderson, or a graph: FILE.graphml, .gml, .json (node-link) or "
-        ".edgelist, with the edge attribute coupling.",
+        help="square (the default), triangular, edwards-anderson, or a graph: FILE.graphml, .gml, .json (node-link), "
+        ".edgelist, .csv or .adjlist, with the edge attribute coupling.",
     ),
     click.option("--lattice-seed", type=Whole(0, 2**62), metavar="N", help="Which glass; 0 by default."),
     click.option("--critical", is_flag=True, help="beta = ln(1 + sqrt 2)/2, critical at jx = jy = 1; the default."),
@@ -61,12 +61,10 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
         if build is None or name not in ("size", *arguments):
             raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
     if build is None:
-        from isingflow.lattice.files import READERS, read_graph  # networkx takes a tenth of a second
+        from isingflow.lattice.files import ACCEPTED, format_of, read_graph  # networkx takes a tenth of a second
 
-        if Path(kind).suffix not in READERS:
-            raise InvalidInput(
-                f"--lattice {kind}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
-            )
+        if format_of(Path(kind)) is None:
+            raise InvalidInput(f"--lattice {kind}: expected {', '.join(KINDS)}, or {ACCEPTED}")
         try:
             return read_graph(Path(kind))
         except InvalidInput as error:

@@ -161,10 +161,10 @@ QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def check_new_file(path: Path) -> None:
-    """Refuse an --output that is not the name of a new .npz file in a folder that can be written; lock it."""
-    if path.suffix != ".npz":
-        raise InvalidInput(f"--output {path}: expected a file name that ends in .npz")
+def check_new_file(path: Path, suffixes: tuple[str, ...] = (".npz",)) -> None:
+    """Refuse an --output that is not a new file of one of these suffixes in a folder that can be written; lock it."""
+    if path.suffix not in suffixes:
+        raise InvalidInput(f"--output {path}: expected a file name that ends in {' or '.join(suffixes)}")
     try:
         path.with_name(f".{path.name}.12345678").lstat()  # such a folder will be there while the file is written
     except FileNotFoundError:

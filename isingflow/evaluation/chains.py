@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from isingflow.errors import InvalidInput
 from isingflow.exact import averages
-from isingflow.observables import per_sample
+from isingflow.sampling.measured import measured
 from isingflow.sampling.sample import THROUGH_FLOW
-from isingflow.sampling.sampler import device_of
 from isingflow.statistics.mixing import Mixing
-from isingflow.targets.base import Target, as_target
 
 if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 
 DISAGREEMENT = 1.01
 """R-hat from which chains do not agree (Vehtari et al. 2021)."""
-BATCH_SITES = 2**20
-"""Sites of the fields whose energies are evaluated at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +126,7 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
 
     Example:
         >>> from isingflow.sampling import sample_chains
+        >>> from isingflow.targets import Target
         >>> class Wells(Target):
         ...     shape = (2,)
         ...
@@ -143,18 +139,12 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
     if not chains.samples:
         raise InvalidInput("these chains were stopped before their first sample: there is nothing to report")
     warnings, exact = [], {}
+    series = measured(chains, target)
     if chains.lattice is not None and chains.beta is not None:
-        measured = per_sample(chains.lattice, field=chains.field)
-        series = {
-            "energy_per_site": measured.energy / chains.lattice.sites,
-            "magnetisation_squared": measured.magnetisation_squared,
-        }
         known = averages(chains.lattice, chains.beta)
         exact = {name: value for name in series if isinstance(value := known.get(name), float)}
-    else:
-        series = _of_fields(chains, None if target is None else as_target(target))
-        if target is None:
-            warnings.append("no energy: it can be measured only where the target is given")
+    elif target is None:
+        warnings.append("no energy: it can be measured only where the target is given")
     mixing = {name: Mixing.of(values) for name, values in series.items()}
     way = (chains.identity.get("sampler"), chains.identity.get("space"))
     if run is not None and way in THROUGH_FLOW and (missing := missing_modes(run)):
@@ -180,22 +170,6 @@ def missing_modes(run: RunFolder) -> str | None:
         "the flow misses part of the target (see isingflow evaluate); chains that go through it may miss it too, and "
         "their errors are then too small"
     )
-
-
-def _of_fields(chains: Chains, target: Target | None) -> dict[str, np.ndarray]:
-    """What can be measured on the fields of any target."""
-    fields = chains.field.reshape(-1, *chains.shape)
-    rows = max(1, BATCH_SITES // max(1, math.prod(chains.shape)))
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch in (fields[start : start + rows] for start in range(0, len(fields), rows)):
-        flat = batch.reshape(len(batch), -1).astype(np.float64)
-        if target is not None:
-            with torch.no_grad():
-                energy = target.energy(torch.from_numpy(batch).to(device_of(target), torch.float64))
-            parts.setdefault("energy", []).append(energy.cpu().numpy() / target.sites)
-        parts.setdefault("field_squared", []).append((flat**2).mean(1))
-        parts.setdefault("magnetisation_squared", []).append(flat.mean(1) ** 2)
-    return {name: np.concatenate(values).reshape(chains.field.shape[:2]) for name, values in parts.items()}
 
 
 def _worst(mixing: dict[str, Mixing]) -> float:

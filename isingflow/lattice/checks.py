@@ -15,6 +15,8 @@ MAX_SITES = 2**24
 
 STRONGEST = 1e100
 """Largest coupling, and largest beta times the couplings: their squares and sums are numbers still."""
+LONGEST_LABEL = 200
+"""Characters of what a site is called."""
 
 
 def check_beta(beta: Any) -> float:
@@ -77,6 +79,21 @@ def check_strengths(name: str, value: Any, shape: tuple[int, int], used: tuple[i
     strengths = np.zeros(shape)
     strengths[: used[0], : used[1]] = region
     return frozen(strengths)
+
+
+def check_labels(labels: Any, sites: int) -> tuple[str, ...] | None:
+    """What sites are called, as text; None where that is not given, or their numbers."""
+    if labels is None:
+        return None
+    texts = isinstance(labels, list | tuple) and all(isinstance(name, str) for name in labels)
+    if not texts or len(labels) != sites:
+        raise InvalidInput(f"labels: expected a list of {sites} texts, one for each site")
+    for name in labels:
+        if len(name) > LONGEST_LABEL:
+            raise InvalidInput(f"label {shown(name)}: expected at most {LONGEST_LABEL} characters, not {len(name)}")
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise InvalidInput(f"label {shown(name)}: not text that can be written to a file")
+    return None if all(name == str(site) for site, name in enumerate(labels)) else tuple(labels)
 
 
 def frozen(array: np.ndarray) -> np.ndarray:

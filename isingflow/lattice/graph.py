@@ -30,6 +30,8 @@ CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
 
 PARAMETERS = {"square": ("jx", "jy"), "triangular": (), "edwards-anderson": ("seed",), "graph": ("bonds", "strengths")}
 """What describes a lattice beside its shape and boundary, by kind."""
+OPTIONAL = {"graph": {"labels"}}
+"""What may be missing there."""
 
 MAX_DENSE_SITES = 16384
 MIN_HALVED = 3
@@ -48,6 +50,7 @@ class Lattice:
             entries not used by an open boundary: 0); None for a graph.
         seed: the seed of an Edwards-Anderson lattice, else None.
         edges: (bonds, strengths) of a graph, else None.
+        names: what the sites of a graph are called, where that is not their number; see `labels`.
 
     Example:
         >>> from isingflow.lattice import square
@@ -63,6 +66,7 @@ class Lattice:
     jy: float | np.ndarray | None = None
     seed: int | None = None
     edges: tuple[np.ndarray, np.ndarray] | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         choice("kind", self.kind, PARAMETERS)
@@ -86,6 +90,11 @@ class Lattice:
     def sites(self) -> int:
         """Number of spins N."""
         return math.prod(self.shape)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the sites are called, in their order: the nodes of a graph as text, "0", "1" and so on elsewhere."""
+        return tuple(map(str, range(self.sites))) if self.names is None else self.names
 
     @property
     def bonds(self) -> np.ndarray:
@@ -259,22 +268,27 @@ class Lattice:
         return np.indices(self.shape).reshape(2, -1).T @ np.array(axes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-serialisable description that `lattice.from_dict` turns back into an equal lattice."""
+        """A JSON-serialisable description that `lattice.from_dict` turns back into this lattice, labels included."""
         if self.kind == "graph":
             return {
                 "kind": self.kind,
                 "shape": list(self.shape),
                 "bonds": self.bonds.tolist(),
                 "strengths": self.strengths.tolist(),
+                **({} if self.names is None else {"labels": list(self.names)}),
             }
         parameters = {name: np.asarray(getattr(self, name)).tolist() for name in PARAMETERS[self.kind]}
         return {"kind": self.kind, "shape": list(self.shape), "boundary": self.boundary, **parameters}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Lattice) and self.to_dict() == other.to_dict()
+        return isinstance(other, Lattice) and self._physics() == other._physics()
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_dict()))
+        return hash(json.dumps(self._physics()))
+
+    def _physics(self) -> dict[str, Any]:
+        """The description without what the sites are called."""
+        return {name: value for name, value in self.to_dict().items() if name != "labels"}
 
     @cached_property
     def _edges(self) -> tuple[np.ndarray, np.ndarray]:

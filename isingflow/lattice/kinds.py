@@ -1,21 +1,26 @@
-"""Lattices by name, made from lengths, strengths and seeds, or from a graph; all that is given is validated here."""
+"""Lattices by name, made from lengths, strengths and seeds, or from lists of bonds; all that is given is validated."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice.checks import MAX_SITES, check_boundary, check_shape, check_strengths, frozen
-from isingflow.lattice.graph import CRITICAL_BETA, PARAMETERS, Lattice, check_magnet
+from isingflow.lattice.checks import (
+    MAX_SITES,
+    STRONGEST,
+    check_boundary,
+    check_labels,
+    check_shape,
+    check_strengths,
+    frozen,
+)
+from isingflow.lattice.graph import CRITICAL_BETA, OPTIONAL, PARAMETERS, Lattice, check_magnet
 from isingflow.runtime.checks import LARGEST_SEED, count, shown
-
-if TYPE_CHECKING:
-    import networkx
 
 
 def heading(lattice: Lattice, beta: float) -> str:
@@ -102,33 +107,7 @@ def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str
     return Lattice("edwards-anderson", shape, boundary, couplings.jx, couplings.jy, seed)
 
 
-def from_graph(graph: networkx.Graph) -> Lattice:
-    """A lattice from any undirected networkx graph, its nodes numbered in graph order.
-
-    Args:
-        graph: edges carry their strength in the attribute `coupling` (1.0 where absent); parallel edges add up. It need
-            not be connected: parts without a bond between them are independent.
-
-    Raises:
-        InvalidInput: no edges, self-loops, directed edges, or couplings that are not finite numbers.
-
-    Example:
-        >>> import networkx
-        >>> from_graph(networkx.petersen_graph())
-        <Lattice: graph of 10 sites and 15 bonds>
-    """
-    import networkx
-
-    if not isinstance(graph, networkx.Graph):
-        raise InvalidInput(f"expected a networkx graph, not {type(graph).__name__}")
-    if graph.is_directed():
-        raise InvalidInput("the graph is directed; couplings are symmetric: give an undirected graph")
-    site = {node: index for index, node in enumerate(graph)}
-    edges = list(graph.edges(data="coupling", default=1.0))
-    return _from_bonds(len(site), bonds=[[site[a], site[b]] for a, b, _ in edges], strengths=[c for *_, c in edges])
-
-
-def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
+def from_bonds(sites: int, *, bonds: Any, strengths: Any, labels: Any = None) -> Lattice:
     """A graph lattice from lists, in which nothing is taken on trust."""
     try:
         pairs, values = np.array(bonds), list(strengths)
@@ -140,21 +119,31 @@ def _from_bonds(sites: int, *, bonds: Any, strengths: Any) -> Lattice:
         raise InvalidInput(f"{shown(sites)} sites: expected an integer from 2 to {MAX_SITES}")
     if pairs.shape != (len(values), 2) or pairs.dtype.kind != "i" or pairs.min() < 0 or pairs.max() >= sites:
         raise InvalidInput(f"bonds must be pairs of sites 0 .. {sites - 1}, as many as there are strengths")
+    names = check_labels(labels, int(sites))
     loops = pairs[pairs[:, 0] == pairs[:, 1], 0]
     if loops.size:
-        raise InvalidInput(f"the graph has a self-loop at site {loops[0]}: a spin does not couple to itself")
-    for pair, value in zip(pairs, values, strict=True):
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise InvalidInput(f"coupling {shown(value)} of the bond {pair[0]}-{pair[1]}: expected a finite number")
+        site = _name(names, loops[0])
+        raise InvalidInput(f"the graph has a self-loop at site {site}: a spin does not couple to itself")
+    for (a, b), value in zip(pairs, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, Real) or not -STRONGEST <= value <= STRONGEST:
+            raise InvalidInput(
+                f"coupling {shown(value)} of the bond {_name(names, a)}-{_name(names, b)}: expected a finite number, "
+                f"at most {STRONGEST:g} in size"
+            )
     edges = frozen(pairs.astype(np.int64)), frozen(np.array(values, dtype=float))
-    return Lattice("graph", (int(sites),), edges=edges)
+    return Lattice("graph", (int(sites),), edges=edges, names=names)
+
+
+def _name(names: tuple[str, ...] | None, site: int) -> str:
+    """A site in messages."""
+    return str(site) if names is None else shown(names[site])
 
 
 BUILDERS: dict[str, Callable[..., Lattice]] = {
     "square": square,
     "triangular": triangular,
     "edwards-anderson": edwards_anderson,
-    "graph": _from_bonds,
+    "graph": from_bonds,
 }
 
 
@@ -173,6 +162,7 @@ def from_dict(data: Mapping[str, Any]) -> Lattice:
         raise InvalidInput(f"not a lattice: expected a mapping whose kind is one of {', '.join(BUILDERS)}")
     names = PARAMETERS[kind]
     expected = {"kind", "shape", *names, *([] if kind == "graph" else ["boundary"])}
+    expected |= OPTIONAL.get(kind, set()) & set(data)
     if set(data) != expected:
         raise InvalidInput(f"not a lattice: a {kind} one has the entries {', '.join(sorted(expected))}")
     shape = data["shape"]

@@ -31,6 +31,7 @@ def sample_writer(
         lattice, beta: the magnet.
         constants: further arrays.
     """
+    sites = {"sites": np.array(lattice.labels)} if lattice.kind == "graph" else {}
     return ArrayWriter(
         path,
         count,
@@ -38,6 +39,7 @@ def sample_writer(
         beta=np.float64(beta),
         size=np.array(lattice.size),
         lattice=np.array(json.dumps(lattice.to_dict())),
+        **sites,
         **constants,
     )
 

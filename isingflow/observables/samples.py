@@ -1,6 +1,7 @@
 """Files of samples: spins and fields of one magnet, weighted or not, independent or along chains, and their averages.
 
     lattice                     JSON text of `Lattice.to_dict`; a file without it holds a square periodic lattice
+    sites                       of a graph: what its sites are called, as text, in the order of spins and fields, (N,)
     beta, size                  inverse temperature and shape of a configuration
     spins                       int8, (n, *size), or (n, draws, *size) with several draws of p(s | x) for every field
     field                       float32, (n, *size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import stat
 import struct
 import tempfile
 import tokenize
@@ -39,6 +40,23 @@ DAMAGED = (
     zlib.error,
 )
 """What numpy and zipfile raise when they read a damaged file, or one of another kind."""
+
+
+def check_regular(path: Path | str) -> None:
+    """Refuse to open what is no regular file: a named pipe would wait for ever.
+
+    Raises:
+        FileError: there is no such file, or it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise FileError(f"{path}: expected a file, not {what}")
 
 
 def write_atomically(path: Path, content: bytes, *, previous: Path | None = None) -> None:
@@ -106,6 +124,8 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
     Raises:
         FileError: there is no such file, it is damaged or of another kind, or an array is missing.
     """
+    if Path(path).suffix == ".nc":
+        raise FileError(f"{path}: netCDF is read by arviz; expected an .npz file")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = [name for name in required if name not in arrays]

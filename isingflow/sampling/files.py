@@ -64,6 +64,32 @@ class Chains:
         """Of one field."""
         return self.field.shape[2:]
 
+    def to_arviz(self, target: Any = None) -> Any:
+        """The chains as arviz's InferenceData (with arviz 1: a `xarray.DataTree` of the same groups).
+
+        The group `posterior` holds `field`, `spins` where there are any, and what is measured on every field: of a
+        magnet `energy_per_site`, `magnetisation` and `magnetisation_squared`. The group `sample_stats` holds
+        `acceptance_rate` and, where known, `step_size` and `lp`, the log-density. Attributes are those of the run.
+
+        Args:
+            target: what the chains follow, for `lp`, and for the energy where that is no magnet's.
+
+        Raises:
+            InvalidInput: arviz is not installed, there are no samples, or the target is another one.
+
+        Example:
+            >>> from isingflow.lattice import square
+            >>> from isingflow.sampling import sample_chains
+            >>> from isingflow.targets import HubbardStratonovich
+            >>> target = HubbardStratonovich(square(4), beta=0.3)
+            >>> chains = sample_chains(None, target, sampler="gibbs", chains=4, samples=10)
+            >>> dict(chains.to_arviz().posterior.sizes)  # doctest: +SKIP
+            {'chain': 4, 'draw': 10, 'x': 4, 'y': 4}
+        """
+        from isingflow.sampling.inference_data import inference_data  # an extra
+
+        return inference_data(self, target)
+
     def save(self, path: Path) -> None:
         """Write a .npz file, in one step, over an older one if there is one.
 

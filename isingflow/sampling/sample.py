@@ -17,6 +17,8 @@ from isingflow.runtime import devices
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.sampling.chains import run_chains
 from isingflow.sampling.files import Chains, check_room
+from isingflow.sampling.inference_data import SUFFIX as NETCDF
+from isingflow.sampling.inference_data import require_arviz, write_netcdf
 from isingflow.sampling.latent import latent
 from isingflow.sampling.metropolis import BlockGibbs, FlowMetropolis
 from isingflow.sampling.physical import physical
@@ -58,7 +60,8 @@ def sample_chains(
         every: steps from one kept state to the next.
         seed: of the chains.
         device: where a run is loaded to; flows and targets that are given stay where they are.
-        output: a new .npz file to save the chains to, about once a minute and at the end.
+        output: a new .npz file to save the chains to, about once a minute and at the end; or a .nc file for arviz,
+            see `Chains.to_arviz`, from which chains cannot be resumed.
         resume: continue the chains in `output`, as if they had not been interrupted.
         report_progress, should_stop: as for `run_chains`.
 
@@ -81,6 +84,10 @@ def sample_chains(
     way, path = (sampler, space), None if output is None else Path(output)
     if path is None and resume:
         raise InvalidInput("to resume chains, give the file that they are in as output")
+    if path is not None and path.suffix == NETCDF:
+        if resume:
+            raise InvalidInput(f"{path}: holds no state to resume chains from; give the .npz file that does")
+        require_arviz()
     if path is not None and path.exists() and not resume:
         raise InvalidInput(f"{path}: exists already; resume the chains in it, or choose another name")
     folder = _opened(run) if isinstance(run, RunFolder | Path | str) else None
@@ -110,11 +117,11 @@ def sample_chains(
             certified=certified,
             earlier=earlier,
             report_progress=report_progress,
-            keep=None if path is None else lambda chains: _save(chains, path),
+            keep=None if path is None else lambda chains: _save(chains, path, follows),
             should_stop=should_stop,
         )
         if path is not None and (earlier is None or found.steps > earlier.steps):
-            _save(found, path)
+            _save(found, path, follows)
     return found
 
 
@@ -172,8 +179,10 @@ def _identity(run: RunFolder) -> dict[str, Any]:
     return {"run": run.config.to_dict(), "flow": checksum.hexdigest()[:16]}
 
 
-def _save(chains: Chains, path: Path) -> None:
+def _save(chains: Chains, path: Path, target: Target) -> None:
     """Save chains, over what was saved of them before; where that fails, say what remains."""
+    if path.suffix == NETCDF:
+        return write_netcdf(chains, path, target) if chains.samples else None
     try:
         chains.save(path)
     except FileError as error:
