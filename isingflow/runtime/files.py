@@ -1,7 +1,7 @@
 """Files that are never half written: atomic replacement, arrays in .npz files, and arrays too large for memory.
 
-Nor are files trusted that are read: what is not a regular file might never end, and what a header claims is compared with
-what is there before room is made for it.
+Nor are files trusted that are read: what is not a regular file might never end, and what a header claims is compared
+with what is there before room is made for it.
 """
 
 from __future__ import annotations
