@@ -40,9 +40,9 @@ UNNAMED = re.compile(r"(Unnamed: \d+)?")
 """Headings that are none: the first columns of such headings are the index of a pandas table."""
 
 COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.GzipFile,
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
 }
 """What opens a compressed file, by its first bytes."""
 
