@@ -95,6 +95,7 @@ class Dataset:
         space: the map between data space (bytes, table columns) and model space, where flows live.
         image_shape: height and width, where a row is an image.
         columns: what the columns are called; empty where they have no names.
+        dependent: columns that follow from others; no Gaussian fits these data where there are any.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Dataset:
     space: Space
     image_shape: tuple[int, int] | None = None
     columns: tuple[str, ...] = ()
+    dependent: tuple[str, ...] = ()
 
     def to_data(self, x: Tensor) -> Tensor:
         """Points of model space, shape (n, d), in the units of the data: grey levels, table columns."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from isingflow.datasets.spaces import Pixels, Space, Standardised
 from isingflow.datasets.text import BLOCK_CELLS
 from isingflow.datasets.uci import UCIS, Part, Parts, shuffled
 from isingflow.errors import DatasetError, InvalidInput
+from isingflow.flows.data import RANK_TOLERANCE
 from isingflow.runtime.checks import shown
 from isingflow.runtime.files import check_memory
 from isingflow.statistics.moments import moments
@@ -68,44 +70,68 @@ def _dataset(
 ) -> Dataset:
     """Three parts, every entry of which has been checked."""
     train, validation, test = parts
-    mean, deviation = _standards(train, origin, names)
+    found = _standards(train, origin, names)
     for part in (validation, test):
         for _ in _blocks(part, origin):
             pass
     widths = torch.tensor(noise, dtype=torch.float64) if noise else None
-    space = Standardised(mean, deviation, widths) if standardised else Space()
-    return Dataset(name, len(deviation), *_splits(parts, space), space, columns=names)
+    space = Standardised(found.mean, found.deviation, widths) if standardised else Space()
+    dependent = () if noise else found.dependent
+    return Dataset(name, len(found.mean), *_splits(parts, space), space, columns=names, dependent=dependent)
 
 
-def _standards(part: Part, origin: str, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of every column, float64, shape (d,).
+@dataclass(frozen=True)
+class Standards:
+    """Moments of the training rows.
 
-    They are taken about the first row, from which neighbours differ without rounding: a large mean costs no digits.
+    Attributes:
+        mean, deviation: of every column, float64, shape (d,).
+        dependent: the columns that follow from others.
     """
-    table, index = part
-    _check_memory(table.shape[1], origin)
-    first = np.asarray(table[np.sort(index)[:1]], np.float64)[0]
-    low, high, size = np.full_like(first, np.inf), np.full_like(first, -np.inf), np.zeros_like(first)
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    dependent: tuple[str, ...]
+
+
+def _standards(part: Part, origin: str, names: tuple[str, ...]) -> Standards:
+    """Taken about the first row, from which neighbours differ without rounding: a large mean costs no digits."""
+    width = part[0].shape[1]
+    _check_memory(width, origin)
+    first, low, high = np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf)
 
     def about_first() -> Iterator[torch.Tensor]:
-        for block in _blocks(part, origin):
+        for count, block in enumerate(_blocks(part, origin)):
+            if count == 0:
+                first[:] = block[0]
             np.minimum(low, block.min(0), out=low)
             np.maximum(high, block.max(0), out=high)
             yield torch.from_numpy(block - first)
 
     found = moments(about_first())
-    spread = high - low
-    np.maximum(np.abs(low), np.abs(high), out=size)
+    _check_range(low, high, origin, names)
+    deviation = found.covariance.diagonal().sqrt()
+    variances, axes = torch.linalg.eigh(found.covariance / torch.outer(deviation, deviation))
+    missing = axes[:, variances <= RANK_TOLERANCE * variances[-1]]
+    columns = (missing.square().sum(1) > RANK_TOLERANCE).nonzero().flatten().tolist()
+    return Standards(torch.from_numpy(first) + found.mean, deviation, tuple(_called(names, j) for j in columns))
+
+
+def _check_range(low: np.ndarray, high: np.ndarray, origin: str, names: tuple[str, ...]) -> None:
+    """Refuse columns that do not vary, by their smallest and largest numbers, shape (d,)."""
+    rounding = RESOLUTION * np.spacing(np.maximum(np.abs(low), np.abs(high)))
     for wrong, what, advice in (
-        (spread <= RESOLUTION * np.spacing(size), "constant", "leave constant columns out"),
-        (spread < 1 / LARGEST, "almost constant", f"its range is below {1 / LARGEST:g}, scale it up"),
+        (high - low <= rounding, "constant", "leave constant columns out"),
+        (high - low < 1 / LARGEST, "almost constant", f"its range is below {1 / LARGEST:g}, scale it up"),
     ):
         columns = np.flatnonzero(wrong).tolist()
         if columns:
-            listed = ", ".join(shown(names[j]) if names else str(j) for j in columns[:5])
-            listed += ", .." if len(columns) > 5 else ""
-            raise DatasetError(f"{origin}: {what} column {listed} of {len(first)}; {advice}")
-    return torch.from_numpy(first) + found.mean, found.covariance.diagonal().sqrt()
+            listed = ", ".join(_called(names, j) for j in columns[:5]) + (", .." if len(columns) > 5 else "")
+            raise DatasetError(f"{origin}: {what} column {listed} of {len(low)}; {advice}")
+
+
+def _called(names: tuple[str, ...], column: int) -> str:
+    return shown(names[column]) if names else str(column)
 
 
 def _check_memory(columns: int, origin: str) -> None:
