@@ -23,6 +23,7 @@ from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, SpectralScaling, Transform
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
+from isingflow.runtime.files import listed
 
 StartOfData = Literal["copula", "gaussian", "normal"]
 STARTS: tuple[StartOfData, ...] = get_args(StartOfData)
@@ -83,9 +84,15 @@ def check_start(dataset: Dataset, start: str) -> Pixels | None:
     """The space of the grey levels that a copula needs; None for other starts.
 
     Raises:
-        InvalidInput: unknown start, or a copula of data that are not grey levels.
+        InvalidInput: unknown start, a copula of data that are not grey levels, or a Gaussian of columns that follow
+            from others.
     """
     _check_start(start)
+    if start == "gaussian" and dataset.dependent:
+        raise InvalidInput(
+            f"{dataset.name}: no Gaussian fits columns that follow from one another: {listed(dataset.dependent)}; "
+            "leave some of them out, or start from normal"
+        )
     if start != "copula":
         return None
     if not isinstance(dataset.space, Pixels):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import NoneType
 
 from isingflow.datasets import mnist, tabular, toy
 from isingflow.datasets.base import Dataset, Split
 from isingflow.errors import DatasetError
+from isingflow.runtime import checks
 
 __all__ = ["NAMES", "Dataset", "Split", "load"]
 
@@ -19,18 +21,23 @@ def load(name: str, *, path: str | Path | None = None, root: str | Path | None =
 
     Args:
         name: one of `NAMES`.
-        path: for "tabular" only: a file (.npy, .npz, .csv, HDF5), a bundled set (digits, breast-cancer), or one of the
-            UCI sets (power, gas, hepmass, miniboone, bsds300), whose files are below `root`.
+        path: for "tabular" only: a file (.npy, .npz, HDF5, or text as .csv), a bundled set (digits, breast-cancer), or
+            one of the UCI sets (power, gas, hepmass, miniboone, bsds300), whose files are below `root`.
         root: folder of the files of MNIST and of the UCI sets; the environment variable ISINGFLOW_DATA if not given.
         seed: of the split into train, validation and test rows.
 
     Raises:
         DatasetError: unknown name, or files that are missing, damaged or not what they should be.
+        InvalidInput: a seed below 0; WrongType: what is given is of another type.
 
     Example:
         >>> load("checkerboard").dimension
         2
     """
+    checks.instance("name", name, str, f"one of {', '.join(NAMES)}")
+    checks.instance("path", path, (str, Path, NoneType), "a file or the name of a table")
+    checks.instance("root", root, (str, Path, NoneType), "a folder")
+    seed = checks.count("seed", seed, least=0)
     if name == "tabular":
         if path is None:
             raise DatasetError(f"tabular: expected a file, or one of {', '.join(tabular.KNOWN)}")
@@ -41,4 +48,4 @@ def load(name: str, *, path: str | Path | None = None, root: str | Path | None =
         return mnist.load(root, seed)
     if name in toy.TOYS:
         return toy.load(name, seed)
-    raise DatasetError(f"unknown data set {name!r}: expected one of {', '.join(NAMES)}")
+    raise DatasetError(f"unknown data set {checks.shown(name)}: expected one of {', '.join(NAMES)}")

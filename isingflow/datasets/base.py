@@ -78,7 +78,10 @@ class Rows(Split):
             yield self._rows(self.index[start : start + size], generator)
 
     def _rows(self, index: np.ndarray, generator: torch.Generator) -> Tensor:
-        return self.space.to_model(torch.from_numpy(np.array(self.table[index])), generator)
+        # Numbers of any type and byte order as float64, all but the bytes of images.
+        rows = self.table[index]
+        dtype = np.uint8 if rows.dtype == np.uint8 else np.float64
+        return self.space.to_model(torch.from_numpy(np.array(rows, dtype)), generator)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Dataset:
         train, validation, test: its parts. Nothing may be chosen by the test part.
         space: the map between data space (bytes, table columns) and model space, where flows live.
         image_shape: height and width, where a row is an image.
+        columns: what the columns are called; empty where they have no names.
+        dependent: columns that follow from others; no Gaussian fits these data where there are any.
     """
 
     name: str
@@ -100,6 +105,8 @@ class Dataset:
     test: Split
     space: Space
     image_shape: tuple[int, int] | None = None
+    columns: tuple[str, ...] = ()
+    dependent: tuple[str, ...] = ()
 
     def to_data(self, x: Tensor) -> Tensor:
         """Points of model space, shape (n, d), in the units of the data: grey levels, table columns."""

@@ -1,28 +1,38 @@
-"""Tables of numbers in files, opened without reading them whole: .npy, .npz, .csv and HDF5.
+"""Tables of numbers in files, opened without reading them whole: .npy, .npz, text and HDF5, compressed or not.
 
-A .npy file is memory-mapped, HDF5 is read by rows. The array of a .npz file, and the numbers of a .csv file, are first
-written to a temporary .npy file, piece by piece, which is memory-mapped in turn and disappears with the table.
-Nothing is ever unpickled.
+A .npy file is memory-mapped, HDF5 is read by rows. The array of a .npz file, what is in a compressed file, and the
+numbers of a text, float64, are first written to a temporary file, piece by piece, which is memory-mapped in turn and
+disappears with the table. Nothing is ever unpickled, and no other file is read than the one that is named.
 """
 
 from __future__ import annotations
 
-import csv
+import logging
+import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from isingflow.datasets.base import CHUNK, Table
+from isingflow.datasets.base import Table
+from isingflow.datasets.text import TextTable, as_text, decompressed
 from isingflow.errors import DatasetError
-from isingflow.runtime.files import DAMAGED
+from isingflow.runtime.files import SPARE_BYTES, check_regular, listed, reason
+from isingflow.runtime.npy import BLOCK_BYTES, DAMAGED, map_array
 
 PREFERRED = ("data", "x", "X")
 """Names of the array to take where a file holds more than one."""
+
+COMPRESSED = (".gz", ".bz2", ".xz")
+"""What the names of compressed files may end in, after their own ending."""
+
+_logger = logging.getLogger(__name__)
 
 
 def open_table(path: Path, array: str | None = None) -> Table:
@@ -35,106 +45,143 @@ def open_table(path: Path, array: str | None = None) -> Table:
     Raises:
         DatasetError: no such file, of another kind, damaged, or what it holds is not a table of numbers.
     """
-    reader = READERS.get(path.suffix.lower())
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    kind = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
+    reader = READERS.get(kind)
     if reader is None:
-        raise DatasetError(f"{path}: expected a file that ends in {', '.join(READERS)}")
-    if not path.is_file():
-        raise DatasetError(f"{path}: there is no such file")
+        raise DatasetError(f"{path}: expected a file that ends in {', '.join(READERS)}, and perhaps .gz, .bz2 or .xz")
+    check_regular(path, DatasetError)
     try:
-        table = reader(path, array)
+        with path.open("rb") as file:
+            table = reader(decompressed(file), path, array)
+    except DatasetError:
+        raise
+    except MemoryError:
+        raise DatasetError(f"{path}: does not fit in memory") from None
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{path}: not a readable {path.suffix} file ({reason or type(error).__name__})") from None
+        raise DatasetError(f"{path}: not a readable {kind} file ({reason(error)})") from None
     if table.dtype.kind not in "fiub":
-        raise DatasetError(f"{path}: holds {table.dtype.name}, expected numbers")
+        raise DatasetError(f"{path}: holds {listed([table.dtype.name])}, expected numbers")
     if len(table.shape) != 2:
         raise DatasetError(f"{path}: an array of {len(table.shape)} axes, expected a table of rows and columns")
     return table
 
 
-class HDF5Table:
-    """A table in an HDF5 file, read by rows in any order and with repetitions, which HDF5 itself does not allow."""
+@dataclass(frozen=True)
+class NamedTable:
+    """A table whose columns have names."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-        self.shape = dataset.shape
-        self.dtype = dataset.dtype
+    rows: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of all numbers."""
+        return self.rows.dtype
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
-        if isinstance(rows, slice):
-            return self.dataset[rows]
-        distinct, where = np.unique(rows, return_inverse=True)
-        return self.dataset[distinct][where]
+        return self.rows[rows]
 
 
-def _csv_blocks(path: Path) -> Iterator[np.ndarray]:
-    """Blocks of rows, float64; a first line without numbers is a heading."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        block: list[list[float]] = []
-        width = None
-        for line, cells in enumerate(csv.reader(file), 1):
-            if not cells or (line == 1 and not any(map(_is_number, cells))):
-                continue
-            width = width or len(cells)
-            if len(cells) != width:
-                raise DatasetError(f"{path}: line {line} has {len(cells)} columns, expected {width}")
-            try:
-                block.append(list(map(float, cells)))
-            except ValueError:
-                wrong = next(cell for cell in cells if not _is_number(cell))
-                raise DatasetError(f"{path}: line {line} holds {wrong!r}, expected a number") from None
-            if len(block) == CHUNK:
-                yield np.array(block)
-                block = []
-        if block:
-            yield np.array(block)
+class HDF5Table:
+    """A table in an HDF5 file, read by rows in any order and with repetitions, which HDF5 itself does not allow.
+
+    Raises:
+        DatasetError: what it holds is elsewhere, or nowhere; also when rows are read that are damaged.
+    """
+
+    def __init__(self, dataset: Any, path: Path) -> None:
+        self.dataset = dataset
+        self.path = path
+        self.shape = dataset.shape or ()
+        self.dtype = dataset.dtype
+        if dataset.is_virtual or dataset.external:
+            raise DatasetError(f"{path}: its numbers are in other files, which are not read")
+        if 0 not in self.shape and not dataset.id.get_storage_size():
+            raise DatasetError(f"{path}: its numbers were never written")
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        try:
+            if isinstance(rows, slice):
+                return self.dataset[rows]
+            distinct, where = np.unique(rows, return_inverse=True)
+            return self.dataset[distinct][where]
+        except DAMAGED as error:
+            raise DatasetError(f"{self.path}: its rows cannot be read ({reason(error)})") from None
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _npy(file: IO[bytes], path: Path, array: str | None) -> np.ndarray:
+    return _mapped(file) if isinstance(file, BufferedReader) else _mapped_copy(file, path)
 
 
-def _stored(blocks: Iterable[np.ndarray]) -> np.ndarray:
-    """Blocks of rows one after another in a memory-mapped file without a name."""
-    count, width = 0, 0
-    with tempfile.TemporaryFile() as file:
-        for block in blocks:
-            if len(block):
-                file.write(np.ascontiguousarray(block, np.float32).data)
-                count, width = count + len(block), block.shape[1]
-        file.flush()
-        return np.memmap(file, np.float32, "r", shape=(count, width)) if count else np.empty((0, 0), np.float32)
-
-
-def _npy(path: Path, array: str | None) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _npz(path: Path, array: str | None) -> np.ndarray:
-    with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
+def _npz(file: IO[bytes], path: Path, array: str | None) -> np.ndarray:
+    with zipfile.ZipFile(file) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         with archive.open(f"{_chosen(path, names, array)}.npy") as member:
-            shutil.copyfileobj(member, file)
-            file.flush()
-        return np.load(file.name, mmap_mode="r", allow_pickle=False)
+            return _mapped_copy(member, path)
 
 
-def _csv(path: Path, array: str | None) -> np.ndarray:
-    return _stored(_csv_blocks(path))
+def _text(file: IO[bytes], path: Path, array: str | None) -> NamedTable:
+    with as_text(file) as text:
+        table = TextTable(text, str(path))
+        rows = _stored(table.blocks(), path)
+    for note in table.notes:
+        _logger.info("%s: %s", path, note)
+    return NamedTable(rows, table.names)
 
 
-def _hdf5(path: Path, array: str | None) -> HDF5Table:
+def _hdf5(file: IO[bytes], path: Path, array: str | None) -> HDF5Table:
     try:
         import h5py
     except ImportError:
         raise DatasetError(f"{path}: HDF5 files need h5py, which is not installed") from None
-    file = h5py.File(path, "r")
-    names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
-    return HDF5Table(file[_chosen(path, names, array)])
+    if not isinstance(file, BufferedReader):
+        raise DatasetError(f"{path}: HDF5 files are compressed inside, not as a whole: decompress it")
+    # It stays open as long as the table is there.
+    opened = h5py.File(path, "r")
+    # A link may lead to another file.
+    own = [name for name in opened if isinstance(opened.get(name, getlink=True), h5py.HardLink)]
+    names = [name for name in own if isinstance(opened[name], h5py.Dataset)]
+    return HDF5Table(opened[_chosen(path, names, array)], path)
+
+
+def _stored(blocks: Iterable[np.ndarray], path: Path) -> np.ndarray:
+    """Blocks of rows one after another in a memory-mapped file without a name."""
+    count, width = 0, 0
+    with tempfile.TemporaryFile() as file:
+        for block in blocks:
+            _check_room(block.nbytes, path)
+            file.write(block.data)
+            count, width = count + len(block), block.shape[1]
+        file.flush()
+        return np.memmap(file, np.float64, "r", shape=(count, width)) if count else np.empty((0, 0))
+
+
+def _mapped_copy(source: IO[bytes], path: Path) -> np.ndarray:
+    """The array in a stream, in a memory-mapped file without a name."""
+    with tempfile.TemporaryFile() as file:
+        while block := source.read(BLOCK_BYTES):
+            _check_room(len(block), path)
+            file.write(block)
+        return _mapped(file)
+
+
+def _mapped(file: IO[bytes]) -> np.ndarray:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return map_array(file, size)
+
+
+def _check_room(size: int, path: Path) -> None:
+    """Refuse what the temporary folder has no room for, while it still has some."""
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size + SPARE_BYTES:
+        raise DatasetError(f"{path}: what is in it does not fit into the temporary folder {folder}")
 
 
 def _chosen(path: Path, names: list[str], array: str | None) -> str:
@@ -144,13 +191,16 @@ def _chosen(path: Path, names: list[str], array: str | None) -> str:
     if len(names) == 1 and array is None:
         return names[0]
     wanted = array or f"a single array, or one called {' or '.join(PREFERRED)}"
-    raise DatasetError(f"{path}: holds {', '.join(names) or 'no arrays'}; expected {wanted}")
+    raise DatasetError(f"{path}: holds {listed(names)}; expected {wanted}")
 
 
-READERS: dict[str, Callable[[Path, str | None], Table]] = {
+READERS: dict[str, Callable[[IO[bytes], Path, str | None], Table]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".csv": _csv,
+    ".csv": _text,
+    ".tsv": _text,
+    ".txt": _text,
+    ".dat": _text,
     ".h5": _hdf5,
     ".hdf5": _hdf5,
 }

@@ -21,7 +21,9 @@ import numpy as np
 
 from isingflow.datasets.base import Dataset, Rows, random_split
 from isingflow.datasets.spaces import Pixels
+from isingflow.datasets.text import decompressed
 from isingflow.errors import DatasetError
+from isingflow.runtime.files import check_regular, reason
 
 ENVIRONMENT = "ISINGFLOW_DATA"
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -119,7 +121,8 @@ def read_idx(path: Path, source: Source) -> np.ndarray:
     Raises:
         DatasetError: the file is missing, damaged, or another one.
     """
-    content = _content(path)
+    longest = 4 + 4 * len(source.shape) + math.prod(source.shape)
+    content = _content(path, longest + 1)
     magic = int.from_bytes(content[:4], "big")
     kind = KINDS.get(magic)
     expected = f"{KINDS[0x0800 + len(source.shape)]} {' x '.join(map(str, source.shape))}"
@@ -130,11 +133,10 @@ def read_idx(path: Path, source: Source) -> np.ndarray:
     found = f"{kind} {' x '.join(map(str, shape))}"
     if shape and (len(shape) != len(source.shape) or shape != source.shape):
         raise DatasetError(f"{path}: holds {found}, expected {expected}; {_advice(shape, source)}")
-    if len(content) != header + math.prod(source.shape):
-        raise DatasetError(
-            f"{path}: {len(content)} bytes where {expected} take {header + math.prod(source.shape)}: "
-            f"{'truncated' if len(content) < header + math.prod(source.shape) else 'something is appended to it'}"
-        )
+    if len(content) < longest:
+        raise DatasetError(f"{path}: {len(content)} bytes where {expected} take {longest}: truncated")
+    if len(content) > longest:
+        raise DatasetError(f"{path}: more than the {longest} bytes of {expected}: something is appended to it")
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != source.md5:
         raise DatasetError(f"{path}: not the file of MNIST that it should be, or damaged: its checksum is another one")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
@@ -149,14 +151,16 @@ def _advice(shape: tuple[int, ...], source: Source) -> str:
     return "only the images of MNIST are read"
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, longest: int) -> bytes:
+    """The first bytes of what is in a file, no more than so many."""
+    check_regular(path, DatasetError)
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with path.open("rb") as file:
+            return decompressed(file).read(longest)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path}: damaged gzip file ({error})") from None
+        raise DatasetError(f"{path}: damaged gzip file ({reason(error)})") from None
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DatasetError(f"{path}: cannot be read ({reason(error)})") from None
 
 
 def _found(root: Path, name: str) -> Path:
@@ -178,8 +182,7 @@ def _downloaded(source: Source) -> Path:
         folder = pooch.os_cache("isingflow") / "mnist"
         return Path(pooch.retrieve(URL + name, f"md5:{source.archive_md5}", fname=name, path=folder))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"MNIST cannot be downloaded ({reason}); {_where()}") from None
+        raise DatasetError(f"MNIST cannot be downloaded ({reason(error)}); {_where()}") from None
 
 
 def _where() -> str:

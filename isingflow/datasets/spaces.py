@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.flows.data import Logit
+
+LOST_BITS = 4
+"""Bits of a float32 that the mean of a column may take from its deviation."""
 
 
 class Space:
@@ -20,9 +24,11 @@ class Space:
 
     Attributes:
         discrete: whether data are whole numbers, made continuous by noise of width one.
+        dtype: of points in data units, in files.
     """
 
     discrete = False
+    dtype: np.dtype = np.dtype(np.float32)
 
     def to_model(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Points of model space for rows of data, float32, shape (n, d)."""
@@ -76,12 +82,18 @@ class Standardised(Space):
     Args:
         mean, deviation: float64, shape (d,).
         noise: width of the uniform noise added to every column of the data, shape (d,); none if not given.
+
+    In files, points are float64 where a mean is more than 16 times its deviation, or a number is too large or too small
+    for a float32: it would round points of a narrow column to a few values.
     """
 
     def __init__(self, mean: Tensor, deviation: Tensor, noise: Tensor | None = None) -> None:
         self.mean = mean
         self.deviation = deviation
         self.noise = noise
+        # Of what a float32 holds, 1e-38 to 3e38, with room for samples much smaller or larger than the deviation.
+        held = (mean.abs() <= 2**LOST_BITS * deviation) & (deviation > 1e-30) & (deviation < 1e30)
+        self.dtype = np.dtype(np.float32 if held.all() else np.float64)
 
     def to_model(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """(y - mean) / deviation; subtracted in float64, so that a large mean costs no digits."""

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from isingflow.datasets.base import CHUNK, Dataset, Rows
-from isingflow.datasets.files import open_table
+from isingflow.datasets.files import NamedTable, open_table
 from isingflow.datasets.mnist import ENVIRONMENT
 from isingflow.datasets.spaces import Pixels, Space, Standardised
+from isingflow.datasets.text import BLOCK_CELLS
 from isingflow.datasets.uci import UCIS, Part, Parts, shuffled
-from isingflow.errors import DatasetError
+from isingflow.errors import DatasetError, InvalidInput
+from isingflow.flows.data import RANK_TOLERANCE
+from isingflow.runtime.checks import shown
+from isingflow.runtime.files import check_memory
 from isingflow.statistics.moments import moments
 
-RESOLUTION = 1e-12
-"""Deviation of a column, relative to its mean, that is no variation but rounding."""
+RESOLUTION = 4
+"""Range of a column, in units of the last digit of a float64, that is no variation but rounding."""
+
+LARGEST = 1e140
+"""Largest number in a table, in size, and the inverse of the smallest range of a column: their squares are finite."""
 
 
 def load(path: Path | str, root: Path | str | None = None, seed: int = 0) -> Dataset:
@@ -34,8 +43,8 @@ def load(path: Path | str, root: Path | str | None = None, seed: int = 0) -> Dat
         seed: of the split where the data set does not prescribe one.
 
     Raises:
-        DatasetError: missing or damaged files; entries that are not finite numbers; less than two columns, ten rows;
-            constant columns.
+        DatasetError: missing or damaged files; entries that are not finite numbers, or of more than 1e140; less than
+            two columns, ten rows; constant columns; more than memory holds.
     """
     name = str(path)
     if name in BUNDLED:
@@ -45,26 +54,92 @@ def load(path: Path | str, root: Path | str | None = None, seed: int = 0) -> Dat
     file = Path(path)
     if not file.suffix and not file.exists():
         raise DatasetError(f"unknown table {name!r}: expected a file, or one of {', '.join(KNOWN)}")
-    return _dataset(file.name, shuffled(open_table(file), str(file), seed), str(file))
+    table = open_table(file)
+    names = table.names if isinstance(table, NamedTable) else ()
+    return _dataset(file.name, shuffled(table, str(file), seed), str(file), names=names)
 
 
 def _dataset(
-    name: str, parts: Parts, origin: str, *, noise: tuple[float, ...] = (), standardised: bool = True
+    name: str,
+    parts: Parts,
+    origin: str,
+    *,
+    names: tuple[str, ...] = (),
+    noise: tuple[float, ...] = (),
+    standardised: bool = True,
 ) -> Dataset:
     """Three parts, every entry of which has been checked."""
     train, validation, test = parts
-    found = moments(map(torch.from_numpy, _blocks(train, origin)))
-    deviation = found.covariance.diagonal().sqrt()
-    constant = (deviation <= RESOLUTION * found.mean.abs()).nonzero().flatten().tolist()
-    if constant:
-        listed = ", ".join(map(str, constant[:5])) + (", .." if len(constant) > 5 else "")
-        raise DatasetError(f"{origin}: constant column {listed} of {len(deviation)}; leave constant columns out")
+    found = _standards(train, origin, names)
     for part in (validation, test):
         for _ in _blocks(part, origin):
             pass
     widths = torch.tensor(noise, dtype=torch.float64) if noise else None
-    space = Standardised(found.mean, deviation, widths) if standardised else Space()
-    return Dataset(name, len(deviation), *_splits(parts, space), space)
+    space = Standardised(found.mean, found.deviation, widths) if standardised else Space()
+    dependent = () if noise else found.dependent
+    return Dataset(name, len(found.mean), *_splits(parts, space), space, columns=names, dependent=dependent)
+
+
+@dataclass(frozen=True)
+class Standards:
+    """Moments of the training rows.
+
+    Attributes:
+        mean, deviation: of every column, float64, shape (d,).
+        dependent: the columns that follow from others.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    dependent: tuple[str, ...]
+
+
+def _standards(part: Part, origin: str, names: tuple[str, ...]) -> Standards:
+    """Taken about the first row, from which neighbours differ without rounding: a large mean costs no digits."""
+    width = part[0].shape[1]
+    _check_memory(width, origin)
+    first, low, high = np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf)
+
+    def about_first() -> Iterator[torch.Tensor]:
+        for count, block in enumerate(_blocks(part, origin)):
+            if count == 0:
+                first[:] = block[0]
+            np.minimum(low, block.min(0), out=low)
+            np.maximum(high, block.max(0), out=high)
+            yield torch.from_numpy(block - first)
+
+    found = moments(about_first())
+    _check_range(low, high, origin, names)
+    deviation = found.covariance.diagonal().sqrt()
+    variances, axes = torch.linalg.eigh(found.covariance / torch.outer(deviation, deviation))
+    missing = axes[:, variances <= RANK_TOLERANCE * variances[-1]]
+    columns = (missing.square().sum(1) > RANK_TOLERANCE).nonzero().flatten().tolist()
+    return Standards(torch.from_numpy(first) + found.mean, deviation, tuple(_called(names, j) for j in columns))
+
+
+def _check_range(low: np.ndarray, high: np.ndarray, origin: str, names: tuple[str, ...]) -> None:
+    """Refuse columns that do not vary, by their smallest and largest numbers, shape (d,)."""
+    rounding = RESOLUTION * np.spacing(np.maximum(np.abs(low), np.abs(high)))
+    for wrong, what, advice in (
+        (high - low <= rounding, "constant", "leave constant columns out"),
+        (high - low < 1 / LARGEST, "almost constant", f"its range is below {1 / LARGEST:g}, scale it up"),
+    ):
+        columns = np.flatnonzero(wrong).tolist()
+        if columns:
+            listed = ", ".join(_called(names, j) for j in columns[:5]) + (", .." if len(columns) > 5 else "")
+            raise DatasetError(f"{origin}: {what} column {listed} of {len(low)}; {advice}")
+
+
+def _called(names: tuple[str, ...], column: int) -> str:
+    return shown(names[column]) if names else str(column)
+
+
+def _check_memory(columns: int, origin: str) -> None:
+    """Refuse tables so wide that the covariance of their columns could not be held."""
+    try:
+        check_memory(columns, {"covariance": (np.float64, (columns,))}, what="columns")
+    except InvalidInput as error:
+        raise DatasetError(f"{origin}: {error}") from None
 
 
 def _splits(parts: Parts, space: Space) -> tuple[Rows, Rows, Rows]:
@@ -76,36 +151,41 @@ def _blocks(part: Part, origin: str) -> Iterator[np.ndarray]:
     """All rows of a part, float64, block by block, in the order of the table."""
     table, index = part
     index = np.sort(index)
-    for start in range(0, len(index), CHUNK):
-        rows = index[start : start + CHUNK]
-        block = np.asarray(table[rows], np.float64)
-        wrong = np.argwhere(~np.isfinite(block))
+    size = max(1, min(CHUNK, BLOCK_CELLS // max(table.shape[1], 1)))
+    for start in range(0, len(index), size):
+        rows = index[start : start + size]
+        # Long doubles may be infinite as doubles.
+        with np.errstate(over="ignore"):
+            block = np.asarray(table[rows], np.float64)
+        wrong = np.argwhere(~(np.abs(block) <= LARGEST))
         if len(wrong):
             row, column = wrong[0]
-            raise DatasetError(
-                f"{origin}: {block[row, column]} in row {rows[row]}, column {column}; expected finite numbers"
-            )
+            value = block[row, column]
+            expected = f"numbers up to {LARGEST:g} in size" if np.isfinite(value) else "finite numbers"
+            raise DatasetError(f"{origin}: {value} in row {rows[row]}, column {column}; expected {expected}")
         yield block
 
 
 def _digits(seed: int) -> Dataset:
     """1,797 images of 8 x 8 pixels with 17 grey levels."""
-    images = _bundled("load_digits").astype(np.uint8)
+    images = _bundled("load_digits").data.astype(np.uint8)
     parts, space = shuffled(images, "digits", seed), Pixels(17)
     return Dataset("digits", images.shape[1], *_splits(parts, space), space, (8, 8))
 
 
 def _breast_cancer(seed: int) -> Dataset:
     """569 rows of 30 measurements."""
-    return _dataset("breast-cancer", shuffled(_bundled("load_breast_cancer"), "breast-cancer", seed), "breast-cancer")
+    bunch = _bundled("load_breast_cancer")
+    parts, names = shuffled(bunch.data, "breast-cancer", seed), tuple(map(str, bunch.feature_names))
+    return _dataset("breast-cancer", parts, "breast-cancer", names=names)
 
 
-def _bundled(loader: str) -> np.ndarray:
+def _bundled(loader: str) -> Any:
     try:
         from sklearn import datasets
     except ImportError:
         raise DatasetError("the sets digits and breast-cancer come with scikit-learn, which is not installed") from None
-    return getattr(datasets, loader)().data
+    return getattr(datasets, loader)()
 
 
 def _uci(name: str, root: Path | str | None, seed: int) -> Dataset:

@@ -126,7 +126,7 @@ def _of_data(run: AnyRun, asked: Asked, *, data: Dataset | None, **own: Any) -> 
     config = of_kind(run, DensityConfig).config
     if data is None:
         raise InvalidInput(f"the run is on data, {config}: hand it the data set")
-    columns: Columns = {"samples": (np.dtype(np.float32), (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
+    columns: Columns = {"samples": (data.space.dtype, (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
     writer = ArrayWriter(asked.output, asked.samples, columns, certified=np.bool_(asked.certified))
     blocks = (
         {"samples": data.to_data(x).numpy(), "log_prob": data.data_log_prob(log_prob, x).numpy()}

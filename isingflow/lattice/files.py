@@ -28,13 +28,10 @@ from isingflow.lattice.edge_lists import adjacency_list, edge_list, edge_table
 from isingflow.lattice.graph import Lattice
 from isingflow.lattice.networks import read_network
 from isingflow.runtime.checks import shown
-from isingflow.runtime.files import check_regular
+from isingflow.runtime.files import check_regular, reason
 
 LARGEST = 2**28
 """Bytes of a file, after decompression."""
-LONGEST_REASON = 200
-"""Characters of what a reader says of a file."""
-STRONGEST = 1e6
 """Largest coupling, as on the command line."""
 
 logger = logging.getLogger(__name__)
@@ -180,7 +177,7 @@ def read_graph(path: Path) -> Lattice:
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from None
     except UNREADABLE as error:
-        raise InvalidInput(f"{path}: not a graph in {name[1:]} format: {_reason(error)}") from None
+        raise InvalidInput(f"{path}: not a graph in {name[1:]} format: {reason(error)}") from None
     strongest = float(abs(lattice.strengths).max())
     if strongest > STRONGEST:
         raise InvalidInput(f"{path}: a coupling of size {strongest:g}: up to {STRONGEST:g} are possible")
@@ -198,16 +195,7 @@ def _content(path: Path) -> bytes:
     except FileError as error:
         raise InvalidInput(str(error)) from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InvalidInput(f"{path}: cannot be read: {getattr(error, 'strerror', None) or _reason(error)}") from None
+        raise InvalidInput(f"{path}: cannot be read: {reason(error)}") from None
     if len(content) > LARGEST:
         raise InvalidInput(f"{path}: more than {LARGEST >> 20} MB: no graph of that size can be read")
     return content
-
-
-def _reason(error: Exception) -> str:
-    """An error in words that fit on a line, whatever the file holds."""
-    if isinstance(error, KeyError) and error.args:
-        return f"{shown(error.args[0])} is missing"
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."

@@ -1,4 +1,8 @@
-"""Files that are never half written: atomic replacement, arrays in .npz files, and arrays too large for memory."""
+"""Files that are never half written: atomic replacement, arrays in .npz files, and arrays too large for memory.
+
+Nor are files trusted that are read: what is not a regular file might never end, and what a header claims is compared
+with what is there before room is made for it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,9 @@ import math
 import os
 import shutil
 import stat
-import struct
 import tempfile
-import tokenize
 import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,43 +21,16 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from isingflow.errors import FileError, InvalidInput
+from isingflow.errors import FileError, InvalidInput, IsingflowError
+from isingflow.runtime.checks import shown
+from isingflow.runtime.npy import DAMAGED, read_array
+from isingflow.runtime.resources import free_memory, memory
 
 SPARE_BYTES = 2**24
 """Disk space to leave free."""
 
-DAMAGED = (
-    OSError,
-    ValueError,
-    EOFError,
-    AttributeError,
-    TypeError,
-    SyntaxError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What numpy and zipfile raise when they read a damaged file, or one of another kind."""
-
-
-def check_regular(path: Path | str) -> None:
-    """Refuse to open what is no regular file: a named pipe would wait for ever.
-
-    Raises:
-        FileError: there is no such file, or it is a folder, a pipe, a socket or a device.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        raise FileError(f"{path}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise FileError(f"{path}: expected a file, not {what}")
+LONGEST_REASON = 200
+"""Characters that an error message quotes of what others wrote."""
 
 
 def write_atomically(path: Path, content: bytes, *, previous: Path | None = None) -> None:
@@ -103,12 +77,6 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
 def _keep(path: Path, previous: Path) -> None:
     """Make `previous` this file too, without taking it from its place where the file system has hard links."""
     previous.unlink(missing_ok=True)
@@ -118,27 +86,100 @@ def _keep(path: Path, previous: Path) -> None:
         os.replace(path, previous)
 
 
+def check_regular(path: Path | str, error: type[IsingflowError] = FileError) -> Path:
+    """Refuse what is not a regular file before it is opened: a named pipe is waited for, a device may have no end.
+
+    Args:
+        path: the file; links are followed.
+        error: what to raise.
+
+    Raises:
+        FileError, or `error`: there is no such file, it is of another kind, or it cannot be looked at.
+
+    Example:
+        >>> check_regular("/dev/null")
+        Traceback (most recent call last):
+        isingflow.errors.FileError: /dev/null: a device, expected a regular file
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        hint = "; standard input is not read, give a file" if str(path) == "-" else ""
+        raise error(f"{path}: there is no such file{hint}") from None
+    except (OSError, ValueError) as failure:
+        raise error(f"{shown(str(path))}: cannot be read ({reason(failure)})") from None
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        raise error(f"{path}: a {kinds.get(stat.S_IFMT(mode), 'device')}, expected a regular file")
+    return Path(path)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, as part of a line; other packages' are cut, some quote whole files.
+
+    Example:
+        >>> reason(ValueError("cannot parse  this")), len(reason(ValueError(1000 * "x")))
+        ('cannot parse this', 203)
+    """
+    if isinstance(error, IsingflowError):
+        return str(error)
+    if isinstance(error, KeyError) and error.args:
+        return f"{shown(error.args[0])} is missing"
+    strerror = getattr(error, "strerror", None)
+    return _on_a_line(str(strerror or error)) or type(error).__name__
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names that a file holds, as part of a line.
+
+    Example:
+        >>> listed(["spins", "field"]), listed([])
+        ('spins, field', 'none')
+    """
+    return _on_a_line(", ".join(names)) or "none"
+
+
+def _on_a_line(text: str) -> str:
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+
+
 def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name. Nothing in it is ever unpickled.
 
     Raises:
-        FileError: there is no such file, it is damaged or of another kind, or an array is missing.
+        FileError: there is no such file, it is damaged or of another kind, an array is missing, or memory is too small.
     """
     if Path(path).suffix == ".nc":
         raise FileError(f"{path}: netCDF is read by arviz; expected an .npz file")
+    check_regular(path)
+    arrays: dict[str, np.ndarray] = {}
+    entry = ""
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            missing = [name for name in required if name not in arrays]
-            if missing:
-                raise FileError(f"{path}: the array {missing[0]} is missing; found: {', '.join(arrays) or 'none'}")
-            return dict(arrays)
-    except FileNotFoundError:
-        raise FileError(f"{path}: there is no such file") from None
+        with zipfile.ZipFile(path) as archive:
+            found = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            entries = {info.filename.removesuffix(".npy"): info for info in found}
+            for entry in required:
+                if entry not in entries:
+                    raise FileError(f"{path}: the array {entry} is missing; found: {listed(entries)}")
+            _check_fits(path, sum(info.file_size for info in entries.values()))
+            for entry, info in entries.items():
+                with archive.open(info) as member:
+                    arrays[entry] = read_array(member, info.file_size)
+    except FileError:
+        raise
     except MemoryError:
         raise FileError(f"{path}: its arrays do not fit in memory") from None
     except DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise FileError(f"{path}: not a readable .npz file ({reason or type(error).__name__})") from None
+        place = f"{shown(entry)}: " if entry else ""
+        raise FileError(f"{path}: not a readable .npz file ({place}{reason(error)})") from None
+    return arrays
+
+
+def _check_fits(path: Path | str, needed: int) -> None:
+    free = free_memory()
+    if free is not None and needed > free:
+        raise FileError(f"{path}: its arrays take {memory(needed)} of memory, {memory(free)} are free")
 
 
 Columns = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
@@ -178,13 +219,11 @@ def check_memory(rows: int, columns: Columns, *, what: str = "rows") -> None:
     Raises:
         InvalidInput: it could not.
     """
-    if not hasattr(os, "sysconf"):
-        return
-    needed, memory = array_bytes(rows, columns), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
+    needed, free = array_bytes(rows, columns), free_memory()
+    if free is not None and needed > free:
         raise InvalidInput(
-            f"{rows} {what} take {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB: "
-            f"at most {rows * memory // needed} {what.split()[0]} fit"
+            f"{rows} {what} take {memory(needed)} of memory, {memory(free)} are free: "
+            f"at most {rows * free // needed} {what.split()[0]} fit"
         )
 
 

@@ -215,7 +215,7 @@ def test_files_are_not_read_whole(files, monkeypatch):
     dataset = datasets.load("tabular", path=folder / "table.npy")
     assert isinstance(dataset.train.table, np.memmap)
     monkeypatch.setattr(tabular, "CHUNK", 7)
-    monkeypatch.setattr("isingflow.datasets.files.CHUNK", 7)
+    monkeypatch.setattr("isingflow.datasets.text.CHUNK", 7)
     for suffix in (".npy", ".csv", ".h5"):
         small = datasets.load("tabular", path=folder / f"table{suffix}")
         torch.testing.assert_close(passed_through(small.test, 2), passed_through(dataset.test), rtol=1e-4, atol=1e-4)
@@ -246,10 +246,10 @@ def test_bad_tables_are_refused(tmp_path, table, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n" + "1,2\n" * 20 + "3,x\n", "line 22 holds 'x', expected a number"),
+        ("a,b\n" + "1,2\n" * 20 + "3,x\n", "line 22 holds 'x' in column 'b', expected a number"),
         ("1,2\n" * 20 + "3\n", "line 21 has 1 columns, expected 2"),
-        ("1,2\n" * 20 + "3,\n", "line 21 holds '', expected a number"),
-        ("1,2\n" * 20 + "3,nan\n", "nan in row 20, column 1"),
+        ("1,2\n" * 20 + "3,\n", r"line 21 has no value in column 1 \(''\), expected a number"),
+        ("1,2\n" * 20 + "3,nan\n", r"line 21 has no value in column 1 \('nan'\)"),
         ("a,b\n", "0 rows"),
         ("", "0 rows"),
     ],

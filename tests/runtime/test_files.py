@@ -108,7 +108,7 @@ class TestReadArrays:
             read_arrays(path, [])
 
     def test_a_folder(self, tmp_path):
-        with pytest.raises(FileError, match="not a readable"):
+        with pytest.raises(FileError, match="a folder, expected a regular file"):
             read_arrays(tmp_path, [])
 
     @pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06" + bytes(18)])
@@ -156,6 +156,6 @@ class TestReadArrays:
         def fail(*arguments, **options):
             raise MemoryError
 
-        monkeypatch.setattr(np, "load", fail)
+        monkeypatch.setattr(files, "read_array", fail)
         with pytest.raises(FileError, match="its arrays do not fit in memory"):
             read_arrays(path, [])
