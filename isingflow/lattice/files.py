@@ -32,6 +32,7 @@ from isingflow.runtime.files import check_regular, reason
 
 LARGEST = 2**28
 """Bytes of a file, after decompression."""
+STRONGEST = 1e6
 """Largest coupling, as on the command line."""
 
 logger = logging.getLogger(__name__)

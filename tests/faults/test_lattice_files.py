@@ -319,7 +319,7 @@ def test_what_is_no_file_is_not_opened(kind, tmp_path, monkeypatch):
             "socket": lambda: server.bind(str(path)),
             "loop of links": lambda: path.symlink_to(path),
         }[kind]()
-        assert ("expected a file" in refusal(path)) == (kind != "loop of links")
+        assert ("expected a regular file" in refusal(path)) == (kind != "loop of links")
 
 
 def test_what_compression_hides_is_limited(tmp_path, monkeypatch):

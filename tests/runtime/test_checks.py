@@ -17,7 +17,7 @@ def test_numbers_of_any_library_are_numbers(value: object) -> None:
     assert type(checks.number("x", value)) is float
 
 
-@pytest.mark.parametrize("value", NOT_A_NUMBER, ids=repr)
+@pytest.mark.parametrize("value", NOT_A_NUMBER, ids=lambda value: type(value).__name__)
 def test_what_is_no_number(value: object) -> None:
     for check in (checks.number, checks.count):
         with pytest.raises(WrongType, match=r"^beta is .*, expected") as error:
