@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from isingflow.errors import InvalidInput
+from isingflow.errors import InvalidInput, WrongType
 from isingflow.lattice import Lattice, check_magnet
-from isingflow.runtime.checks import number
+from isingflow.runtime.checks import array, number, shown
 from isingflow.runtime.resources import require_memory
 from isingflow.statistics.estimate import Estimate
 
@@ -101,5 +101,9 @@ def continuous_form(lattice: Lattice, beta: float, min_eigenvalue: float = MIN_E
 
 
 def _checked(name: str, value: LogZ) -> LogZ:
-    """A number, tensor or Estimate as it is."""
-    return value if isinstance(value, Estimate) or hasattr(value, "detach") else number(name, value)
+    """A finite number, or a tensor of them, or an Estimate, as it is."""
+    if not isinstance(value, Estimate):
+        entries = array(name, value)
+        if not (entries.ndim == 0 or hasattr(value, "detach")):
+            raise WrongType(f"{name} is {shown(value)}, expected a number, a tensor or an Estimate")
+    return value

@@ -18,7 +18,7 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import symmetry
-from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_product, frozen
+from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_product, check_strengths, frozen
 from isingflow.runtime.checks import choice, count, instance, shown
 from isingflow.runtime.resources import require_memory
 
@@ -71,15 +71,18 @@ class Lattice:
     def __post_init__(self) -> None:
         choice("kind", self.kind, PARAMETERS)
         if not isinstance(self.shape, tuple) or len(self.shape) != (1 if self.kind == "graph" else 2):
-            raise InvalidInput(f"shape {shown(self.shape)} of the lattice kind {self.kind}; see lattice.square and others")
+            raise InvalidInput(
+                f"shape {shown(self.shape)} of the lattice kind {self.kind}; see lattice.square and others"
+            )
         for length in self.shape:
             count("length", length, least=2)
         if self.kind == "graph":
             instance("edges", self.edges, tuple, "what lattice.from_graph gives")
         else:
-            check_boundary(self.boundary)
-            for strength in (self.jx, self.jy):
-                instance("strength", strength, (float, np.ndarray), "what lattice.square gives")
+            unused = 1 if check_boundary(self.boundary) == "open" else 0
+            lx, ly = self.shape
+            for name, used in (("jx", (lx - unused, ly)), ("jy", (lx, ly - unused))):
+                object.__setattr__(self, name, check_strengths(name, getattr(self, name), (lx, ly), used))
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -344,7 +347,8 @@ def check_magnet(lattice: Any, beta: Any) -> float:
     """A lattice and an inverse temperature that do not overflow together: beta as a float.
 
     Raises:
-        InvalidInput: beta is not finite, or beta times the couplings overflows; WrongType: one of them is something else.
+        InvalidInput: beta is not finite, or beta times the couplings overflows.
+        WrongType: one of them is something else.
 
     Example:
         >>> from isingflow.lattice import square

@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice.checks import (
-    MAX_SITES,
-    STRONGEST,
-    check_boundary,
-    check_labels,
-    check_shape,
-    check_strengths,
-    frozen,
-)
+from isingflow.lattice.checks import MAX_SITES, STRONGEST, check_labels, check_shape, frozen
 from isingflow.lattice.graph import CRITICAL_BETA, OPTIONAL, PARAMETERS, Lattice, check_magnet
 from isingflow.runtime.checks import LARGEST_SEED, count, shown
 
@@ -59,12 +51,7 @@ def square(
         >>> square(4, 6, jy=0.5)
         <Lattice: periodic 4x6, jx = 1, jy = 0.5>
     """
-    shape = check_shape(lx, ly)
-    check_boundary(boundary)
-    used = 1 if boundary == "open" else 0
-    jx = check_strengths("jx", jx, shape, (shape[0] - used, shape[1]))
-    jy = check_strengths("jy", jy, shape, (shape[0], shape[1] - used))
-    return Lattice("square", shape, boundary, jx, jy)
+    return Lattice("square", check_shape(lx, ly), boundary, jx, jy)
 
 
 def triangular(lx: int, ly: int | None = None, *, boundary: str = "periodic") -> Lattice:
@@ -77,9 +64,7 @@ def triangular(lx: int, ly: int | None = None, *, boundary: str = "periodic") ->
         >>> print(triangular(6).symmetry)
         translations x D6 x Z2
     """
-    shape = check_shape(lx, ly)
-    check_boundary(boundary)
-    return Lattice("triangular", shape, boundary, 1.0, 1.0)
+    return Lattice("triangular", check_shape(lx, ly), boundary, 1.0, 1.0)
 
 
 def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str = "periodic") -> Lattice:
@@ -98,13 +83,11 @@ def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str
         [np.float64(-1.0), np.float64(1.0)]
     """
     shape = check_shape(lx, ly)
-    check_boundary(boundary)
     seed = count("seed", seed, least=0, most=LARGEST_SEED)
     if math.prod(shape) > MAX_SITES:
         raise InvalidInput(f"size {shape[0]}x{shape[1]}: a disordered lattice has at most {MAX_SITES} sites")
     signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(2, *shape))
-    couplings = square(*shape, jx=signs[0], jy=signs[1], boundary=boundary)
-    return Lattice("edwards-anderson", shape, boundary, couplings.jx, couplings.jy, seed)
+    return Lattice("edwards-anderson", shape, boundary, signs[0], signs[1], seed)
 
 
 def from_bonds(sites: int, *, bonds: Any, strengths: Any, labels: Any = None) -> Lattice:

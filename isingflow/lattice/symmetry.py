@@ -15,66 +15,16 @@ from typing import Any
 import numpy as np
 
 from isingflow.errors import InvalidInput, SymmetryMismatch
-from isingflow.lattice.checks import MAX_SITES
-from isingflow.runtime.checks import array, count, flag, instance, shown
-
-Vector = tuple[int, int]
-LinearMap = tuple[Vector, Vector]  # images of the two unit displacements
-
-
-def _dihedral(ring: tuple[Vector, ...], step: int) -> tuple[LinearMap, ...]:
-    """Every linear map that permutes `ring`: displacements in angular order, (1, 0) and (0, 1) being `step` apart."""
-    turns = range(len(ring))
-    return tuple((ring[i], ring[(i + turn) % len(ring)]) for turn in (step, -step) for i in turns)
-
-
-SQUARE_POINT_MAPS = _dihedral(((1, 0), (0, 1), (-1, 0), (0, -1)), step=1)
-TRIANGULAR_POINT_MAPS = _dihedral(((1, 0), (1, 1), (0, 1), (-1, 0), (-1, -1), (0, -1)), step=2)
-
-
-@dataclass(frozen=True, eq=False)
-class Element:
-    """One symmetry operation, (g x)_i = sign * x_{permutation[i]} with sites in row-major order.
-
-    Example:
-        >>> flip = Element((2, 2), np.arange(4), sign=-1)
-        >>> flip.apply(np.ones((2, 2)))
-        array([[-1., -1.],
-               [-1., -1.]])
-    """
-
-    shape: tuple[int, ...]
-    permutation: np.ndarray
-    sign: int = 1
-
-    def apply(self, field: Any) -> Any:
-        """The transformed field g x; field is a numpy array or torch tensor of shape (..., *shape).
-
-        Raises:
-            InvalidInput: it is something else.
-        """
-        if tuple(getattr(field, "shape", ()))[-len(self.shape) :] != self.shape:
-            expected = ", ".join(map(str, self.shape))
-            raise InvalidInput(f"field is {shown(field)}, expected an array or tensor of shape (..., {expected})")
-        flat = field.reshape(*field.shape[: field.ndim - len(self.shape)], -1)
-        return (self.sign * flat[..., self.permutation]).reshape(field.shape)
-
-    def compose(self, other: Element) -> Element:
-        """The product g h: first `other`, then this one."""
-        return Element(self.shape, other.permutation[self.permutation], self.sign * other.sign)
-
-    def inverse(self) -> Element:
-        """The element that undoes this one."""
-        return Element(self.shape, np.argsort(self.permutation), self.sign)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Element) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def _key(self) -> tuple:
-        return self.shape, self.sign, self.permutation.tobytes()
+from isingflow.lattice.permutations import (
+    SQUARE_POINT_MAPS,
+    TRIANGULAR_POINT_MAPS,
+    Element,
+    check_group_shape,
+    permutation_key,
+    permutation_order,
+    point_permutations,
+)
+from isingflow.runtime.checks import array, count, flag, instance
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +53,7 @@ class Group:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", _checked_shape(self.shape))
+        object.__setattr__(self, "shape", check_group_shape(self.shape))
         for name in ("translations", "flip"):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
         identity = np.arange(self.sites)
@@ -112,10 +62,10 @@ class Group:
         for permutation in given:
             if permutation.shape != (self.sites,) or not np.array_equal(np.sort(permutation), identity):
                 raise InvalidInput(f"a point operation must be a permutation of the sites 0 .. {self.sites - 1}")
-        unique = {_key(p): p.astype(np.int64) for p in given}
-        unique = {_key(identity): identity} | unique if _key(identity) in unique else unique
+        unique = {permutation_key(p): p.astype(np.int64) for p in given}
+        unique = {permutation_key(identity): identity} | unique if permutation_key(identity) in unique else unique
         object.__setattr__(self, "point", tuple(unique.values()))
-        if any(_key(p[q]) not in unique for p in self.point for q in self.point):
+        if any(permutation_key(p[q]) not in unique for p in self.point for q in self.point):
             raise InvalidInput("point operations must form a group: closed under composition, with the identity")
         if self.translations and not all(self._normalises_translations(p) for p in self.point):
             raise InvalidInput("beside translations, point operations must be linear maps that fix site 0")
@@ -139,7 +89,7 @@ class Group:
     def point_name(self) -> str:
         """Name of the point group as an abstract group: "C1", "C2", "D2", "D4", "D6", ..."""
         size = len(self.point)
-        cyclic = any(_permutation_order(p) == size for p in self.point)
+        cyclic = any(permutation_order(p) == size for p in self.point)
         return f"C{size}" if cyclic else f"D{size // 2}"
 
     def __str__(self) -> str:
@@ -283,7 +233,7 @@ class Group:
         if self.translations:
             origin = np.array(np.unravel_index(permutation[0], self.shape))
             permutation = self._translation(-origin)[permutation]
-        return _key(permutation) in {_key(p) for p in self.point}
+        return permutation_key(permutation) in {permutation_key(p) for p in self.point}
 
     def _normalises_translations(self, permutation: np.ndarray) -> bool:
         conjugates = [
@@ -303,7 +253,7 @@ def ring_group(sites: int) -> Group:
         >>> print(ring_group(8))
         translations x C2 x Z2
     """
-    (sites,) = _checked_shape((sites,))
+    (sites,) = check_group_shape((sites,))
     return Group((sites,), True, (np.arange(sites), -np.arange(sites) % sites), True)
 
 
@@ -378,45 +328,6 @@ def triangular_torus_group(lx: int, ly: int) -> Group:
     return Group((lx, ly), True, point_permutations((lx, ly), TRIANGULAR_POINT_MAPS, about_centre=False), True)
 
 
-def point_permutations(
-    shape: tuple[int, ...], maps: tuple[LinearMap, ...], about_centre: bool
-) -> tuple[np.ndarray, ...]:
-    """Those linear maps that carry an lx x ly lattice onto itself, as site permutations, shape (lx * ly,) each.
-
-    Args:
-        shape: (lx, ly).
-        maps: images of the displacements (1, 0) and (0, 1).
-        about_centre: False for a torus, turned about site 0; True for an open rectangle, turned about its centre.
-
-    Raises:
-        InvalidInput: not so; WrongType: of other types.
-
-    Example:
-        >>> point_permutations((2, 2), SQUARE_POINT_MAPS[:2], about_centre=True)[1]
-        array([2, 0, 3, 1])
-    """
-    shape, about_centre = _checked_shape(shape), flag("about_centre", about_centre)
-    images = array("maps", maps, (None, 2, 2), integers=True, empty=True)
-    if len(shape) != 2:
-        raise InvalidInput(f"shape is {shown(shape)}, expected (lx, ly)")
-    lengths = np.array(shape)
-    sites = np.indices(shape).reshape(2, -1).T
-    permutations = []
-    for columns in images:
-        if about_centre:
-            doubled = (2 * sites - (lengths - 1)) @ columns + (lengths - 1)
-            fits = not np.any(doubled % 2) and bool(np.all((doubled >= 0) & (doubled < 2 * lengths)))
-            image = doubled // 2
-        else:
-            fits = not np.any(lengths[:, None] * columns % lengths)
-            image = sites @ columns % lengths
-        if fits:
-            permutation = np.ravel_multi_index(image.T, shape)
-            if np.unique(permutation).size == permutation.size:
-                permutations.append(permutation)
-    return tuple(permutations)
-
-
 def require(potential_group: Group, target_group: Group) -> None:
     """Check that a potential claims no symmetry that its target lacks.
 
@@ -437,22 +348,3 @@ translations x D2 x Z2: too much by 4 of the 8 operations of D4
             f"the potential has symmetry {potential_group}, the target only {target_group}: "
             f"too much by {', '.join(excess)}"
         )
-
-
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    lengths = instance("shape", shape, tuple, "a tuple of lengths")
-    checked = tuple(count("a length of the shape", length, most=MAX_SITES) for length in lengths)
-    if not checked or math.prod(checked) > MAX_SITES:
-        raise InvalidInput(f"shape is {shown(shape)}, expected lengths of 1 to {MAX_SITES} sites in all")
-    return checked
-
-
-def _key(permutation: np.ndarray) -> bytes:
-    return permutation.astype(np.int64).tobytes()
-
-
-def _permutation_order(permutation: np.ndarray) -> int:
-    power, order = permutation, 1
-    while not np.array_equal(power, np.arange(power.size)):
-        power, order = power[permutation], order + 1
-    return order

@@ -203,7 +203,9 @@ def stream(
     def blocks() -> Iterator[SpinChains]:
         updates = kind(model, _random_stream(seed))
         require_memory(
-            f"{sampler} of {chains} chains of {lattice}", float(chains) * math.prod(updates.shape), "fewer chains may fit"
+            f"{sampler} of {chains} chains of {lattice}",
+            float(chains) * math.prod(updates.shape),
+            "fewer chains may fit",
         )
         ensemble = [_Chain(updates.shape, _random_stream(seed, chain)) for chain in range(chains)]
         sweep = chains * math.prod(updates.shape)
@@ -257,7 +259,8 @@ class Couplings:
         """The couplings of a lattice.
 
         Raises:
-            InvalidInput: beta is not finite, or beta times the couplings overflows; WrongType: no lattice, or no number.
+            InvalidInput: beta is not finite, beta times the couplings overflows, or there is too little memory.
+            WrongType: no lattice, or no number.
         """
         beta = check_magnet(lattice, beta)
         require_memory(f"the couplings of {lattice}", _BYTES_A_SITE * lattice.sites, "a smaller lattice may fit")

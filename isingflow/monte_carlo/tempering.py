@@ -14,9 +14,8 @@ import numpy as np
 from numba import njit
 
 from isingflow.errors import InvalidInput
-from isingflow.runtime.checks import count, instance
-
 from isingflow.monte_carlo.local import energies, heat_bath_sweep
+from isingflow.runtime.checks import count, instance
 
 _POPULATION = 32
 _SWEEPS = 10
@@ -49,8 +48,8 @@ def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) ->
         spread = np.std(energies(spins, *bonds))
         if len(betas) > MOST_REPLICAS:
             raise InvalidInput(
-                f"beta {beta:g}: tempering would need more than {MOST_REPLICAS} temperatures, {betas[-1]:g} is the last; "
-                "a smaller beta, or heat-bath, is possible"
+                f"beta {beta:g}: tempering would need more than {MOST_REPLICAS} temperatures, the last of them "
+                f"{betas[-1]:g}; a smaller beta, or heat-bath, is possible"
             )
         reach = abs(betas[-1]) + (1 / spread if spread > 0 else math.inf)
         betas.append(math.copysign(min(reach, abs(beta)), beta))

@@ -215,8 +215,8 @@ def shown(value: Any) -> str:
     """A value in words that fit on a line."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype") and tuple(shape) != ():
-        masked = "masked " if np.ma.is_masked(value) else ""
-        return f"{'a ' if masked else 'an '}{masked}array of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
+        array = "a masked array" if np.ma.is_masked(value) else "an array"
+        return f"{array} of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
     try:
         text = " ".join(repr(value).split())
     except Exception:

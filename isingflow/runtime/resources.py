@@ -24,9 +24,9 @@ def require_memory(name: str, size: float, advice: str) -> None:
         InvalidInput: there is not.
 
     Example:
-        >>> require_memory("a table of the universe", 2.0**60, "look at less of it")
+        >>> require_memory("a table of all", 2.0**60, "look at less of it")
         Traceback (most recent call last):
-        isingflow.errors.InvalidInput: a table of the universe needs 1024 PiB of memory, ... are free: look at less of it
+        isingflow.errors.InvalidInput: a table of all needs 1024 PiB of memory, ... are free: look at less of it
     """
     free = free_memory()
     if free is not None and size > free:

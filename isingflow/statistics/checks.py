@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,8 @@ def check_samples(
         most: largest size of a finite sample.
 
     Raises:
-        InvalidInput: another shape, fewer than two samples, NaN, or an infinity that is not accepted; WrongType: no real
-            numbers.
+        InvalidInput: another shape, fewer than two samples, NaN, or an infinity that is not accepted.
+        WrongType: no real numbers.
 
     Example:
         >>> check_samples("energies", [1, 2, math.inf])
@@ -46,4 +45,3 @@ def check_samples(
         kind = f"NaN or {-infinite[0]:+g}" if len(infinite) == 1 else "NaN" if infinite else "not finite"
         raise InvalidInput(f"{name}: {np.count_nonzero(strange)} of {samples.size} samples are {kind}")
     return samples
-

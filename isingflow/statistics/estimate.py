@@ -133,7 +133,7 @@ class Estimates:
         return finite_or_none({name: array.tolist() for name, array in vars(self).items()})
 
 
-def estimate_of(value: np.ndarray, stderr: np.ndarray) -> Estimate | Estimates:
+def estimate_of(value: np.ndarray | float, stderr: np.ndarray | float) -> Estimate | Estimates:
     """An Estimate of two numbers, Estimates of two arrays.
 
     Raises:
@@ -144,4 +144,5 @@ def estimate_of(value: np.ndarray, stderr: np.ndarray) -> Estimate | Estimates:
         1.50 ± 0.10 3
     """
     values = array("value", value, finite=False)
-    return Estimate(values.item(), stderr) if values.ndim == 0 else Estimates(values, stderr)
+    errors = array("stderr", stderr, values.shape, finite=False)
+    return Estimate(values.item(), errors.item()) if values.ndim == 0 else Estimates(values, errors)

@@ -7,8 +7,9 @@ With log-weights w = -E(x) - ln p(x), of samples of the flow ("forward") or of t
     -ln mean exp(w), forward                -> -ln Z    reweighted
     sum_F s(w + c) = sum_R s(-w - c)        -> -ln Z    acceptance ratio: c - ln(n_R / n_F), s the logistic function
 
-A log-weight of -inf (forward: the target has no such state) or +inf (reverse: the flow has none) is accepted. Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
+Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
 the second axis, those of shape (n,) to be independent. Modes that the flow misses show in reverse quantities only.
+Forward log-weights may be -inf, where the target vanishes, and reverse ones +inf, where the flow does.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def mean(values: Values) -> Estimate:
     Infinite values of one sign have an infinite mean, with an infinite error.
 
     Raises:
-        InvalidInput: another shape, fewer than 2 values, NaN, or infinities of both signs; WrongType: no real numbers.
+        InvalidInput: another shape, fewer than 2 values, NaN, or infinities of both signs.
+        WrongType: no real numbers.
 
     Example:
         >>> print(mean(np.array([1.0, 2.0, 3.0])))
@@ -62,7 +64,8 @@ def variational_free_energy(log_weights: Values) -> Estimate:
     """Upper bound on -ln Z in nats from forward log-weights.
 
     Raises:
-        InvalidInput: another shape than (n,) or (chains, samples), fewer than 2, NaN or inf; WrongType: no real numbers.
+        InvalidInput: another shape than (n,) or (chains, samples), fewer than 2, NaN or inf.
+        WrongType: no real numbers.
 
     Example:
         >>> print(variational_free_energy(np.array([-1.0, -2.0, -np.inf])))
@@ -75,7 +78,8 @@ def lower_bound(log_weights: Values) -> Estimate:
     """Lower bound on -ln Z in nats from reverse log-weights: E[ln p(x) + E(x)] over the target.
 
     Raises:
-        InvalidInput: another shape than (n,) or (chains, samples), fewer than 2, NaN or -inf; WrongType: no real numbers.
+        InvalidInput: another shape than (n,) or (chains, samples), fewer than 2, NaN or -inf.
+        WrongType: no real numbers.
 
     Example:
         >>> print(lower_bound(np.array([-1.0, -2.0, -3.0])))
@@ -94,7 +98,8 @@ def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> E
         corrected: subtract that bias.
 
     Raises:
-        InvalidInput: another shape, fewer than 2, NaN or inf, or all of them -inf; WrongType: no real numbers.
+        InvalidInput: another shape, fewer than 2, NaN or inf, or all of them -inf.
+        WrongType: no real numbers.
 
     Example:
         >>> print(reweighted_free_energy(np.array([1.0, 1.0, 1.0])))
@@ -154,16 +159,17 @@ def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
 def overlap(forward: Values, reverse: Values, free_energy: float) -> float:
     """How many samples the acceptance-ratio estimate rests on; below about 10 it may be off by far more than it says.
 
-    With the acceptances a = s(w + c) of the flow's samples and s(-w - c) of the target's: the least of (sum a)^2 / sum a^2
-    of either set and of the sum of min(a, 1 - a) over both, the samples that could come from the one as well as from the
-    other. Where these are less than one, the sets do not overlap: 0.
+    With the acceptances a = s(w + c) of the flow's samples and s(-w - c) of the target's: the least of
+    (sum a)^2 / sum a^2 of either set and of the sum of min(a, 1 - a) over both, which counts the samples that could as
+    well have come from the other set. Where these are less than one, the sets do not overlap: 0.
 
     Args:
         forward, reverse: as in `acceptance_ratio_free_energy`.
         free_energy: its value.
 
     Raises:
-        InvalidInput: as there, or a free energy that is not finite; WrongType: no real numbers.
+        InvalidInput: as there, or a free energy that is not finite.
+        WrongType: no real numbers.
 
     Example:
         >>> round(overlap(np.zeros(100), np.zeros(50), 0.0), 6), overlap(np.zeros(100) - 450, np.zeros(50) + 450, 0.0)
@@ -195,8 +201,8 @@ def internal_energy(energies: Values, log_weights: Values | None = None) -> Esti
         log_weights: forward, of the same shape; None for samples of the target.
 
     Raises:
-        InvalidInput: shapes that do not fit, fewer than 2 samples, or values that are not finite; WrongType: no real
-            numbers.
+        InvalidInput: shapes that do not fit, fewer than 2 samples, or values that are not finite.
+        WrongType: no real numbers.
 
     Example:
         >>> print(internal_energy(np.array([1.0, 2.0, 3.0])))
@@ -215,8 +221,8 @@ def entropy(energies: Values, log_weights: Values) -> Estimate:
         log_weights: forward, shape (n,).
 
     Raises:
-        InvalidInput: other shapes, fewer than 2 samples, energies that are not finite, or weights that are none; WrongType:
-            no real numbers.
+        InvalidInput: other shapes, fewer than 2 samples, energies that are not finite, or weights that are none.
+        WrongType: no real numbers.
 
     Example:
         >>> print(entropy(np.array([1.0, 2.0, 3.0]), np.zeros(3)))
@@ -241,8 +247,8 @@ def reverse_effective_sample_size(log_weights: Values, free_energy: float) -> fl
         free_energy: -ln Z, exact or estimated.
 
     Raises:
-        InvalidInput: another shape, fewer than 2 samples, NaN or -inf, or a free energy that is not finite; WrongType: no
-            real numbers.
+        InvalidInput: another shape, fewer than 2 samples, NaN or -inf, or a free energy that is not finite.
+        WrongType: no real numbers.
 
     Example:
         >>> reverse_effective_sample_size(np.array([0.0, 0.0, np.inf]), 0.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from isingflow.statistics.chains import autocorrelation_time
 from isingflow.statistics.checks import LARGEST, check_samples
 from isingflow.statistics.estimate import Estimate, Estimates, estimate_of
 from isingflow.statistics.weights import relative_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BLOCK_TAUS = 20
 """Length of a block in units of tau: its neglected ends then hide 1 / 20 of the variance, 2.5 % of the error."""
@@ -60,7 +64,7 @@ def jackknife(
     return jackknife_sums(function, _block_sums(columns, weights, starts), np.add.reduceat(weights.ravel(), starts))
 
 
-def jackknife_mean(values: np.ndarray, log_weights: np.ndarray | None = None) -> Estimate:
+def jackknife_mean(values: Tensor | np.ndarray, log_weights: Tensor | np.ndarray | None = None) -> Estimate:
     """The (weighted) mean of values, shape (n,) or (chains, samples), with its jackknife error.
 
     Raises:
@@ -154,8 +158,9 @@ def jackknife_sums(
         weights: sums of the weights, shape (blocks,).
 
     Raises:
-        InvalidInput: shapes that do not fit, sums that are not finite, weights that are negative or all 0, or a function
-            that does not keep the blocks apart; WrongType: no function, or no real numbers.
+        InvalidInput: shapes that do not fit, sums that are not finite, weights that are negative or all 0, or a
+            function that does not keep the blocks apart.
+        WrongType: no function, or no real numbers.
 
     Example:
         >>> print(jackknife_sums(lambda mean: mean, np.array([1.0, 2.0, 3.0]), np.ones(3)))

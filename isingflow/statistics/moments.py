@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
+from isingflow.errors import InvalidInput, WrongType
 from isingflow.runtime.checks import instance, shown
 
 
@@ -46,6 +46,8 @@ def moments(batches: Iterable[Tensor]) -> Moments:
     count = 0
     mean: Tensor | None = None
     squares: Tensor | None = None
+    if isinstance(batches, Tensor):
+        raise WrongType(f"batches is {shown(batches)}, expected an iterable of tensors of shape (n, d)")
     for batch in instance("batches", batches, Iterable, "an iterable of tensors"):
         instance("a batch", batch, Tensor, "a tensor of shape (n, d)")
         if batch.ndim != 2 or batch.is_complex() or batch.shape[1] != (batch.shape[1] if mean is None else len(mean)):

@@ -18,11 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-import isingflow
 from isingflow.errors import IsingflowError
-from isingflow.exact.continuous import ContinuousForm, continuous_form
-from isingflow.lattice import Group, from_graph, ring_group, square, square_torus_group
-from isingflow.lattice.symmetry import SQUARE_POINT_MAPS
+from isingflow.exact.continuous import continuous_form
+from isingflow.lattice import Group, Lattice, ring_group, square
+from isingflow.lattice.permutations import SQUARE_POINT_MAPS
 from isingflow.monte_carlo.simulate import Couplings
 from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.mixing import Mixing
@@ -100,16 +99,20 @@ KINDS: dict[str, list[Any]] = {
     "forward": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf, 1e300), SAMPLES[:1]],
     "reverse": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, -math.inf, 1e300), SAMPLES[:1]],
     "log-weights": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf, 1e300)[:-2], np.full(10, -math.inf)],
+    "log-weights or none": [
+        v for v in (*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf), SAMPLES[:3]) if v is not None
+    ],
     "weights": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf, -1.0)[:-2], np.zeros(10)],
     "columns": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[:, None], math.nan, math.inf, 1e300), SAMPLES],
     "blocks": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf)],
     "starts": [*NO_ARRAYS, *EMPTY, [0, 10], [1, 2], [0, 5, 5], [0, -1], [0.5], [math.nan], [[0, 5]], [0, 10**30]],
-    "rows": [None, 3, torch.tensor(1.0), SAMPLES, [SAMPLES[:, None]], [torch.ones(3)], [torch.full((3, 2), math.nan)], [],
-             [torch.ones(2, 3), torch.ones(2, 4)], [torch.ones(2, 2, dtype=torch.complex64)], ["x"]],
+    "rows": [None, 3, torch.tensor(1.0), SAMPLES, [SAMPLES[:, None]], [torch.ones(3)], [],
+             [torch.full((3, 2), math.nan)], [torch.ones(2, 3), torch.ones(2, 4)],
+             [torch.ones(2, 2, dtype=torch.complex64)], ["x"]],
     "series": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[None], math.nan, math.inf, 1e300), SAMPLES],
     "function": [None, 3, "mean", SAMPLES, lambda means: None, lambda means: "x", lambda means: np.zeros(7)],
     "spins": [*NO_ARRAYS, *EMPTY, *spoilt(SPINS, math.nan, math.inf, 0, 2), SPINS[0], SPINS[:1], SPINS[:, :3]],
-    "fields": [*NO_ARRAYS, *EMPTY, *spoilt(SPINS, math.nan, math.inf), SPINS[0], SPINS[:1], SPINS[:, :3]],
+    "fields": [*NO_ARRAYS, *EMPTY, *spoilt(SPINS, math.nan, math.inf), SPINS[0], SPINS[:, :3]],
     "spin weights": [v for v in (*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[:4], math.nan, math.inf), np.full(4, -math.inf))
                      if v is not None],
     "states": [*NO_ARRAYS, *EMPTY, SPINS.reshape(4, 16), np.ones((4, 15), np.int8), np.ones(16, np.int8)],
@@ -121,13 +124,15 @@ KINDS: dict[str, list[Any]] = {
                     {**square(4).to_dict(), "boundary": 1}, {**square(4).to_dict(), "shape": None}],
     "group description": [None, [], {}, {**ring_group(3).to_dict(), "point": [[0, 1]]},
                           {**ring_group(3).to_dict(), "shape": [-3]}, {**ring_group(3).to_dict(), "flip": 1},
-                          {**ring_group(3).to_dict(), "shape": [3.0]}, {**ring_group(3).to_dict(), "point": [[0, 1, 7]]}],
+                          {**ring_group(3).to_dict(), "shape": [3.0]}, {**ring_group(3).to_dict(), "point": 7}],
     "group": [None, 3, "translations", square(4)],
     "shape": [None, 4, "4", (0,), (-1,), (1.5,), (math.nan,), ("x",), (True,), (10**30,)],
     "weight shape": [4, "4", (-1,), (1.5,), (math.nan,), ("x",), (10**30,), (3,)],
     "maps": [None, 3, "x", ((1, 0),), (((1.5, 0), (0, 1)),), (((1, 0), (0, "x")),)],
     "permutations": [None, 3, "x", (3,), ([0, 1],), ([0, 1, 1],), ([0, 1, 7],), ([0.5, 1, 2],), (["a", "b", "c"],)],
     "generator": [None, 0, "x", random.Random(0), np.random.RandomState(0)],
+    "negative": [*NO_NUMBERS, *NOT_FINITE, -1, 1.5, 10**30],
+    "field": [None, 3, "x", [1.0] * 4, np.ones(3), np.ones((4, 1)), torch.ones(2, 3), np.float64(1.0)],
     "callback": [3, "x", []],
 }  # fmt: skip
 
@@ -216,7 +221,7 @@ CASES: dict[str, Case] = {
         {"lx": "count", "ly": "count", "axes_equal": "flag"},
     ),
     "lattice.symmetry.triangular_torus_group": ({"lx": 4, "ly": 4}, {"lx": "count", "ly": "count"}),
-    "lattice.symmetry.point_permutations": (
+    "lattice.permutations.point_permutations": (
         {"shape": (4, 4), "maps": SQUARE_POINT_MAPS, "about_centre": False},
         {"shape": "shape", "maps": "maps", "about_centre": "flag"},
     ),
@@ -302,7 +307,7 @@ CASES: dict[str, Case] = {
     "statistics.weights.effective_sample_size": ({"log_weights": SAMPLES}, {"log_weights": "log-weights"}),
     "statistics.weights.relative_weights": (
         {"log_weights": SAMPLES, "shape": (10,)},
-        {"log_weights": "log-weights", "shape": "weight shape"},
+        {"log_weights": "log-weights or none", "shape": "weight shape"},
     ),
 }
 CASES["monte_carlo.simulate.stream"] = CASES["monte_carlo.simulate.simulate"]
@@ -319,6 +324,18 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
     "Estimate *": (Estimate(1.0, 0.1).__mul__, {"factor": 1.0}, {"factor": "number"}),
     "Estimate /": (Estimate(1.0, 0.1).__truediv__, {"divisor": 1.0}, {"divisor": "divisor"}),
     "Estimates": (Estimates, {"value": SAMPLES, "stderr": SAMPLES}, {"value": "several", "stderr": "several errors"}),
+    "Group.sample": (
+        ring_group(3).sample,
+        {"rng": np.random.default_rng(0), "n": 2},
+        {"rng": "generator", "n": "negative"},
+    ),
+    "Group.contains": (ring_group(3).contains, {"other": ring_group(3)}, {"other": "group"}),
+    "Element.apply": (ring_group(4).identity.apply, {"field": SAMPLES[:4]}, {"field": "field"}),
+    "Lattice": (
+        Lattice,
+        {"kind": "square", "shape": (4, 4), "boundary": "open", "jx": 1.0, "jy": 1.0},
+        {"kind": "sampler", "shape": "shape", "boundary": "boundary", "jx": "number", "jy": "number"},
+    ),
     "Group": (
         Group,
         {"shape": (3,), "translations": False, "point": (np.arange(3),), "flip": True},
@@ -328,6 +345,9 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
 }
 
 TRUSTED = {
+    "lattice.permutations.check_group_shape": "is Group, from which all its values come",
+    "lattice.permutations.permutation_key": "is Group, from which all its values come",
+    "lattice.permutations.permutation_order": "is Group, from which all its values come",
     "lattice.checks.check_product": "is handed numbers that were checked",
     "lattice.checks.check_strengths": "is `square`, from which all its values come",
     "lattice.checks.frozen": "makes an array read-only",
@@ -379,7 +399,9 @@ def test_the_good_calls_are_good():
         call(**good)
 
 
-@pytest.mark.parametrize(("name", "call", "good", "kinds"), list(all_cases()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "call", "good", "kinds"), list(all_cases()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_bad_values_are_refused_in_one_line(name, call, good, kinds):
     failures = []
     for argument, kind in kinds.items():

@@ -316,13 +316,16 @@ def test_bad_boundary(build):
     [math.nan, math.inf, "1", None, True, 1j, np.ones(4), np.ones((4, 5)), np.full((4, 4), math.nan), [[1, 2], [3]]],
 )
 def test_bad_strengths(value):
-    with pytest.raises(InvalidInput, match=r"^jx is .*, expected a number or an array of them of shape \(4, 4\), at most 1e\+100 in size$"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"^jx is .*, expected a number or an array of them of shape \(4, 4\), at most 1e\+100 in size$",
+    ):
         square(4, jx=value)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None, "1", True])
 def test_bad_seed(seed):
-    with pytest.raises(InvalidInput, match="^seed is .*, expected an integer"):
+    with pytest.raises(InvalidInput, match=r"^seed is .*, expected an integer"):
         edwards_anderson(4, seed=seed)
 
 

@@ -229,7 +229,10 @@ def test_bonds_that_cancel_do_not_frustrate():
         ),
         ({"beta": math.nan}, "beta is nan"),
         ({"beta": 1e308}, "overflows"),
-        ({"chains": 10**10}, r"one sample of each of 10000000000 chains of periodic 4x4 needs \d+ GiB of memory, .* are free"),
+        (
+            {"chains": 10**10},
+            r"one sample of each of 10000000000 chains of periodic 4x4 needs \d+ GiB of memory, .* are free",
+        ),
         ({"samples": 10**12, "every": 10**3}, r"would take 4.06 years and more"),
     ],
 )

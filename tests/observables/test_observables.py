@@ -435,7 +435,10 @@ GOOD = np.ones((4, 3, 3), np.int8)
     ("arguments", "message"),
     [
         ({}, "neither spins nor field"),
-        ({"spins": np.ones((4, 3, 4))}, r"spins: .* shape \(4, 3, 4\) and type float64: expected numbers, shape \(n, 3, 3\)"),
+        (
+            {"spins": np.ones((4, 3, 4))},
+            r"spins: .* shape \(4, 3, 4\) and type float64: expected numbers, shape \(n, 3, 3\)",
+        ),
         ({"spins": np.ones((3, 3))}, "expected numbers, shape"),
         ({"field": np.ones((2, 2, 2, 3, 3))}, "field: .* expected numbers, shape"),
         ({"spins": np.full((4, 3, 3), "up")}, "expected numbers, shape"),

@@ -115,7 +115,7 @@ def test_acceptance_ratio_solves_bennett_s_equation_with_unequal_numbers():
 
 @pytest.mark.parametrize(("distance", "trusted"), [(2.0, True), (4.0, True), (7.5, False), (12.0, False)])
 def test_overlap_tells_when_the_acceptance_ratio_may_be_trusted(distance, trusted):
-    """Normal(0, 1) and Normal(d, 1), ln Z = 0: an overlap of 10 samples gives right errors, less too small ones or none."""
+    """Normal(0, 1) and Normal(d, 1), ln Z = 0: an overlap of 10 gives right errors, less too small or infinite ones."""
     x = torch.randn(100, 2, 2000, generator=generator(), dtype=torch.float64)
     forward, reverse = distance * x[:, 0] - distance**2 / 2, distance * x[:, 1] + distance**2 / 2
     estimates = [acceptance_ratio_free_energy(*weights) for weights in zip(forward, reverse, strict=True)]
@@ -158,7 +158,7 @@ def test_acceptance_ratio_of_sets_that_move_apart(order, chains):
     seed=st.integers(0, 2**16),
 )
 def test_acceptance_ratio_of_gaussian_weights_is_right_or_says_that_it_is_not(spread, log_z, counts, seed):
-    """Forward Normal(ln Z - s^2 / 2, s^2) and reverse Normal(ln Z + s^2 / 2, s^2): the one is the other times e^w / Z."""
+    """Forward Normal(ln Z - s^2 / 2, s^2), reverse Normal(ln Z + s^2 / 2, s^2): the one is the other times e^w / Z."""
     rng = np.random.default_rng(seed)
     forward, reverse = (
         log_z + sign * spread**2 / 2 + spread * rng.normal(size=n) for sign, n in zip((-1, 1), counts, strict=True)
