@@ -24,11 +24,12 @@ from numpy.typing import DTypeLike
 from isingflow.errors import FileError, InvalidInput, IsingflowError
 from isingflow.runtime.checks import shown
 from isingflow.runtime.npy import DAMAGED, read_array
+from isingflow.runtime.resources import free_memory, memory
 
 SPARE_BYTES = 2**24
 """Disk space to leave free."""
 
-LONGEST_REASON = 120
+LONGEST_REASON = 200
 """Characters that an error message quotes of what others wrote."""
 
 
@@ -76,12 +77,6 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
 def _keep(path: Path, previous: Path) -> None:
     """Make `previous` this file too, without taking it from its place where the file system has hard links."""
     previous.unlink(missing_ok=True)
@@ -120,14 +115,14 @@ def check_regular(path: Path | str, error: type[IsingflowError] = FileError) -> 
 
 
 def reason(error: BaseException) -> str:
-    """What another package's error says, as part of a line: some quote whole files.
+    """What an error says, as part of a line: those of other packages may quote whole files.
 
     Example:
         >>> reason(ValueError("cannot parse  this")), len(reason(ValueError(1000 * "x")))
-        ('cannot parse this', 123)
+        ('cannot parse this', 203)
     """
-    strerror = getattr(error, "strerror", None)
-    return _on_a_line(str(strerror or error)) or type(error).__name__
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _on_a_line(text) or type(error).__name__
 
 
 def listed(names: Iterable[str]) -> str:
@@ -158,10 +153,12 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
         with zipfile.ZipFile(path) as archive:
             found = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             entries = {info.filename.removesuffix(".npy"): info for info in found}
-            for entry in required:
-                if entry not in entries:
-                    raise FileError(f"{path}: the array {entry} is missing; found: {listed(entries)}")
-            _check_fits(path, sum(info.file_size for info in entries.values()))
+            missing = [name for name in required if name not in entries]
+            if missing:
+                raise FileError(f"{path}: the array {missing[0]} is missing; found: {listed(entries)}")
+            needed, free = sum(info.file_size for info in found), free_memory()
+            if free is not None and needed > free:
+                raise FileError(f"{path}: its arrays take {memory(needed)} of memory, {memory(free)} are free")
             for entry, info in entries.items():
                 with archive.open(info) as member:
                     arrays[entry] = read_array(member, info.file_size)
@@ -173,19 +170,6 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
         place = f"{shown(entry)}: " if entry else ""
         raise FileError(f"{path}: not a readable .npz file ({place}{reason(error)})") from None
     return arrays
-
-
-def _check_fits(path: Path | str, needed: int) -> None:
-    memory = _memory()
-    if memory is not None and needed > memory:
-        raise FileError(
-            f"{path}: its arrays take {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB"
-        )
-
-
-def _memory() -> int | None:
-    """Bytes that this machine has, where that can be asked."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
 
 
 Columns = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
@@ -225,11 +209,13 @@ def check_memory(rows: int, columns: Columns, *, what: str = "rows") -> None:
     Raises:
         InvalidInput: it could not.
     """
-    needed, memory = array_bytes(rows, columns), _memory()
-    if memory is not None and needed > memory:
+    if not hasattr(os, "sysconf"):
+        return
+    needed, held = array_bytes(rows, columns), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > held:
         raise InvalidInput(
-            f"{rows} {what} take {needed / 1e9:.3g} GB of memory, this machine has {memory / 1e9:.3g} GB: "
-            f"at most {rows * memory // needed} {what.split()[0]} fit"
+            f"{rows} {what} take {needed / 1e9:.3g} GB of memory, this machine has {held / 1e9:.3g} GB: "
+            f"at most {rows * held // needed} {what.split()[0]} fit"
         )
 
 
