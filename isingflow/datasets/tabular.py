@@ -21,10 +21,10 @@ from isingflow.datasets.mnist import ENVIRONMENT
 from isingflow.datasets.spaces import Pixels, Space, Standardised
 from isingflow.datasets.text import BLOCK_CELLS
 from isingflow.datasets.uci import UCIS, Part, Parts, shuffled
-from isingflow.errors import DatasetError, InvalidInput
+from isingflow.errors import DatasetError
 from isingflow.flows.data import RANK_TOLERANCE
 from isingflow.runtime.checks import shown
-from isingflow.runtime.files import check_memory
+from isingflow.runtime.resources import require_memory
 from isingflow.statistics.moments import moments
 
 RESOLUTION = 4
@@ -44,7 +44,8 @@ def load(path: Path | str, root: Path | str | None = None, seed: int = 0) -> Dat
 
     Raises:
         DatasetError: missing or damaged files; entries that are not finite numbers, or of more than 1e140; less than
-            two columns, ten rows; constant columns; more than memory holds.
+            two columns, ten rows; constant columns.
+        InvalidInput: more rows or columns than memory has room for.
     """
     name = str(path)
     if name in BUNDLED:
@@ -97,7 +98,8 @@ class Standards:
 def _standards(part: Part, origin: str, names: tuple[str, ...]) -> Standards:
     """Taken about the first row, from which neighbours differ without rounding: a large mean costs no digits."""
     width = part[0].shape[1]
-    _check_memory(width, origin)
+    # The covariance of the columns, its eigenvectors, and what it takes to find them.
+    require_memory(f"{origin}: a table of {width} columns", 40.0 * width**2, "leave some out")
     first, low, high = np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf)
 
     def about_first() -> Iterator[torch.Tensor]:
@@ -132,14 +134,6 @@ def _check_range(low: np.ndarray, high: np.ndarray, origin: str, names: tuple[st
 
 def _called(names: tuple[str, ...], column: int) -> str:
     return shown(names[column]) if names else str(column)
-
-
-def _check_memory(columns: int, origin: str) -> None:
-    """Refuse tables so wide that the covariance of their columns could not be held."""
-    try:
-        check_memory(columns, {"covariance": (np.float64, (columns,))}, what="columns")
-    except InvalidInput as error:
-        raise DatasetError(f"{origin}: {error}") from None
 
 
 def _splits(parts: Parts, space: Space) -> tuple[Rows, Rows, Rows]:

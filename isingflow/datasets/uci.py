@@ -19,8 +19,8 @@ import numpy as np
 
 from isingflow.datasets.base import CHUNK, Table, random_split
 from isingflow.datasets.files import open_table
-from isingflow.errors import DatasetError, InvalidInput
-from isingflow.runtime.files import check_memory
+from isingflow.errors import DatasetError
+from isingflow.runtime.resources import require_memory
 
 Part = tuple[Table, np.ndarray]
 """A table, and the rows of it that make up a split."""
@@ -70,17 +70,15 @@ def shuffled(table: Table, origin: str, seed: int) -> Parts:
     """The parts of a table that comes in one piece, by a random permutation.
 
     Raises:
-        DatasetError: less than ten rows or two columns, or more rows than memory holds numbers for.
+        DatasetError: less than ten rows or two columns.
+        InvalidInput: memory has no room for a number of every row.
     """
     rows, columns = table.shape
     if rows < HELD:
         raise DatasetError(f"{origin}: {rows} rows; expected at least {HELD}")
     if columns < 2:
         raise DatasetError(f"{origin}: {columns} column; expected a table of at least two")
-    try:
-        check_memory(rows, {"order": (np.int64, (2,))})
-    except InvalidInput as error:
-        raise DatasetError(f"{origin}: {error}") from None
+    require_memory(f"{origin}: the order of {rows} rows", 16.0 * rows, "take a part of the table")
     held = rows // HELD
     train, validation, test = random_split(rows, validation=max((rows - held) // HELD, 1), test=held, seed=seed)
     return (table, train), (table, validation), (table, test)

@@ -115,7 +115,7 @@ def check_regular(path: Path | str, error: type[IsingflowError] = FileError) -> 
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, as part of a line; other packages' are cut, some quote whole files.
+    """What an error says, as part of a line: those of other packages may quote whole files.
 
     Example:
         >>> reason(ValueError("cannot parse  this")), len(reason(ValueError(1000 * "x")))
@@ -159,10 +159,12 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
         with zipfile.ZipFile(path) as archive:
             found = [info for info in archive.infolist() if info.filename.endswith(".npy")]
             entries = {info.filename.removesuffix(".npy"): info for info in found}
-            for entry in required:
-                if entry not in entries:
-                    raise FileError(f"{path}: the array {entry} is missing; found: {listed(entries)}")
-            _check_fits(path, sum(info.file_size for info in entries.values()))
+            missing = [name for name in required if name not in entries]
+            if missing:
+                raise FileError(f"{path}: the array {missing[0]} is missing; found: {listed(entries)}")
+            needed, free = sum(info.file_size for info in found), free_memory()
+            if free is not None and needed > free:
+                raise FileError(f"{path}: its arrays take {memory(needed)} of memory, {memory(free)} are free")
             for entry, info in entries.items():
                 with archive.open(info) as member:
                     arrays[entry] = read_array(member, info.file_size)
@@ -174,12 +176,6 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
         place = f"{shown(entry)}: " if entry else ""
         raise FileError(f"{path}: not a readable .npz file ({place}{reason(error)})") from None
     return arrays
-
-
-def _check_fits(path: Path | str, needed: int) -> None:
-    free = free_memory()
-    if free is not None and needed > free:
-        raise FileError(f"{path}: its arrays take {memory(needed)} of memory, {memory(free)} are free")
 
 
 Columns = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
