@@ -83,7 +83,7 @@ class Chains:
             >>> from isingflow.targets import HubbardStratonovich
             >>> target = HubbardStratonovich(square(4), beta=0.3)
             >>> chains = sample_chains(None, target, sampler="gibbs", chains=4, samples=10)
-            >>> dict(chains.to_arviz().posterior.sizes)  # doctest: +SKIP
+            >>> dict(chains.to_arviz().posterior.sizes)
             {'chain': 4, 'draw': 10, 'x': 4, 'y': 4}
         """
         from isingflow.sampling.inference_data import inference_data  # an extra
