@@ -33,6 +33,9 @@ PUBLISHED = {"MADE": 1380.8, "Real NVP": 1323.2, "MAF": 1300.5, "Monge-Ampère":
 """Negative log-likelihoods of MNIST in nats, in logit space, as quoted by Zhang, E and Wang (2018)."""
 SHOWN_IMAGES, STRIPS, TIMES = 100, 10, 8
 SCATTERED = 2000
+FAR = 3.0
+"""Range of points, in units of that of all but the outermost thousandth, from which some are left out of a figure."""
+LONGEST_NAME = 20
 
 
 def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool = True) -> list[Path]:
@@ -62,7 +65,8 @@ def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool
         columns = strips.shape[1]
         figures["gaussianisation.png"] = tiles_figure(strips.reshape(-1, *data.image_shape), columns=columns)
     else:
-        figures["samples.png"] = samples_figure(test.numpy(), generated.numpy())
+        ours, theirs = (data.to_data(points).numpy() for points in (generated, test))
+        figures["samples.png"] = samples_figure(theirs, ours, data.columns)
         if data.dimension == 2:
             figures["paths.png"] = paths_figure([points.numpy() for points in gaussianised(flow, test[:400])])
     return [run.save_figure(name, png(figure, certified=certified)) for name, figure in figures.items()]
@@ -147,23 +151,61 @@ def synthesis_figure(samples: np.ndarray, interpolations: np.ndarray) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def samples_figure(data: np.ndarray, generated: np.ndarray) -> Figure:
-    """Data beside samples of the flow: points of the first two columns, or histograms in one dimension."""
+def samples_figure(data: np.ndarray, generated: np.ndarray, columns: Sequence[str] = ()) -> Figure:
+    """Data beside samples of the flow: points of the first two columns, or histograms in one dimension.
+
+    Args:
+        data, generated: shape (n, d).
+        columns: what they are called; x1, x2 if not given.
+
+    Example:
+        >>> figure = samples_figure(np.eye(3), np.eye(3), ["height", "mass", "age"])
+        >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel(), figure.axes[1].get_title()
+        ('height', 'mass', 'flow')
+    """
+    names = [_shortened(name) for name in columns[:2]] or ["x1", "x2"]
+    sets = {"data": data[:, :2], "flow": generated[:, :2]}
+    low, high = _limits(np.concatenate(list(sets.values())))
+    titles = {name: name + _outside(points, low, high) for name, points in sets.items()}
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     if data.shape[1] == 1:
         ax = figure.subplots()
-        edges = np.histogram_bin_edges(data, 60).tolist()
-        ax.hist(data[:, 0], edges, density=True, color=NEUTRAL, alpha=0.5, label="data")
-        ax.hist(generated[:, 0], edges, density=True, histtype="step", color=FLOW, linewidth=1.8, label="flow")
-        ax.set(xlabel="x", ylabel="density")
+        edges = np.linspace(low[0], high[0], 61).tolist()
+        ax.hist(data[:, 0], edges, density=True, color=NEUTRAL, alpha=0.5, label=titles["data"])
+        kept = generated[(generated >= low) & (generated <= high)]
+        ax.hist(kept, edges, density=len(kept) > 0, histtype="step", color=FLOW, linewidth=1.8, label=titles["flow"])
+        ax.set(xlabel=names[0] if columns else "x", ylabel="density")
         figure.legend(loc="outside lower center", ncols=2)
         return figure
-    low, high = np.quantile(data[:, :2], [0.001, 0.999], axis=0)
-    room = 0.1 * (high - low)
-    for ax, points, title in zip(figure.subplots(1, 2), (data, generated), ("data", "flow"), strict=True):
-        ax.plot(points[:, 0], points[:, 1], ".", color=FLOW if title == "flow" else NEUTRAL, markersize=2, alpha=0.6)
-        ax.set(title=title, xlim=(low[0] - room[0], high[0] + room[0]), ylim=(low[1] - room[1], high[1] + room[1]))
+    for ax, (name, points) in zip(figure.subplots(1, 2), sets.items(), strict=True):
+        ax.plot(points[:, 0], points[:, 1], ".", color=FLOW if name == "flow" else NEUTRAL, markersize=2, alpha=0.6)
+        ax.set(title=titles[name], xlabel=names[0], ylabel=names[1])
+        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     return figure
+
+
+def _limits(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of axes that show all finite points, shape (n, d); where some are far out, of the bulk of them."""
+    points = points[np.isfinite(points).all(1)]
+    if len(points) == 0:
+        return np.zeros(points.shape[1]), np.ones(points.shape[1])
+    low, high = points.min(0), points.max(0)
+    inner, outer = np.quantile(points, [0.001, 0.999], axis=0)
+    far = high - low > FAR * (outer - inner)
+    room = np.where(far, (outer - inner) / 2, 0.05 * (high - low))
+    room = np.where(room > 0, room, 1.0)
+    return np.where(far, inner, low) - room, np.where(far, outer, high) + room
+
+
+def _outside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """How many points, shape (n, d), are not within these limits, in words."""
+    within = ((points >= low) & (points <= high)).all(1)
+    return "" if within.all() else f" ({np.count_nonzero(~within)} of {len(points)} outside)"
+
+
+def _shortened(name: str) -> str:
+    """A name as the label of an axis, in which a dollar sign is no formula."""
+    return (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...").replace("$", r"\$")
 
 
 @matplotlib.rc_context(STYLE)
