@@ -79,7 +79,7 @@ def write_samples(
         FileError: the file cannot be written.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
-    where = devices.resolve(device) if isinstance(device, str) else device
+    where = devices.resolve(device)
     asked = Asked(Path(output), samples, draws, seed, where, is_certified(folder))
     given = None if target is None else as_target(target)
     stream = _STREAMS[type(folder.config)](folder, asked, target=given, flow=flow, data=data)

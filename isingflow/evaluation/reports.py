@@ -69,7 +69,7 @@ def evaluate(
         (True, True)
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where = devices.resolve(device) if isinstance(device, str) else device
+    where = devices.resolve(device)
     evaluation = _KINDS[type(folder.config)].evaluate(
         folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
     )
@@ -95,7 +95,7 @@ def plot(
         samples: of the flow; 4096 if not given.
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where = devices.resolve(device) if isinstance(device, str) else device
+    where = devices.resolve(device)
     drawn = _KINDS[type(folder.config)].draw(folder, **given, samples=samples or PLOT_SAMPLES, seed=seed, device=where)
     return draw_figures(folder, drawn, given["data"])
 

@@ -69,10 +69,14 @@ class FourierBasis(SpectralBasis):
         self.shape = self.values_shape = tuple(shape)
 
     def multiply(self, field: Tensor, values: Tensor) -> Tensor:
+        if not field.numel():  # of which there is no FFT
+            return field
         half = values[..., : self.shape[1] // 2 + 1].to(field)
         return torch.fft.irfft2(torch.fft.rfft2(field) * half, s=self.shape)
 
     def power(self, field: Tensor) -> Tensor:
+        if not field.numel():
+            return field
         return torch.fft.fft2(field, norm="ortho").abs().square()
 
 

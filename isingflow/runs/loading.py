@@ -12,6 +12,7 @@ from isingflow.errors import CheckpointError, InvalidInput
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import AnyRun, RunFolder
+from isingflow.runtime import devices
 from isingflow.targets.base import TargetLike, as_target
 
 
@@ -26,7 +27,7 @@ def load(
 
     Args:
         path: the run folder, or a `RunFolder`.
-        device: where to put it.
+        device: where to put it, "cpu", "cuda", "cuda:1" or "auto".
         flow: of a run whose flow is the user's own: one of the same make, which takes up what was learnt.
         target: of a run on a user's own target, where its flow starts with maps that only the target knows; no other
             run needs one.
@@ -36,11 +37,11 @@ def load(
 
     Raises:
         RunFolderError: not a run folder, or (CheckpointError) its checkpoint is missing or unusable.
-        InvalidInput: the target is needed, or not that of the run.
+        InvalidInput: the target is needed, or not that of the run; DeviceUnavailable: no such device.
     """
     run = path if isinstance(path, RunFolder) else RunFolder.open(path)
     blank = new_flow(run.config, target) if flow is None else flow
-    return trained(run, blank, torch.device(device))[0]
+    return trained(run, blank, devices.resolve(device))[0]
 
 
 def trained(run: AnyRun, flow: Flow, device: torch.device) -> tuple[Flow, dict[str, Any]]:

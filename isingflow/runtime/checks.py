@@ -187,6 +187,23 @@ def array(
     return entries.astype(np.int64)
 
 
+def lengths(name: str, value: Any, *, least: int = 1) -> tuple[int, ...]:
+    """The lengths of an array along its axes, one at least.
+
+    Raises:
+        InvalidInput: none, or one below the least; WrongType: something else than integers.
+
+    Example:
+        >>> lengths("shape", [4, 4])
+        (4, 4)
+    """
+    if not isinstance(value, list | tuple):
+        raise WrongType(f"{name} is {shown(value)}, expected lengths, for example (16,) or (8, 8)")
+    if not value:
+        raise InvalidInput(f"{name} is {shown(value)}, expected one length at least, for example (16,) or (8, 8)")
+    return tuple(count(f"a length in {name}", length, least=least) for length in value)
+
+
 def as_numpy(value: Any) -> np.ndarray | None:
     """The value as an array, a tensor from wherever it is; None if it cannot be one."""
     if hasattr(value, "detach"):

@@ -92,7 +92,7 @@ def sample_chains(
     identity: dict[str, Any] = {}
     certified = True
     if folder is not None:
-        where = devices.resolve(str(device))
+        where = devices.resolve(device)
         follows = folder.config.target(given).to(where)
         flow: Flow | None = trained(folder, folder.config.new_flow(follows), where)[0]
         identity, certified = _identity(folder), way not in THROUGH_FLOW or is_certified(folder)

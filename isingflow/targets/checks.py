@@ -53,26 +53,12 @@ the spin flip x -> -x
 
 
 def _check_energy(target: Target, field: Tensor) -> None:
-    """One finite real number per field, with a gradient."""
-    name, n = target.name, len(field)
-    x = field.clone().requires_grad_()
-    with torch.enable_grad():
-        energy = target.energy(x)
-    if not isinstance(energy, Tensor) or energy.shape != (n,):
-        what = f"shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
-        raise InvalidTarget(
-            f"{name}.energy gave {what} for {n} fields of shape {tuple(target.shape)}: expected a tensor of shape "
-            f"({n},), one energy per field"
-        )
-    if energy.is_complex() or not energy.is_floating_point():
-        raise InvalidTarget(f"{name}.energy gave {energy.dtype}: expected real floating-point numbers")
+    """One finite real number per field, with a gradient by torch, whatever else the target knows of its force."""
+    energy, force = Target.energy_and_force(target, field)
     if not bool(torch.isfinite(energy).all()):
-        raise InvalidTarget(f"{name}.energy gave {energy[~torch.isfinite(energy)][0].item()} for a random field")
-    if not energy.requires_grad:
-        raise InvalidTarget(f"{name}.energy cannot be differentiated: its result does not depend on the field by torch")
-    (gradient,) = torch.autograd.grad(energy.sum(), x, allow_unused=True)
-    if gradient is None or not bool(torch.isfinite(gradient).all()):
-        raise InvalidTarget(f"the gradient of {name}.energy is not finite for a random field")
+        raise InvalidTarget(f"{target.name}.energy gave {energy[~torch.isfinite(energy)][0].item()} for a random field")
+    if not bool(torch.isfinite(force).all()):
+        raise InvalidTarget(f"the gradient of {target.name}.energy is not finite for a random field")
 
 
 def _check_independence(target: Target, field: Tensor) -> None:

@@ -142,7 +142,7 @@ def train(
         >>> sgd.outcome.value, own.outcome.value
         ('finished', 'finished')
     """
-    where = devices.resolve(device) if isinstance(device, str) else device
+    where = devices.resolve(device)
     source = None if start is None else _opened(start)
     own = flow if isinstance(flow, Flow) else None
     if isinstance(what, RunFolder):
