@@ -193,6 +193,11 @@ x[None]
         return self._like.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of all fields that come out: float32 or float64."""
+        return self._like.dtype
+
+    @property
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters())
@@ -204,26 +209,27 @@ x[None]
             InvalidInput: z of another shape or on another device; WrongType: no real numbers; InvalidTransform: a map
                 of the user's own does not give what maps give.
         """
-        return self._chain(self._taken("z", z), [(transform, transform) for transform in self.transforms])
+        return self._chain(self.taken("z", z), [(transform, transform) for transform in self.transforms])
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z, shape (n, *shape), and ln |det dz/dx|, float64, shape (n,); errors as in `forward`."""
-        return self._chain(self._taken("x", x), [(part, part.inverse) for part in reversed(self.transforms)])
+        return self._chain(self.taken("x", x), [(part, part.inverse) for part in reversed(self.transforms)])
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the maps (CPU generator); between draws they are fixed functions."""
+        instance("generator", generator, torch.Generator, "a torch.Generator")
         for transform in self.transforms:
             transform.redraw(generator)
 
     def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
         """As forward, with the summed cost of every sample's path, see `Transform.forward_with_cost`."""
         maps = [(transform, transform.forward_with_cost) for transform in self.transforms]
-        return self._chain_with_cost(self._taken("z", z), maps, hjb)
+        return self._chain_with_cost(self.taken("z", z), maps, hjb)
 
     def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
         """As inverse, with the summed cost of every sample's path."""
         maps = [(transform, transform.inverse_with_cost) for transform in reversed(self.transforms)]
-        return self._chain_with_cost(self._taken("x", x), maps, hjb)
+        return self._chain_with_cost(self.taken("x", x), maps, hjb)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, float64, shape (n,); errors as in `forward`."""
@@ -262,11 +268,11 @@ x[None]
 
     def base_log_prob(self, z: Tensor) -> Tensor:
         """ln Normal(z; 0, 1), float64, shape (n,); errors as in `forward`."""
-        squares = self._taken("z", z).double().square().flatten(1).sum(1)
+        squares = self.taken("z", z).double().square().flatten(1).sum(1)
         return -squares / 2 - self.dimension * math.log(2 * math.pi) / 2
 
-    def _taken(self, name: str, x: Tensor) -> Tensor:
-        """Fields that were handed in, as the flow's own."""
+    def taken(self, name: str, x: Tensor) -> Tensor:
+        """Fields that were handed in, as the flow's own; the name is for errors, which are as in `forward`."""
         return fields(name, x, self.shape, self._like)
 
     @staticmethod

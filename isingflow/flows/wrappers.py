@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
 from isingflow.flows.base import LogdetEstimate, PathCost, Transform
+from isingflow.runtime.checks import instance, lengths
 
 
 class Inverted(Transform):
@@ -25,7 +28,7 @@ class Inverted(Transform):
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
-        self.transform = transform
+        self.transform = instance("transform", transform, Transform, "a Transform")
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """What the transform's inverse gives."""
@@ -73,8 +76,10 @@ class Viewed(Transform):
 
     def __init__(self, transform: Transform, shape: Sequence[int], inner: Sequence[int]) -> None:
         super().__init__()
-        self.transform = transform
-        self.shape, self.inner = tuple(shape), tuple(inner)
+        self.transform = instance("transform", transform, Transform, "a Transform")
+        self.shape, self.inner = lengths("shape", shape), lengths("inner", inner)
+        if math.prod(self.shape) != math.prod(self.inner):
+            raise InvalidInput(f"fields of shape {self.shape} have not as many entries as those of shape {self.inner}")
 
     @property
     def stochastic(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from isingflow.runtime.differences import LONGEST_SHOWN
 MOST = 10**15
 """Largest count that is accepted where nothing smaller limits it."""
 
+LARGEST_SEED = 2**62
+"""Largest seed of a random stream."""
+
 
 def number(
     name: str,
@@ -28,6 +32,7 @@ def number(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    finite: bool = True,
 ) -> float:
     """A finite number as a float; zero-dimensional arrays and tensors are numbers too.
 
@@ -36,6 +41,7 @@ def number(
         value: what was given.
         least, most: limits that are accepted themselves.
         above, below: limits that are not.
+        finite: whether NaN and infinities are refused.
 
     Raises:
         InvalidInput: it is not finite, or outside its limits; WrongType: it is no number.
@@ -57,15 +63,15 @@ def number(
         )
         if limit is not None
     ]
-    wanted = "expected a finite number" + " and".join(words for words, _ in limits)
+    wanted = f"expected a {'finite ' if finite else ''}number" + " and".join(words for words, _ in limits)
     given = _scalar(value)
     if isinstance(given, bool | np.bool_) or not isinstance(given, Real):
         raise WrongType(f"{name} is {shown(value)}, {wanted}")
     try:
         converted = float(given)
     except OverflowError:
-        converted = math.inf
-    if not math.isfinite(converted) or not all(holds(converted) for _, holds in limits):
+        raise InvalidInput(f"{name} is {shown(value)}, {wanted}") from None
+    if (finite and not math.isfinite(converted)) or any(not holds(converted) for _, holds in limits):
         raise InvalidInput(f"{name} is {shown(value)}, {wanted}")
     return converted
 
@@ -123,7 +129,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     return value
 
 
-def instance(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> Any:
+def instance(name: str, value: Any, kind: type | tuple[type, ...] | UnionType, wanted: str) -> Any:
     """An object of a class.
 
     Args:
@@ -147,8 +153,9 @@ def array(
     finite: bool = True,
     empty: bool = False,
     integers: bool = False,
+    most: float | None = None,
 ) -> np.ndarray:
-    """Real numbers as an array: float64, or int64 if they must be integers. Tensors are taken too.
+    """Real numbers as an array: float64, or int64 if they must be integers. Tensors are taken too, masks are not.
 
     Args:
         name, value: as in `number`.
@@ -156,6 +163,7 @@ def array(
         finite: whether NaN and infinities are refused.
         empty: whether an array without entries is accepted.
         integers: whether every entry must be an integer; 3.0 is one here.
+        most: largest size of a finite entry.
 
     Raises:
         InvalidInput: of another shape, empty, or with entries that are not accepted; WrongType: no real numbers.
@@ -175,11 +183,15 @@ def array(
         raise InvalidInput(f"{name} is an array of shape {entries.shape}, expected shape {_pattern(shape)}")
     if not empty and entries.size == 0:
         raise InvalidInput(f"{name} is an array of shape {entries.shape}, without entries")
-    converted = entries.astype(np.float64)
+    with np.errstate(over="ignore"):
+        converted = entries.astype(np.float64)
     if finite or integers:
         strange = int(np.count_nonzero(~np.isfinite(converted)))
         if strange:
             raise InvalidInput(f"{name}: {strange} of {entries.size} entries are NaN or infinite")
+    most = 2.0**62 if integers and most is None else most
+    if most is not None and np.any((np.abs(converted) > most) & (np.abs(converted) < np.inf)):
+        raise InvalidInput(f"{name}: an entry is larger than {most:g} in size")
     if not integers:
         return converted
     if np.any(converted != np.rint(converted)):
@@ -204,8 +216,21 @@ def lengths(name: str, value: Any, *, least: int = 1) -> tuple[int, ...]:
     return tuple(count(f"a length in {name}", length, least=least) for length in value)
 
 
+def function(name: str, value: Any, *, optional: bool = True) -> Any:
+    """A function, or whatever can be called; None too where it is optional.
+
+    Raises:
+        WrongType: it cannot be called.
+    """
+    if callable(value) or (optional and value is None):
+        return value
+    raise WrongType(f"{name} is {shown(value)}, expected a function{' or None' if optional else ''}")
+
+
 def as_numpy(value: Any) -> np.ndarray | None:
-    """The value as an array, a tensor from wherever it is; None if it cannot be one."""
+    """The value as an array, a tensor from wherever it is; None if it cannot be one, or hides entries behind a mask."""
+    if np.ma.is_masked(value):
+        return None
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
@@ -218,8 +243,9 @@ def as_numpy(value: Any) -> np.ndarray | None:
 def shown(value: Any) -> str:
     """A value in words that fit on a line."""
     shape = getattr(value, "shape", None)
-    if shape is not None and hasattr(value, "dtype") and tuple(shape) != ():
-        return f"an array of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
+        kind = "a masked array" if np.ma.is_masked(value) else "an array"
+        return f"{kind} of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
     try:
         text = " ".join(repr(value).split())
     except Exception:

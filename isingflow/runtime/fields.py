@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, WrongType
-from isingflow.runtime.checks import as_numpy, shown
+from isingflow.runtime.checks import LARGEST_SEED, array, as_numpy, shown
 
 FLOATS = (torch.float32, torch.float64)
 """The types that all computations work in."""
+CPU = torch.device("cpu")
 
 
 def fields(name: str, value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -82,27 +83,46 @@ def fields_of(name: str, value: Any, shape: tuple[int, ...], *, batch: bool = Fa
     return given
 
 
-def stream(generator: Any, device: torch.device) -> torch.Generator | None:
-    """A source of random numbers on a device; None is torch's global one.
+def source(generator: Any, device: torch.device = CPU) -> torch.Generator:
+    """A source of random numbers on a device.
 
     Raises:
         InvalidInput: it is on another device; WrongType: it is none.
 
     Example:
-        >>> stream(0, torch.device("cpu"))
+        >>> source(3)
         Traceback (most recent call last):
-        isingflow.errors.WrongType: generator is 0, expected a torch.Generator: torch.Generator().manual_seed(0)
+        isingflow.errors.WrongType: generator is 3, expected a torch.Generator: torch.Generator().manual_seed(3)
     """
-    if generator is None:
-        return None
     if not isinstance(generator, torch.Generator):
-        seed = generator if isinstance(generator, int) and 0 <= generator < 2**32 else 0
+        seed = generator if isinstance(generator, int) and 0 <= generator <= LARGEST_SEED else 0
         raise WrongType(
             f"generator is {shown(generator)}, expected a torch.Generator: torch.Generator().manual_seed({seed:d})"
         )
     if generator.device.type != device.type:
         raise InvalidInput(f"generator is on {generator.device}, expected it on {device}")
     return generator
+
+
+def stream(generator: Any, device: torch.device) -> torch.Generator | None:
+    """As `source`, or None for torch's global one."""
+    return None if generator is None else source(generator, device)
+
+
+def numbers(name: str, value: Any, shape: Sequence[int | None]) -> Tensor:
+    """Finite real numbers that something is made from, float64, on the CPU, without a graph.
+
+    Args:
+        name, value, shape: as in `checks.array`.
+
+    Raises:
+        InvalidInput: another shape, or not finite; WrongType: no real numbers.
+
+    Example:
+        >>> numbers("variances", [1, 2], (2,))
+        tensor([1., 2.], dtype=torch.float64)
+    """
+    return torch.from_numpy(array(name, value, shape))
 
 
 @contextmanager
@@ -134,8 +154,8 @@ def _real(name: str, value: Any, wanted: str) -> Tensor:
     if isinstance(value, Tensor):
         dense = value.layout is torch.strided and not value.is_quantized and not value.is_nested
         if not dense or value.is_complex() or value.dtype == torch.bool:
-            kind = "" if dense else f", laid out as {str(value.layout).removeprefix('torch.')}"
-            raise WrongType(f"{name} is {shown(value)}{kind}, expected real numbers {wanted}")
+            layout = "" if dense else f", laid out as {str(value.layout).removeprefix('torch.')}"
+            raise WrongType(f"{name} is {shown(value)}{layout}, expected real numbers {wanted}")
         return value
     entries = as_numpy(value)
     if entries is None or entries.dtype.kind not in "iuf":

@@ -14,6 +14,7 @@ from isingflow.flows import Flow
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified, trained
 from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, instance
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.sampling.chains import run_chains
 from isingflow.sampling.files import Chains, check_room
@@ -78,6 +79,10 @@ def sample_chains(
         (4, 10, 4, 4)
     """
     check_choice(sampler, space)
+    samples, chains = count("samples", samples), count("chains", chains)
+    seed, resume = count("seed", seed, least=0, most=LARGEST_SEED), flag("resume", resume)
+    instance("run", run, RunFolder | Path | str | Flow | None, "a run folder, its path, or a Flow")
+    instance("output", output, Path | str | None, "a path")
     way, path = (sampler, space), None if output is None else Path(output)
     if path is None and resume:
         raise InvalidInput("to resume chains, give the file that they are in as output")
@@ -124,9 +129,8 @@ def check_choice(sampler: str, space: str | None) -> None:
     Raises:
         InvalidInput: one of these.
     """
-    names = list(dict.fromkeys(name for name, _ in WARM_UP))
-    if sampler not in names:
-        raise InvalidInput(f"sampler {sampler}: expected {', '.join(names[:-1])} or {names[-1]}")
+    choice("sampler", sampler, dict.fromkeys(name for name, _ in WARM_UP))
+    instance("space", space, str | None, "latent, physical or None")
     if (sampler, space) in WARM_UP:
         return
     spaces = [known for name, known in WARM_UP if name == sampler and known is not None]

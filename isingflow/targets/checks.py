@@ -14,7 +14,9 @@ from torch import Tensor
 
 from isingflow.errors import InvalidTarget, SymmetryMismatch
 from isingflow.lattice.symmetry import Group
-from isingflow.targets.base import Target
+from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, count
+from isingflow.targets.base import Target, as_target
 
 FIELDS = 4
 ELEMENTS = 16
@@ -41,8 +43,9 @@ def check_target(target: Target, *, seed: int = 0, device: torch.device | str = 
         isingflow.errors.SymmetryMismatch: Tilted claims the symmetry Z2, but its energy changes by 3.83 nats under \
 the spin flip x -> -x
     """
-    generator = torch.Generator().manual_seed(seed)
-    field = torch.randn(FIELDS, *target.shape, generator=generator)
+    target, device = as_target(target), devices.resolve(device)
+    generator = torch.Generator().manual_seed(count("seed", seed, least=0, most=LARGEST_SEED))
+    field = torch.randn(FIELDS, *target.shape, generator=generator, dtype=torch.float32, device="cpu")
     for transform in (*target.start().latent, *target.start().field):
         field = transform(field.to(device))[0]
     field = field.detach().to(device)
