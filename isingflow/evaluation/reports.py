@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.evaluation.data import DensityEvaluation, evaluate_density, stream_points
 from isingflow.evaluation.free_energies import Evaluation, SampleSet
@@ -17,14 +18,12 @@ from isingflow.flows import Flow
 from isingflow.plots import data as data_plots
 from isingflow.plots import magnets as target_plots
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.folder import AnyRun, RunFolder
-from isingflow.runs.loading import is_certified
+from isingflow.runs.folder import AnyRun
+from isingflow.runs.loading import is_certified, opened
 from isingflow.runtime import devices
+from isingflow.runtime.checks import flag, instance
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
-
-if TYPE_CHECKING:
-    from isingflow.datasets import Dataset
 
 AnyEvaluation = Evaluation | DensityEvaluation
 PLOT_SAMPLES = 4096
@@ -55,7 +54,8 @@ def evaluate(
         save: whether the result becomes the report of the run.
 
     Raises:
-        InvalidInput: the target or the data set is missing, or another one.
+        InvalidInput: a number out of range, or the target or the data set is missing, or another one; WrongType:
+            something else than these.
         CheckpointError: the checkpoint is missing or unusable.
 
     Example:
@@ -69,7 +69,7 @@ def evaluate(
         (True, True)
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where = devices.resolve(device)
+    where, save = devices.resolve(device), flag("save", save)
     evaluation = _KINDS[type(folder.config)].evaluate(
         folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
     )
@@ -96,7 +96,9 @@ def plot(
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device)
-    drawn = _KINDS[type(folder.config)].draw(folder, **given, samples=samples or PLOT_SAMPLES, seed=seed, device=where)
+    drawn = _KINDS[type(folder.config)].draw(
+        folder, **given, samples=PLOT_SAMPLES if samples is None else samples, seed=seed, device=where
+    )
     return draw_figures(folder, drawn, given["data"])
 
 
@@ -160,6 +162,7 @@ def _opened(run: AnyRun | Trained | Path | str, **given: Any) -> tuple[AnyRun, d
         own = {"target": config.kind != "data", "flow": config.flow.kind == "own", "data": config.kind == "data"}
         given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
     else:
-        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        folder = opened(run)
+    instance("data", given["data"], Dataset | None, "a data set")
     target = given["target"]
     return folder, given | {"target": None if target is None else as_target(target)}

@@ -279,7 +279,7 @@ x[None]
     def _chain(x: Tensor, maps: Maps) -> tuple[Tensor, Tensor]:
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for transform, apply in maps if len(x) else ():
-            x, logdet = _checked(transform, apply(x), x, 2)
+            x, logdet = checked(transform, apply(x), x, 2)
             total = total + logdet
         return x, total
 
@@ -288,7 +288,7 @@ x[None]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         costs = PathCost(total, total)
         for transform, apply in maps if len(x) else ():
-            x, logdet, extra = _checked(transform, apply(x, hjb=hjb), x, 3)
+            x, logdet, extra = checked(transform, apply(x, hjb=hjb), x, 3)
             total, costs = total + logdet, PathCost(*map(torch.add, costs, extra))
         return x, total, costs
 
@@ -316,7 +316,7 @@ def _check_type(dtype: torch.dtype) -> None:
         raise WrongType(f"a flow in {str(dtype).removeprefix('torch.')}: expected float32 or float64")
 
 
-def _checked(transform: Transform, given: Any, x: Tensor, parts: int) -> Any:
+def checked(transform: Transform, given: Any, x: Tensor, parts: int) -> Any:
     """What a map gave for x: its image, of x's type, the log-determinant and, of three parts, the cost.
 
     Raises:

@@ -12,7 +12,7 @@ import torch
 from isingflow.errors import FileError, InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.folder import AnyRun, RunFolder
-from isingflow.runs.loading import is_certified, trained
+from isingflow.runs.loading import is_certified, new_flow, opened, trained
 from isingflow.runtime import devices
 from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, instance
 from isingflow.runtime.parallel import Workers, workers
@@ -88,7 +88,7 @@ def sample_chains(
         raise InvalidInput("to resume chains, give the file that they are in as output")
     if path is not None and path.exists() and not resume:
         raise InvalidInput(f"{path}: exists already; resume the chains in it, or choose another name")
-    folder = _opened(run) if isinstance(run, RunFolder | Path | str) else None
+    folder = opened(run) if isinstance(run, RunFolder | Path | str) else None
     given = None if target is None else as_target(target)
     earlier = Chains.read(path) if resume and path is not None else None
     # Before a flow is loaded, which takes longer than to find that there is no room.
@@ -99,7 +99,7 @@ def sample_chains(
     if folder is not None:
         where = devices.resolve(device)
         follows = folder.config.target(given).to(where)
-        flow: Flow | None = trained(folder, folder.config.new_flow(follows), where)[0]
+        flow: Flow | None = trained(folder, new_flow(folder.config, follows), where)[0]
         identity, certified = _identity(folder), way not in THROUGH_FLOW or is_certified(folder)
     elif given is not None:
         follows, flow = given, run if isinstance(run, Flow) else None
@@ -148,10 +148,6 @@ def _make(way: tuple[str, str | None], flow: Flow | None, target: Target, pool: 
     if flow is None:
         raise InvalidInput(f"the sampler {way[0]}{' in latent space' if way[1] else ''} needs a flow")
     return latent(flow, target, pool=pool) if way[1] == "latent" else FlowMetropolis(flow, target, pool=pool)
-
-
-def _opened(run: RunFolder | Path | str) -> RunFolder:
-    return run if isinstance(run, RunFolder) else RunFolder.open(run)
 
 
 def _rows(run: AnyRun | None, target: Target | None) -> tuple[tuple[int, ...], bool]:

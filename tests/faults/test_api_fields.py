@@ -7,6 +7,7 @@ ours that is a ValueError or a TypeError too.
 import math
 import warnings
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -481,7 +482,7 @@ def runs(run) -> dict:
     given = {"target": [*OBJECTS, Quartic()], "flow": [*OBJECTS, Flow((3, 3), [])], "data": OBJECTS}
     return {
         "load": (isingflow.load, some),
-        **of("load", named(partial(isingflow.load, run), device=DEVICES, **given)),
+        **of("load", named(partial(isingflow.load, run), device=DEVICES, target=given["target"], flow=given["flow"])),
         "evaluate": (partial(isingflow.evaluate, save=False), some),
         **of(
             "evaluate",
@@ -547,9 +548,17 @@ def runs(run) -> dict:
 def trainings(folder: Path) -> dict:
     """What begins a training."""
 
+    numbered = count()
+
     def train(**options: object) -> object:
         return isingflow.train(
-            **{"what": magnet(), "output": folder / "new", "iterations": 1, "progress": False, "time_limit": 1e-9}
+            **{
+                "what": magnet(),
+                "output": folder / f"new{next(numbered)}",
+                "iterations": 1,
+                "progress": False,
+                "time_limit": 1e-9,
+            }
             | options
         )
 
@@ -600,13 +609,6 @@ def refused(call, value: object) -> str:
     """What is wrong with how a bad value is taken; nothing if it is refused as it should be."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        import signal
-
-        def late(*_):
-            raise RuntimeError("TOO LATE")
-
-        signal.signal(signal.SIGALRM, late)
-        signal.alarm(4)
         try:
             call(value)
         except IsingflowError as error:
