@@ -24,6 +24,10 @@ class InvalidTarget(InvalidInput):
     """A target whose energy is not one: of the wrong shape or type, not finite, not differentiable."""
 
 
+class InvalidTransform(InvalidInput):
+    """A map of a flow that does not give what maps give: images of the same shape, one log-determinant for each."""
+
+
 class NoExactSolution(IsingflowError, ValueError):
     """No exact method is known (or affordable) for this lattice."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.exact import averages
+from isingflow.runtime.checks import instance
 from isingflow.sampling.measured import measured
 from isingflow.sampling.sample import THROUGH_FLOW
 from isingflow.statistics.mixing import Mixing
@@ -136,7 +137,9 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
         >>> list(chains_report(chains, target=Wells()).mixing)
         ['energy', 'field_squared', 'magnetisation_squared']
     """
-    if not chains.samples:
+    from isingflow.sampling import Chains
+
+    if not instance("chains", chains, Chains, "Chains, as `sample_chains` gives them").samples:
         raise InvalidInput("these chains were stopped before their first sample: there is nothing to report")
     warnings, exact = [], {}
     series = measured(chains, target)

@@ -21,7 +21,9 @@ from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun, of_kind
-from isingflow.runs.loading import check_numbers, new_flow, trained
+from isingflow.runs.loading import check_numbers, new_flow, opened, trained
+from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, count, instance
 from isingflow.runtime.parallel import workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
@@ -124,7 +126,10 @@ def evaluate_density(
         CheckpointError: the checkpoint is missing or unusable.
         TrainingDiverged: the flow gives likelihoods that are not numbers.
     """
-    config = of_kind(run, DensityConfig).config
+    config, device = of_kind(opened(run), DensityConfig).config, devices.resolve(device)
+    samples = None if samples is None else count("samples", samples, least=2)
+    seed = count("seed", seed, least=0, most=LARGEST_SEED)
+    instance("data", data, Dataset, "the data set of the run")
     flow, state = trained(run, new_flow(config), device)
     generator = torch.Generator().manual_seed(seed)
     start = fitted_part(flow)
@@ -174,8 +179,9 @@ def stream_points(run: AnyRun, *, samples: int, device: torch.device, seed: int 
         device: where to sample.
         seed: of the samples.
     """
+    device, samples = devices.resolve(device), count("samples", samples)
+    generator = torch.Generator(device).manual_seed(count("seed", seed, least=0, most=LARGEST_SEED))
     flow, _ = trained(run, new_flow(run.config), device)
-    generator = torch.Generator(device).manual_seed(seed)
     blocks = (min(BATCH, samples - start) for start in range(0, samples, BATCH))
     drawn = (flow.sample(count, generator=generator) for count in blocks)
     return ((x.cpu(), log_prob.cpu()) for x, log_prob in drawn)

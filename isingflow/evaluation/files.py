@@ -16,9 +16,10 @@ from isingflow.evaluation.targets import stream_samples
 from isingflow.flows import Flow
 from isingflow.observables.files import sample_writer
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.folder import AnyRun, RunFolder, of_kind
-from isingflow.runs.loading import is_certified
+from isingflow.runs.folder import AnyRun, of_kind
+from isingflow.runs.loading import is_certified, opened
 from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, count, function, instance
 from isingflow.runtime.files import ArrayWriter, Columns
 from isingflow.targets.base import TargetLike, as_target
 
@@ -75,11 +76,17 @@ def write_samples(
         What was written, as `isingflow sample --json` says it.
 
     Raises:
-        InvalidInput: several draws where there are no spins, or a target or data set that is missing.
+        InvalidInput: a number out of range, several draws where there are no spins, or a target or data set that is
+            missing; WrongType: something else than these.
         FileError: the file cannot be written.
     """
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
-    where = devices.resolve(device) if isinstance(device, str) else device
+    folder = opened(run)
+    samples, draws = count("samples", samples), count("draws", draws)
+    seed = count("seed", seed, least=0, most=LARGEST_SEED)
+    instance("output", output, Path | str, "a path")
+    instance("data", data, Dataset | None, "a data set")
+    function("report_progress", report_progress)
+    where = devices.resolve(device)
     asked = Asked(Path(output), samples, draws, seed, where, is_certified(folder))
     given = None if target is None else as_target(target)
     stream = _STREAMS[type(folder.config)](folder, asked, target=given, flow=flow, data=data)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.evaluation.data import DensityEvaluation, evaluate_density, stream_points
 from isingflow.evaluation.free_energies import Evaluation, SampleSet
@@ -18,14 +19,12 @@ from isingflow.flows import Flow
 from isingflow.plots import data as data_plots
 from isingflow.plots import magnets as target_plots
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.folder import AnyRun, RunFolder
-from isingflow.runs.loading import is_certified
+from isingflow.runs.folder import AnyRun
+from isingflow.runs.loading import is_certified, opened
 from isingflow.runtime import devices
+from isingflow.runtime.checks import flag, instance
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
-
-if TYPE_CHECKING:
-    from isingflow.datasets import Dataset
 
 AnyEvaluation = Evaluation | DensityEvaluation
 PLOT_SAMPLES = 4096
@@ -56,7 +55,8 @@ def evaluate(
         save: whether the result becomes the report of the run.
 
     Raises:
-        InvalidInput: the target or the data set is missing, or another one.
+        InvalidInput: a number out of range, or the target or the data set is missing, or another one; WrongType:
+            something else than these.
         CheckpointError: the checkpoint is missing or unusable.
 
     Example:
@@ -70,7 +70,7 @@ def evaluate(
         (True, True)
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where = devices.resolve(device) if isinstance(device, str) else device
+    where, save = devices.resolve(device), flag("save", save)
     with folder.results() if save else nullcontext():
         evaluation = _KINDS[type(folder.config)].evaluate(
             folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
@@ -97,8 +97,8 @@ def plot(
         samples: of the flow; 4096 if not given.
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where = devices.resolve(device) if isinstance(device, str) else device
-    kind, count = _KINDS[type(folder.config)], samples or PLOT_SAMPLES
+    where = devices.resolve(device)
+    kind, count = _KINDS[type(folder.config)], PLOT_SAMPLES if samples is None else samples
     with folder.results():
         drawn = kind.draw(folder, **given, samples=count, seed=seed, device=where)
         return draw_figures(folder, drawn, given["data"])
@@ -165,6 +165,7 @@ def _opened(run: AnyRun | Trained | Path | str, **given: Any) -> tuple[AnyRun, d
         own = {"target": config.kind != "data", "flow": config.flow.kind == "own", "data": config.kind == "data"}
         given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
     else:
-        folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        folder = opened(run)
+    instance("data", given["data"], Dataset | None, "a data set")
     target = given["target"]
     return folder, given | {"target": None if target is None else as_target(target)}

@@ -18,7 +18,10 @@ from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.runs.folder import AnyRun
-from isingflow.runs.loading import check_numbers, new_flow, trained
+from isingflow.runs.loading import check_numbers, new_flow, opened, trained
+from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, count
+from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.statistics.free_energy import (
     acceptance_ratio_free_energy,
@@ -55,6 +58,7 @@ def load_run(
     Raises:
         InvalidInput: the run is on data, or on a user's own target, and none or another one is given.
     """
+    run = opened(run)
     found = run.config.target(target)
     flow, state = trained(run, new_flow(run.config, found) if flow is None else flow, device)
     return flow, found.to(device), state
@@ -70,7 +74,13 @@ def draw_samples(
     target: Target | None = None,
     flow: Flow | None = None,
 ) -> SampleSet:
-    """Samples of a trained flow with their log-probabilities, log-weights and spins, all kept in memory."""
+    """Samples of a trained flow with their log-probabilities, log-weights and spins, all kept in memory.
+
+    Raises:
+        InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
+    """
+    run = opened(run)
+    _check_room(run.config.target(target), count("samples", samples), draws=count("draws", draws))
     blocks = stream_samples(run, samples=samples, device=device, seed=seed, draws=draws, target=target, flow=flow)
     return SampleSet.join(blocks)
 
@@ -95,11 +105,12 @@ def stream_samples(
         draws: of spins, for every field.
         target, flow: of a run on a user's own.
     """
-    flow, found, _ = load_run(run, device, target, flow)
-    generator = torch.Generator(device).manual_seed(seed)
+    samples, draws = count("samples", samples), count("draws", draws)
+    generator = _stream(device, seed)
+    flow, found, _ = load_run(run, generator.device, target, flow)
 
     def blocks() -> Iterator[SampleSet]:
-        with workers(device) as pool:
+        with workers(generator.device) as pool:
             yield from _draw(flow, found, samples, generator, pool, draws)
 
     return blocks()
@@ -122,26 +133,31 @@ def evaluate_target(
 
     Args:
         run: a run folder with a checkpoint.
-        samples: at least 2.
+        samples: of the flow, at least 2.
         device: where to evaluate.
         seed: of the samples.
-        reference_samples: of the target, about; a quarter as many as of the flow if not given.
+        reference_samples: of the target, about, at least 2; a quarter as many as of the flow if not given.
         target, flow: of a run on a user's own.
 
     Raises:
+        InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
         TrainingDiverged: the flow gives weights that are not numbers.
     """
-    flow, found, state = load_run(run, device, target, flow)
-    generator = torch.Generator(device).manual_seed(seed)
+    run, samples, generator = opened(run), count("samples", samples, least=2), _stream(device, seed)
+    of_target = max(samples // 4, 2)
+    if reference_samples is not None:
+        of_target = count("reference_samples", reference_samples, least=2)
+    flow, found, state = load_run(run, generator.device, target, flow)
+    _check_room(found, samples)
+    _check_room(found, of_target, "reference samples")
     exact, method = (found.exact_free_energy() if isinstance(found, ExactlySolved) else None) or (None, None)
     reverse = None
-    with workers(device) as pool:
+    with workers(generator.device) as pool:
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = integration_error(flow, found.energy, latent, pool).value
         drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
         if isinstance(found, Referenced):
-            count = max(samples // 4, 2) if reference_samples is None else reference_samples
-            reverse, first_fields = _reverse_log_weights(flow, found, count, seed, generator, pool)
+            reverse, first_fields = _reverse_log_weights(flow, found, of_target, seed, generator, pool)
             error = max(error, likelihood_error(flow, first_fields, pool).value)
     weights = drawn.log_weight
     for values in (weights,) if reverse is None else (weights, reverse):
@@ -188,6 +204,19 @@ def _both_sides(forward: np.ndarray, reverse: Tensor, exact: float | None) -> Bo
         effective_sample_size=reverse_effective_sample_size(reverse, ratio.value if exact is None else exact),
         samples=reverse.numel(),
     )
+
+
+def _stream(device: torch.device | str, seed: int) -> torch.Generator:
+    """The random numbers of a seed, on a device."""
+    return torch.Generator(devices.resolve(device)).manual_seed(count("seed", seed, least=0, most=LARGEST_SEED))
+
+
+def _check_room(target: Target, samples: int, what: str = "samples", *, draws: int = 1) -> None:
+    """Refuse samples that memory could not hold."""
+    columns: Columns = {"field": (np.float32, target.shape), "log_prob and log_weight": (np.float64, (2,))}
+    if isinstance(target, Drawing):
+        columns = {**columns, "spins": (np.int8, (draws, *target.shape))}
+    check_memory(samples, columns, what=what)
 
 
 @torch.no_grad()

@@ -1,12 +1,13 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
-from isingflow.flows.base import Approximate, Flow, Inverted, PathCost, Transform, Viewed, approximations
+from isingflow.flows.base import Approximate, Flow, PathCost, Transform, approximations
 from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.elementwise import ActNorm
 from isingflow.flows.gradient import GradientFlow, gradient_flows
 from isingflow.flows.linear import SpectralScaling
 from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet
+from isingflow.flows.wrappers import Inverted, Viewed
 
 __all__ = [
     "ActNorm",

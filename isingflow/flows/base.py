@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol, overload, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import InvalidInput
+from isingflow.errors import InvalidInput, InvalidTransform, WrongType
+from isingflow.runtime.checks import count, instance, lengths
+from isingflow.runtime.fields import FLOATS, fields, stream
+from isingflow.runtime.files import check_memory
 
 
 class PathCost(NamedTuple):
@@ -118,53 +122,6 @@ class Transform(nn.Module):
         """Draw anew whatever is random in the map; between draws it is a fixed function."""
 
 
-class Inverted(Transform):
-    """A transform run backwards, for maps that are cheap in one direction: it should be that of z = f(x) for data.
-
-    Args:
-        transform: whose inverse this one's forward is.
-
-    Example:
-        >>> from isingflow.flows import ActNorm
-        >>> Inverted(ActNorm((2,)))(torch.ones(3, 2))[0].shape
-        torch.Size([3, 2])
-    """
-
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        self.transform = transform
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transform's inverse gives."""
-        return self.transform.inverse(z)
-
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transform's forward gives."""
-        return self.transform(x)
-
-    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
-        """As the transform's `inverse_with_cost`."""
-        return self.transform.inverse_with_cost(z, hjb=hjb)
-
-    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
-        """As the transform's `forward_with_cost`."""
-        return self.transform.forward_with_cost(x, hjb=hjb)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether the transform's log-determinant is an estimate."""
-        return self.transform.stochastic
-
-    def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
-        """As the transform's, of the other sign."""
-        error = self.transform.logdet_error(x, z)
-        return None if error is None else replace(error, value=-error.value)
-
-    def redraw(self, generator: torch.Generator) -> None:
-        """Draw anew whatever is random in the transform."""
-        self.transform.redraw(generator)
-
-
 class Transforms(nn.ModuleList):
     """A chain of transforms, from the base to x: torch's list, with entries of a known type."""
 
@@ -181,90 +138,49 @@ class Transforms(nn.ModuleList):
         def __getitem__(self, idx: int | slice) -> Transform | Transforms: ...
 
 
-class Viewed(Transform):
-    """A transform of fields of one shape, on fields of another with as many entries.
-
-    Args:
-        transform: of fields of the shape `inner`.
-        shape, inner: of fields outside and inside.
-
-    Example:
-        >>> from isingflow.flows import ActNorm
-        >>> Viewed(ActNorm((4, 1)), (4,), (4, 1))(torch.ones(3, 4))[0].shape
-        torch.Size([3, 4])
-    """
-
-    def __init__(self, transform: Transform, shape: Sequence[int], inner: Sequence[int]) -> None:
-        super().__init__()
-        self.transform = transform
-        self.shape, self.inner = tuple(shape), tuple(inner)
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether the transform's log-determinant is an estimate."""
-        return self.transform.stochastic
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transform gives."""
-        x, logdet = self.transform(self._in(z))
-        return self._out(x), logdet
-
-    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What the transform's inverse gives."""
-        z, logdet = self.transform.inverse(self._in(x))
-        return self._out(z), logdet
-
-    def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
-        """As the transform's."""
-        x, logdet, cost = self.transform.forward_with_cost(self._in(z), hjb=hjb)
-        return self._out(x), logdet, cost
-
-    def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
-        """As the transform's."""
-        z, logdet, cost = self.transform.inverse_with_cost(self._in(x), hjb=hjb)
-        return self._out(z), logdet, cost
-
-    def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
-        """As the transform's."""
-        return self.transform.logdet_error(self._in(z), self._in(x))
-
-    def path(self, z: Tensor, refinement: int) -> Tensor | None:
-        """As the transform's."""
-        points = self.transform.path(self._in(z), refinement)
-        return None if points is None else points.view(*points.shape[:2], *self.shape)
-
-    def redraw(self, generator: torch.Generator) -> None:
-        """Draw anew whatever is random in the transform."""
-        self.transform.redraw(generator)
-
-    def _in(self, outer: Tensor) -> Tensor:
-        return outer.reshape(len(outer), *self.inner)
-
-    def _out(self, inner: Tensor) -> Tensor:
-        return inner.reshape(len(inner), *self.shape)
+Maps = Sequence[tuple[Transform, Callable[..., Any]]]
+"""Transforms in the order in which they are applied, with the method that does."""
 
 
 class Flow(nn.Module):
     """A density p(x): standard normal noise z pushed through a chain of invertible maps.
 
+    Fields are batches: tensors or arrays of real numbers, shape (n, *shape), n may be 0. They are converted to the
+    flow's type, float32 or float64 (`flow.double()`), which is that of all fields that come out; log-determinants and
+    log-probabilities are float64. Tensors must be where the flow is. NaN are not looked for: they give NaN.
+
     Args:
         shape: shape of one field.
-        transforms: from the base to x.
+        transforms: from the base to x. The flow's type is that of their parameters, of several the widest, to which
+            all are converted; without any it is torch's default.
+
+    Raises:
+        InvalidInput: a shape that is none, or maps on several devices; WrongType: a transform that is none, or
+            parameters of another type than float32 or float64.
 
     Example:
         >>> flow = Flow((4, 4), [])
         >>> x, log_prob = flow.sample(10, generator=torch.Generator().manual_seed(0))
         >>> x.shape, torch.equal(log_prob, flow.log_prob(x))
         (torch.Size([10, 4, 4]), True)
+        >>> flow.log_prob(x[0])
+        Traceback (most recent call last):
+        isingflow.errors.InvalidInput: x has shape (4, 4), expected (n, 4, 4): a single field needs an axis in front, \
+x[None]
     """
 
     _like: Tensor
 
     def __init__(self, shape: Sequence[int], transforms: Sequence[Transform]) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape = lengths("shape", shape)
+        instance("transforms", transforms, list | tuple | nn.ModuleList, "a list of Transforms, from the base to x")
+        for transform in transforms:
+            instance("a map of the flow", transform, Transform, "a Transform")
         self.transforms = Transforms(transforms)
-        self.register_buffer("_like", torch.zeros(()), persistent=False)
+        self.register_buffer("_like", _like(self), persistent=False)
+        if any(parameter.dtype in FLOATS and parameter.dtype != self._like.dtype for parameter in self.parameters()):
+            self.to(self._like)
 
     @property
     def dimension(self) -> int:
@@ -277,33 +193,46 @@ class Flow(nn.Module):
         return self._like.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of all fields that come out: float32 or float64."""
+        return self._like.dtype
+
+    @property
     def parameter_count(self) -> int:
         """Number of trainable parameters."""
         return sum(p.numel() for p in self.parameters())
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """x, shape (n, *shape), and ln |det dx/dz|, float64, shape (n,)."""
-        return self._chain(z, list(self.transforms))
+        """x, shape (n, *shape), and ln |det dx/dz|, float64, shape (n,).
+
+        Raises:
+            InvalidInput: z of another shape or on another device; WrongType: no real numbers; InvalidTransform: a map
+                of the user's own does not give what maps give.
+        """
+        return self._chain(self.taken("z", z), [(transform, transform) for transform in self.transforms])
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z, shape (n, *shape), and ln |det dz/dx|, float64, shape (n,)."""
-        return self._chain(x, [transform.inverse for transform in reversed(self.transforms)])
+        """z, shape (n, *shape), and ln |det dz/dx|, float64, shape (n,); errors as in `forward`."""
+        return self._chain(self.taken("x", x), [(part, part.inverse) for part in reversed(self.transforms)])
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw anew whatever is random in the maps (CPU generator); between draws they are fixed functions."""
+        instance("generator", generator, torch.Generator, "a torch.Generator")
         for transform in self.transforms:
             transform.redraw(generator)
 
     def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
         """As forward, with the summed cost of every sample's path, see `Transform.forward_with_cost`."""
-        return self._chain_with_cost(z, [transform.forward_with_cost for transform in self.transforms], hjb)
+        maps = [(transform, transform.forward_with_cost) for transform in self.transforms]
+        return self._chain_with_cost(self.taken("z", z), maps, hjb)
 
     def inverse_with_cost(self, x: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
         """As inverse, with the summed cost of every sample's path."""
-        return self._chain_with_cost(x, [transform.inverse_with_cost for transform in reversed(self.transforms)], hjb)
+        maps = [(transform, transform.inverse_with_cost) for transform in reversed(self.transforms)]
+        return self._chain_with_cost(self.taken("x", x), maps, hjb)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """ln p(x) in nats, float64, shape (n,)."""
+        """ln p(x) in nats, float64, shape (n,); errors as in `forward`."""
         z, logdet = self.inverse(x)
         return self.base_log_prob(z) + logdet
 
@@ -319,39 +248,90 @@ class Flow(nn.Module):
 
         Returns:
             x, shape (n, *shape), and ln p(x), float64, shape (n,).
+
+        Raises:
+            InvalidInput: a number below 1, more samples than fit in memory, or a generator on another device;
+                WrongType: what is no number, or no generator.
         """
-        if n < 1 or (batch is not None and batch < 1):
-            raise InvalidInput(f"{n} samples in batches of {batch}: expected at least 1")
+        rows = n if batch is None else count("batch", batch)
         z = self.noise(n, generator)
         with torch.no_grad():
-            fields, logdets = zip(*map(self, z.split(batch or n)), strict=True)
+            fields, logdets = zip(*map(self, z.split(rows)), strict=True)
         return torch.cat(fields), self.base_log_prob(z) - torch.cat(logdets)
 
     def noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal z, shape (n, *shape), of the flow's dtype and device."""
-        like = self._like
-        return torch.randn(n, *self.shape, dtype=like.dtype, device=like.device, generator=generator)
+        """Standard normal z, shape (n, *shape), of the flow's dtype and device; arguments as in `sample`."""
+        like, number = self._like, count("n", n)
+        check_memory(number, {"x": (np.float32, self.shape)}, what="samples")
+        source = stream(generator, like.device)
+        return torch.randn(number, *self.shape, dtype=like.dtype, device=like.device, generator=source)
 
     def base_log_prob(self, z: Tensor) -> Tensor:
-        """ln Normal(z; 0, 1), float64, shape (n,)."""
-        return -z.double().square().flatten(1).sum(1) / 2 - self.dimension * math.log(2 * math.pi) / 2
+        """ln Normal(z; 0, 1), float64, shape (n,); errors as in `forward`."""
+        squares = self.taken("z", z).double().square().flatten(1).sum(1)
+        return -squares / 2 - self.dimension * math.log(2 * math.pi) / 2
+
+    def taken(self, name: str, x: Tensor) -> Tensor:
+        """Fields that were handed in, as the flow's own; the name is for errors, which are as in `forward`."""
+        return fields(name, x, self.shape, self._like)
 
     @staticmethod
-    def _chain(x: Tensor, maps: Sequence[Callable]) -> tuple[Tensor, Tensor]:
+    def _chain(x: Tensor, maps: Maps) -> tuple[Tensor, Tensor]:
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for transform in maps:
-            x, logdet = transform(x)
+        for transform, apply in maps if len(x) else ():
+            x, logdet = checked(transform, apply(x), x, 2)
             total = total + logdet
         return x, total
 
     @staticmethod
-    def _chain_with_cost(x: Tensor, maps: Sequence[Callable], hjb: bool) -> tuple[Tensor, Tensor, PathCost]:
+    def _chain_with_cost(x: Tensor, maps: Maps, hjb: bool) -> tuple[Tensor, Tensor, PathCost]:
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         costs = PathCost(total, total)
-        for transform in maps:
-            x, logdet, extra = transform(x, hjb=hjb)
+        for transform, apply in maps if len(x) else ():
+            x, logdet, extra = checked(transform, apply(x, hjb=hjb), x, 3)
             total, costs = total + logdet, PathCost(*map(torch.add, costs, extra))
         return x, total, costs
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What .half(), .to() and their like do to every tensor; refused before any of them has changed.
+        _check_type(fn(self._like).dtype)
+        return super()._apply(fn, recurse)
+
+
+def _like(flow: Flow) -> Tensor:
+    """A number of the type of a flow's parameters, of several the widest, where they are."""
+    parameters = [parameter for parameter in flow.parameters() if parameter.is_floating_point()]
+    types = {parameter.dtype for parameter in parameters} or {torch.get_default_dtype()}
+    for dtype in types:
+        _check_type(dtype)
+    devices = {tensor.device for tensor in (parameters or flow.buffers())} or {torch.device("cpu")}
+    if len(devices) > 1:
+        words = " and ".join(sorted(map(str, devices)))
+        raise InvalidInput(f"the maps of this flow are on {words}: expected all of them on one device")
+    return torch.zeros((), dtype=max(types, key=lambda dtype: dtype.itemsize), device=devices.pop())
+
+
+def _check_type(dtype: torch.dtype) -> None:
+    if dtype not in FLOATS:
+        raise WrongType(f"a flow in {str(dtype).removeprefix('torch.')}: expected float32 or float64")
+
+
+def checked(transform: Transform, given: Any, x: Tensor, parts: int) -> Any:
+    """What a map gave for x: its image, of x's type, the log-determinant and, of three parts, the cost.
+
+    Raises:
+        InvalidTransform: it is not what maps give.
+    """
+    found = type(given).__name__
+    if isinstance(given, tuple) and len(given) == parts and all(isinstance(part, Tensor) for part in given[:2]):
+        image, logdet = given[:2]
+        if image.shape == x.shape and logdet.shape == x.shape[:1]:
+            return given if image.dtype == x.dtype else (image.to(x.dtype), *given[1:])
+        found = f"shapes {tuple(image.shape)} and {tuple(logdet.shape)}"
+    raise InvalidTransform(
+        f"the map {type(transform).__name__} gave {found} for fields of shape {tuple(x.shape)}: expected their images, "
+        f"of the same shape, and ln |det| of each, shape ({len(x)},)"
+    )
 
 
 def approximations(module: nn.Module) -> list[Approximate]:

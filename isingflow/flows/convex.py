@@ -14,11 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from isingflow.errors import InvalidInput, NotConverged
+from isingflow.errors import NotConverged
 from isingflow.flows.base import LogdetEstimate, PathCost, Transform
 from isingflow.flows.logdet import CholeskyLogdet, LogDeterminant
 from isingflow.flows.solvers.lbfgs import Minimum, minimise
 from isingflow.potentials.convex import ConvexFunction
+from isingflow.runtime.checks import count, instance, number
 
 
 class ConvexFlow(Transform):
@@ -50,14 +51,11 @@ class ConvexFlow(Transform):
         iterations: int = 500,
     ) -> None:
         super().__init__()
-        if not (0 < tolerance < 1 and iterations >= 1):
-            raise InvalidInput(
-                f"tolerance {tolerance}, iterations {iterations}: expected a tolerance in (0, 1), at least one step"
-            )
-        self.potential = potential
-        self.logdet = CholeskyLogdet() if logdet is None else logdet
-        self.tolerance = tolerance
-        self.iterations = iterations
+        self.potential = instance("potential", potential, ConvexFunction, "a ConvexFunction")
+        wanted = "a LogDeterminant, for example CholeskyLogdet()"
+        self.logdet = CholeskyLogdet() if logdet is None else instance("logdet", logdet, LogDeterminant, wanted)
+        self.tolerance = number("tolerance", tolerance, above=0, below=1)
+        self.iterations = count("iterations", iterations)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """grad F(z) and ln det hess F(z), float64, shape (n,)."""

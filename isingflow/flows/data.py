@@ -22,6 +22,8 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Transform
+from isingflow.runtime.checks import count, instance, number
+from isingflow.runtime.fields import numbers
 from isingflow.statistics.moments import moments
 
 RANK_TOLERANCE = 1e-12
@@ -55,9 +57,11 @@ class GaussianWhitening(Transform):
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
         super().__init__()
-        if not (mean.isfinite().all() and covariance.isfinite().all()):
-            raise InvalidInput("a Gaussian needs a finite mean and covariance")
-        variances, axes = torch.linalg.eigh(covariance.double())
+        mean = numbers("mean", mean, (None,))
+        covariance = numbers("covariance", covariance, (len(mean), len(mean)))
+        if not torch.allclose(covariance, covariance.T, rtol=1e-3, atol=0.0):
+            raise InvalidInput("the covariance is not symmetric")
+        variances, axes = torch.linalg.eigh(covariance)
         missing = int((variances <= RANK_TOLERANCE * variances[-1].clamp_min(0)).sum())
         if missing:
             raise InvalidInput(
@@ -65,7 +69,7 @@ class GaussianWhitening(Transform):
                 "leave out columns that are constant or follow from others"
             )
         deviations = variances.sqrt()
-        self.register_buffer("mean", mean.double())
+        self.register_buffer("mean", mean)
         self.register_buffer("factor", (axes * deviations) @ axes.T)
         self.register_buffer("inverse_factor", (axes / deviations) @ axes.T)
         self.register_buffer("logdet", deviations.log().sum())
@@ -109,9 +113,7 @@ class Logit(Transform):
 
     def __init__(self, margin: float = 1e-6) -> None:
         super().__init__()
-        if not 0 < margin < 0.5:
-            raise InvalidInput(f"margin {margin}: expected a number between 0 and 1/2")
-        self.margin = margin
+        self.margin = number("margin", margin, above=0, below=0.5)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The logits and sum ln dx/dv."""
@@ -151,7 +153,7 @@ class HistogramMarginals(Transform):
 
     def __init__(self, mass: Tensor) -> None:
         super().__init__()
-        mass = mass.double()
+        mass = numbers("mass", mass, (None, None))
         if not ((mass > 0).all() and (mass.sum(1) - 1).abs().max() < 1e-5):
             raise InvalidInput("histograms need positive probabilities that sum to one")
         mass = mass / mass.sum(1, keepdim=True)
@@ -171,9 +173,11 @@ class HistogramMarginals(Transform):
             InvalidInput: there are no rows.
         """
         counts = None
-        for batch in batches:
+        bins, prior = count("bins", bins), number("prior", prior, above=0)
+        for given in instance("batches", batches, Iterable, "batches of rows"):
+            batch = numbers("a batch", given, (None, None))
             d = batch.shape[1]
-            index = (batch.double() * bins).long().clamp(0, bins - 1) + bins * torch.arange(d)
+            index = (batch * bins).long().clamp(0, bins - 1) + bins * torch.arange(d, device="cpu")
             found = torch.bincount(index.flatten(), minlength=d * bins).view(d, bins)
             counts = found if counts is None else counts + found
         if counts is None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Flow, approximations
+from isingflow.runtime.checks import count, instance, number
 from isingflow.statistics.estimate import Estimate
 
 MOST_STEPS = 1024
@@ -66,9 +67,9 @@ def trajectories(flow: Flow, latent: Tensor, *, refinement: int = 4) -> list[Ten
         >>> [path.shape for path in trajectories(flow, flow.noise(5, generator))]
         [torch.Size([13, 5, 2])]
     """
-    if refinement < 1:
-        raise InvalidInput(f"refinement {refinement}: expected at least 1 point per step")
+    refinement = count("refinement", refinement, most=MOST_STEPS)
     paths = []
+    latent = _of(flow).taken("latent", latent)
     with _frozen(flow):
         for transform in flow.transforms:
             path = transform.path(latent, refinement)
@@ -86,6 +87,7 @@ def straightness(flow: Flow, latent: Tensor, *, refinement: int = 4) -> Estimate
     Args:
         flow, latent, refinement: as in `trajectories`; lengths are those of the polygons through its points.
     """
+    latent = _of(flow).taken("latent", latent)
     length = distance = torch.zeros(len(latent), dtype=torch.float64, device=latent.device)
     for path in trajectories(flow, latent, refinement=refinement):
         path = path.double().flatten(2)
@@ -96,6 +98,7 @@ def straightness(flow: Flow, latent: Tensor, *, refinement: int = 4) -> Estimate
 
 def inverse_error(flow: Flow, latent: Tensor) -> Estimate:
     """E[|z - f^-1(f(z))| / |z|] over the noise given, shape (n, *shape)."""
+    latent = _of(flow).taken("latent", latent)
     with _frozen(flow):
         back = flow.inverse(flow(latent)[0])[0]
     error = (back.double() - latent.double()).flatten(1).norm(dim=1)
@@ -115,8 +118,7 @@ def steps_needed(flow: Flow, x: Tensor, tolerance: float) -> int:
     Raises:
         InvalidInput: the tolerance is not positive, or not even `MOST_STEPS` steps are enough.
     """
-    if not tolerance > 0:
-        raise InvalidInput(f"tolerance {tolerance}: expected a positive number of nats")
+    tolerance, x = number("tolerance", tolerance, above=0), _of(flow).taken("x", x)
 
     def error(steps: int) -> float:
         with _frozen(flow, steps):
@@ -137,10 +139,14 @@ def steps_needed(flow: Flow, x: Tensor, tolerance: float) -> int:
     return high
 
 
+def _of(flow: Flow) -> Flow:
+    return instance("flow", flow, Flow, "a Flow")
+
+
 @contextmanager
 def _frozen(flow: Flow, steps: int | None = None) -> Iterator[None]:
     """Without gradients, on regular grids, of as many steps as asked for."""
-    parts = approximations(flow)
+    parts = approximations(_of(flow))
     usual, training = [part.steps for part in parts], flow.training
     flow.eval()
     try:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Transform
+from isingflow.runtime.checks import flag, lengths
 
 SMALLEST_SPREAD = 1e-6
 """Standard deviation below which a coordinate counts as constant, and is not scaled up further."""
@@ -37,8 +38,8 @@ class ActNorm(Transform):
 
     def __init__(self, shape: Sequence[int], *, common: bool = False) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        self.common = common
+        self.shape = lengths("shape", shape)
+        self.common = flag("common", common)
         self.log_scale = nn.Parameter(torch.zeros(() if common else self.shape))
         if common:
             self.register_buffer("shift", torch.zeros(()), persistent=False)

@@ -8,7 +8,6 @@ the error is part of the answer and is measured, by integrating the same samples
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
@@ -18,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isingflow.errors import InvalidInput
 from isingflow.flows.base import PathCost, Transform
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
+from isingflow.runtime.checks import choice, count, flag, instance, number
 
 
 class GradientFlow(Transform):
@@ -40,7 +39,7 @@ class GradientFlow(Transform):
             does not grow with the number of stages, for one more evaluation of each.
 
     Raises:
-        InvalidInput: unknown tableau, or time or steps not positive.
+        InvalidInput: unknown tableau, or a number out of range; WrongType: something else than these.
 
     Example:
         >>> from isingflow.potentials import DensePotential
@@ -68,20 +67,16 @@ class GradientFlow(Transform):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if tableau not in TABLEAUX:
-            raise InvalidInput(f"tableau {tableau!r}: expected one of {', '.join(TABLEAUX)}")
-        if not (0 < time < math.inf and steps >= 1 and 0 <= jitter < 1):
-            raise InvalidInput(
-                f"time {time}, steps {steps}, jitter {jitter}: expected a positive time, a step, a jitter below 1"
-            )
-        self.potential = potential
-        self.time = time
+        self.potential = instance("potential", potential, Potential, "a Potential")
+        self.time = number("time", time, above=0)
+        if context is not None:
+            instance("context", context, Tensor, "a tensor of physical parameters")
         self.register_buffer("context", context, persistent=False)
-        self.register_buffer("step_count", torch.tensor(0))
+        self.register_buffer("step_count", torch.zeros((), dtype=torch.int64, device="cpu"))
         self.steps = steps
-        self.tableau = tableau
-        self.jitter = jitter
-        self.recompute = recompute
+        self.tableau = choice("tableau", tableau, TABLEAUX)
+        self.jitter = number("jitter", jitter, least=0, below=1)
+        self.recompute = flag("recompute", recompute)
         self._stretch: list[float] = []
 
     @property
@@ -92,7 +87,7 @@ class GradientFlow(Transform):
     @steps.setter
     def steps(self, steps: int) -> None:
         # An integer beside the buffer: reading that would wait for a GPU at every step.
-        self._steps = int(steps)
+        self._steps = count("steps", steps)
         self.step_count.fill_(self._steps)
 
     @contextmanager
@@ -123,7 +118,7 @@ class GradientFlow(Transform):
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new step lengths for training, and whatever is random in the potential."""
         if self.jitter:
-            noise = torch.rand(self.steps, generator=generator, dtype=torch.float64)
+            noise = torch.rand(self.steps, generator=generator, dtype=torch.float64, device=generator.device)
             self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
         self.potential.redraw(generator)
 

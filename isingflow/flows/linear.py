@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
 from isingflow.flows.base import Transform
 from isingflow.flows.spectral import SpectralBasis
+from isingflow.runtime.checks import instance
+from isingflow.runtime.fields import numbers
 
 
 class SpectralScaling(Transform):
@@ -29,8 +32,11 @@ class SpectralScaling(Transform):
 
     def __init__(self, basis: SpectralBasis, scale: Tensor, *, persistent: bool = False) -> None:
         super().__init__()
-        self.basis = basis
-        self.register_buffer("scale", scale, persistent=persistent)
+        self.basis = instance("basis", basis, SpectralBasis, "a SpectralBasis")
+        positive = numbers("scale", scale, basis.values_shape)
+        if not bool((positive > 0).all()):
+            raise InvalidInput("scale: expected positive eigenvalues")
+        self.register_buffer("scale", scale if isinstance(scale, Tensor) else positive, persistent=persistent)
         self._measure()
         self.register_load_state_dict_post_hook(SpectralScaling._measure)
 

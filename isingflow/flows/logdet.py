@@ -20,6 +20,7 @@ from isingflow.errors import InvalidInput, NotConverged
 from isingflow.flows.base import LogdetEstimate
 from isingflow.flows.solvers.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.potentials.convex import Expansion
+from isingflow.runtime.checks import count, number
 
 LARGEST_EXACT = 1024
 """Entries of a field up to which a Hessian is formed: 8 MB a sample in float64."""
@@ -65,7 +66,7 @@ class CholeskyLogdet(LogDeterminant):
 
     def __init__(self, limit: int = LARGEST_EXACT) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit = count("limit", limit)
 
     def forward(self, expansion: Expansion, samples: Tensor) -> Tensor:
         hessian = self._hessian(expansion)
@@ -127,15 +128,10 @@ class LanczosLogdet(LogDeterminant):
 
     def __init__(self, probes: int = 4, *, steps: int = 16, tolerance: float = 1e-3, iterations: int = 500) -> None:
         super().__init__()
-        if min(probes, steps, iterations) < 1 or not 0 < tolerance < 1:
-            raise InvalidInput(
-                f"probes {probes}, steps {steps}, iterations {iterations}, tolerance {tolerance}: "
-                "expected at least 1 of each and a tolerance between 0 and 1"
-            )
-        self.probes = probes
-        self.steps = steps
-        self.tolerance = tolerance
-        self.iterations = iterations
+        self.probes = count("probes", probes)
+        self.steps = count("steps", steps)
+        self.tolerance = number("tolerance", tolerance, above=0, below=1)
+        self.iterations = count("iterations", iterations)
         self.cg_iterations = 0
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64))
 
@@ -195,7 +191,7 @@ class LanczosLogdet(LogDeterminant):
         return self._conjugate(_flat(expansion, right), flat).vectors.view(right.shape)
 
     def redraw(self, generator: torch.Generator) -> None:
-        self.seed.copy_(torch.randint(-(2**62), 2**62, (), generator=generator))
+        self.seed.copy_(torch.randint(-(2**62), 2**62, (), generator=generator, device=generator.device))
 
     def _conjugate(self, product: Product, right: Tensor) -> Solution:
         solution = conjugate_gradients(product, right, tolerance=self.tolerance, iterations=self.iterations)

@@ -11,6 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import instance, lengths
+
+UNIT = 1e-3
+"""How far the length of a basis vector may be from one."""
 
 
 class SpectralBasis(nn.Module):
@@ -63,16 +67,21 @@ class FourierBasis(SpectralBasis):
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
+        shape = lengths("shape", shape)
         if len(shape) != 2:
-            raise InvalidInput(f"plane waves of fields of shape {tuple(shape)}: expected two lengths, of a torus")
+            raise InvalidInput(f"plane waves of fields of shape {shape}: expected two lengths, of a torus")
         super().__init__()
-        self.shape = self.values_shape = tuple(shape)
+        self.shape = self.values_shape = shape
 
     def multiply(self, field: Tensor, values: Tensor) -> Tensor:
+        if not field.numel():  # of which there is no FFT
+            return field
         half = values[..., : self.shape[1] // 2 + 1].to(field)
         return torch.fft.irfft2(torch.fft.rfft2(field) * half, s=self.shape)
 
     def power(self, field: Tensor) -> Tensor:
+        if not field.numel():
+            return field
         return torch.fft.fft2(field, norm="ortho").abs().square()
 
 
@@ -86,8 +95,12 @@ class EigenBasis(SpectralBasis):
 
     def __init__(self, shape: tuple[int, ...], vectors: Tensor, *, persistent: bool = False) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        self.values_shape = (math.prod(shape),)
+        self.shape = lengths("shape", shape)
+        self.values_shape = (math.prod(self.shape),)
+        instance("vectors", vectors, Tensor, "an orthonormal matrix")
+        sites = math.prod(self.shape)
+        if vectors.shape != (sites, sites) or not bool(((vectors.norm(dim=0) - 1).abs() < UNIT).all()):
+            raise InvalidInput(f"vectors: expected an orthonormal matrix of shape {(sites, sites)}")
         self.register_buffer("vectors", vectors, persistent=persistent)
 
     def multiply(self, field: Tensor, values: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Element, Group
 from isingflow.potentials.base import Field, Potential
+from isingflow.runtime.checks import choice, count, instance
+from isingflow.runtime.fields import usual_defaults
 
 MAX_EXACT_ORDER = 4096
 
@@ -34,6 +36,7 @@ class SymmetricAverage(Potential):
     inverses: Tensor
     signs: Tensor
 
+    @usual_defaults()
     def __init__(self, potential: Potential, group: Group) -> None:
         super().__init__()
         _check_shapes(potential, group)
@@ -85,9 +88,11 @@ class SampledAverage(Potential):
     inverses: Tensor
     signs: Tensor
 
+    @usual_defaults()
     def __init__(self, potential: Potential, group: Group, *, slots: int, generator: torch.Generator) -> None:
         super().__init__()
         _check_shapes(potential, group)
+        slots = count("slots", slots)
         self.potential = potential
         self.shape = potential.shape
         self.symmetry = Group(potential.shape, flip=potential.symmetry.flip)
@@ -100,6 +105,7 @@ class SampledAverage(Potential):
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new group elements, uniformly and independently for each interval."""
+        instance("generator", generator, torch.Generator, "a torch.Generator")
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         elements = self.group.sample(np.random.default_rng(seed), len(self.signs))
         permutations, signs = _tabulate(elements)
@@ -166,13 +172,11 @@ def group_average(
         >>> str(group_average(dense, square_torus_group(4, 4)).symmetry)
         'translations x D4 x Z2'
     """
-    if mode == "exact":
+    if choice("mode", mode, ("exact", "sampled")) == "exact":
         return SymmetricAverage(potential, group)
-    if mode == "sampled":
-        if generator is None or slots < 1:
-            raise InvalidInput("a sampled average needs a generator and at least one slot")
-        return SampledAverage(potential, group, slots=slots, generator=generator)
-    raise InvalidInput(f"mode {mode!r}: expected exact or sampled")
+    if generator is None:
+        raise InvalidInput("a sampled average needs a generator")
+    return SampledAverage(potential, group, slots=slots, generator=generator)
 
 
 class _Permutation(torch.autograd.Function):
@@ -194,6 +198,8 @@ def _without_idle_flip(group: Group, potential: Potential) -> Group:
 
 
 def _check_shapes(potential: Potential, group: Group) -> None:
+    instance("potential", potential, Potential, "a Potential")
+    instance("group", group, Group, "a lattice.Group")
     if potential.shape != group.shape:
         raise InvalidInput(f"the potential takes fields of shape {potential.shape}, the group acts on {group.shape}")
 

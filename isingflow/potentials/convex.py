@@ -22,9 +22,10 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group, trivial_group
 from isingflow.potentials.layers.activations import CONVEX, ConvexActivation
+from isingflow.runtime.checks import choice, count, flag, lengths, number
+from isingflow.runtime.fields import source, usual_defaults
 
 INITIAL_SHARE = 0.2
 """Part of the Hessian's mean eigenvalue, 1, that the network has at the start; alpha has the rest."""
@@ -115,14 +116,10 @@ class ConvexNetwork(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        if min(features, width, layers) < 1:
-            raise InvalidInput(f"features {features}, width {width}, layers {layers}: expected at least 1 of each")
-        if activation not in CONVEX:
-            raise InvalidInput(f"activation {activation!r}: expected one of {', '.join(CONVEX)}")
-        if not 0 < gain < math.inf:
-            raise InvalidInput(f"gain {gain}: expected a positive number")
-        self.activation = activation
-        seeing = layers if augmented else 1
+        features, width, layers = count("features", features), count("width", width), count("layers", layers)
+        gain = number("gain", gain, above=0)
+        self.activation = choice("activation", activation, CONVEX)
+        seeing = layers if flag("augmented", augmented) else 1
 
         def normal(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(*shape, generator=generator))
@@ -239,6 +236,7 @@ class ConvexPotential(ConvexFunction):
         (torch.Size([2]), torch.Size([2, 3]), torch.Size([2, 3, 3]))
     """
 
+    @usual_defaults()
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -251,7 +249,8 @@ class ConvexPotential(ConvexFunction):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.shape = tuple(shape)
+        generator = source(generator)
+        self.shape = lengths("shape", shape)
         self.symmetry = trivial_group(self.shape)
         sites = math.prod(self.shape)
         self.network = ConvexNetwork(

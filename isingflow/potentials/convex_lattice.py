@@ -25,6 +25,7 @@ from isingflow.potentials.convex import (
     NetworkExpansion,
 )
 from isingflow.potentials.kernels import SymmetricKernels
+from isingflow.runtime.fields import usual_defaults
 
 INITIAL_SHARE = 0.05
 """Part of x.(hess F).x / |x|^2, 1, that the network has at the start; the quadratic part has the rest."""
@@ -60,6 +61,7 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         (torch.Size([2, 4, 4]), True)
     """
 
+    @usual_defaults()
     def __init__(
         self,
         symmetry: Group,

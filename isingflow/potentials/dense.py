@@ -15,10 +15,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, Potential, chebyshev
 from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer, hidden_layer
+from isingflow.runtime.checks import choice, count, lengths
+from isingflow.runtime.fields import numbers, source, usual_defaults
 
 DENSE_ACTIVATIONS = ("lncosh", "softplus")
 
@@ -46,6 +47,7 @@ class DensePotential(Potential):
         (torch.Size([2, 4, 4]), torch.Size([2]))
     """
 
+    @usual_defaults()
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -57,21 +59,17 @@ class DensePotential(Potential):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        if activation not in DENSE_ACTIVATIONS:
-            raise InvalidInput(f"activation {activation!r}: expected one of {', '.join(DENSE_ACTIVATIONS)}")
-        if min(hidden, time_terms) < 1:
-            raise InvalidInput(f"hidden {hidden}, time_terms {time_terms}: expected at least one unit and one term")
-        self.shape = tuple(shape)
-        self.activation = activation
+        self.shape = lengths("shape", shape)
+        self.activation = choice("activation", activation, DENSE_ACTIVATIONS)
+        hidden, time_terms = count("hidden", hidden), count("time_terms", time_terms)
+        generator = source(generator)
         self.symmetry = Group(self.shape, flip=activation == "lncosh")
-        sites = math.prod(shape)
+        sites = math.prod(self.shape)
         if directions is None:
             self.weight = nn.Parameter(_uniform((hidden, sites), generator) / math.sqrt(sites))
             constant, bias = _uniform((hidden,), generator) / math.sqrt(hidden), torch.zeros(hidden)
         else:
-            if directions.shape != (hidden, sites):
-                raise InvalidInput(f"directions of shape {tuple(directions.shape)}: expected {(hidden, sites)}")
-            self.weight = nn.Parameter(directions.detach().float().clone())
+            self.weight = nn.Parameter(numbers("directions", directions, (hidden, sites)).float())
             constant = torch.zeros(hidden)
             bias = torch.randn(hidden, generator=generator) * self.weight.detach().norm(dim=1)
         # One term is kept without its axis, as a constant was before there were more.

@@ -15,6 +15,7 @@ none of these is kept for the backward pass.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -25,6 +26,8 @@ from torch.nn.grad import conv2d_weight
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, Potential, chebyshev
+from isingflow.runtime.checks import count, lengths, number
+from isingflow.runtime.fields import source, usual_defaults
 
 CACHE = 2**18
 """Numbers in the features of a block of images on a CPU: one megabyte of float32."""
@@ -51,6 +54,7 @@ class ImagePotential(Potential):
         (torch.Size([2, 48]), torch.Size([2]))
     """
 
+    @usual_defaults()
     def __init__(
         self,
         image_shape: tuple[int, int],
@@ -62,17 +66,17 @@ class ImagePotential(Potential):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        if min(*image_shape, features, time_terms) < 1 or kernel < 1 or kernel % 2 == 0 or not steepness > 0:
-            raise InvalidInput(
-                f"image {image_shape}, features {features}, kernel {kernel}, time_terms {time_terms}, steepness "
-                f"{steepness}: expected at least one of each, and a kernel of odd width"
-            )
-        self.image_shape = tuple(image_shape)
-        self.shape = (image_shape[0] * image_shape[1],)
+        self.image_shape = lengths("image_shape", image_shape)
+        features, time_terms = count("features", features), count("time_terms", time_terms)
+        kernel, steepness = count("kernel", kernel), number("steepness", steepness, above=0)
+        if len(self.image_shape) != 2 or kernel % 2 == 0:
+            raise InvalidInput(f"image {image_shape}, kernel {kernel}: expected two lengths, and a kernel of odd width")
+        generator = source(generator)
+        self.shape = (math.prod(self.image_shape),)
         self.symmetry = Group(self.shape)
         self.weight = nn.Parameter(steepness * _initial_kernels(features, kernel, generator))
         self.bias = nn.Parameter(steepness * torch.randn(features, generator=generator) / 2)
-        self.amplitude = nn.Parameter(torch.zeros(time_terms, features, *image_shape))
+        self.amplitude = nn.Parameter(torch.zeros(time_terms, features, *self.image_shape))
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,)."""

@@ -21,6 +21,8 @@ from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Potential
 from isingflow.potentials.layers.convolutional import multiplicities
+from isingflow.runtime.checks import count, instance
+from isingflow.runtime.fields import numbers, source
 
 
 class SymmetricKernels(nn.Module):
@@ -39,6 +41,7 @@ class SymmetricKernels(nn.Module):
         SymmetryMismatch: the group lacks what these potentials have by construction.
     """
 
+    shape: tuple[int, ...]
     radial_orbits: Tensor
     oriented_orbits: Tensor
     momentum_orbits: Tensor
@@ -48,8 +51,13 @@ class SymmetricKernels(nn.Module):
         self, symmetry: Group, radial: int, oriented: int, variances: Tensor | None, generator: torch.Generator
     ) -> None:
         super().__init__()
-        if min(radial, oriented) < 0 or radial + oriented < 1:
+        instance("symmetry", symmetry, Group, "a lattice.Group")
+        if len(symmetry.shape) != 2:
+            raise InvalidInput(f"symmetry acts on fields of shape {symmetry.shape}, expected two lengths, of a torus")
+        radial, oriented = count("radial", radial, least=0), count("oriented", oriented, least=0)
+        if radial + oriented < 1:
             raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
+        generator = source(generator)
         needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
         if not symmetry.contains(needed):
             raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
@@ -60,7 +68,7 @@ class SymmetricKernels(nn.Module):
         self._register_index("momentum_orbits", symmetry.momentum_orbits())
         self.register_buffer("conjugates", multiplicities(self.shape), persistent=False)
 
-        variances = torch.ones(self.shape) if variances is None else variances.detach().cpu()
+        variances = torch.ones(self.shape) if variances is None else _variances(variances, self.shape)
         self.radial = nn.Parameter(initial_kernels(self.radial_orbits, radial, variances, generator))
         self.oriented = nn.Parameter(initial_kernels(self.oriented_orbits[0], oriented, variances, generator))
 
@@ -77,6 +85,14 @@ class SymmetricKernels(nn.Module):
 
     def _register_index(self, name: str, labels: np.ndarray) -> None:
         self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(labels)), persistent=False)
+
+
+def _variances(given: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Variances by momentum, float64."""
+    variances = numbers("variances", given, shape)
+    if not bool((variances > 0).all()):
+        raise InvalidInput("variances: expected positive numbers")
+    return variances
 
 
 class ConvolutionalPotential(SymmetricKernels, Potential):

@@ -19,12 +19,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, chebyshev
 from isingflow.potentials.kernels import ConvolutionalPotential
 from isingflow.potentials.layers.convolutional import convolutional_layer
 from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer
+from isingflow.runtime.checks import count
+from isingflow.runtime.fields import usual_defaults
 
 ACTIVATION = "even-root"
 
@@ -55,6 +56,7 @@ class LatticePotential(ConvolutionalPotential):
         (torch.Size([2, 4, 4]), torch.Size([2]))
     """
 
+    @usual_defaults()
     def __init__(
         self,
         symmetry: Group,
@@ -66,10 +68,7 @@ class LatticePotential(ConvolutionalPotential):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(hidden, time_terms) < 1:
-            raise InvalidInput(
-                f"hidden {hidden}, time_terms {time_terms}: expected at least one hidden unit, one polynomial in time"
-            )
+        hidden, time_terms = count("hidden", hidden), count("time_terms", time_terms)
         super().__init__(symmetry, radial, oriented, variances, generator)
         features = radial + oriented
         self.weight = nn.Parameter(torch.randn(hidden, features, generator=generator) / math.sqrt(features))

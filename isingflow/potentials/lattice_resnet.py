@@ -16,13 +16,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, TimedField, chebyshev, chebyshev_slopes, untimed
 from isingflow.potentials.kernels import ConvolutionalPotential
 from isingflow.potentials.layers.convolutional import convolutional_layer
 from isingflow.potentials.layers.residual import EvenOpening, ResidualLayers, gram_root
 from isingflow.potentials.resnet import uniform
+from isingflow.runtime.checks import count
+from isingflow.runtime.fields import usual_defaults
 
 LAYERS = ResidualLayers(EvenOpening)
 
@@ -54,6 +55,7 @@ class LatticeResidualPotential(ConvolutionalPotential):
         (torch.Size([2, 4, 4]), torch.Size([2]))
     """
 
+    @usual_defaults()
     def __init__(
         self,
         symmetry: Group,
@@ -66,11 +68,8 @@ class LatticeResidualPotential(ConvolutionalPotential):
         variances: Tensor | None = None,
         generator: torch.Generator,
     ) -> None:
-        if min(width, layers, time_terms) < 1:
-            raise InvalidInput(
-                f"width {width}, layers {layers}, time_terms {time_terms}: expected at least one unit, one layer and "
-                "one polynomial in time"
-            )
+        width, layers = count("width", width), count("layers", layers)
+        time_terms = count("time_terms", time_terms)
         super().__init__(symmetry, radial, oriented, variances, generator)
         features = radial + oriented
         self.opening = nn.Parameter(torch.randn(width, features, generator=generator) / math.sqrt(features))

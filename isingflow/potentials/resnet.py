@@ -14,10 +14,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import trivial_group
 from isingflow.potentials.base import Field, Potential, TimedField, untimed
 from isingflow.potentials.layers.residual import ResidualLayers, gram_root, residual_network
+from isingflow.runtime.checks import count, lengths
+from isingflow.runtime.fields import numbers, source, usual_defaults
 
 OPENING_START = 3.0
 """First entries of the opening layer, in units of OT-Flow's: features that start sharper than the data learn faster."""
@@ -51,6 +52,7 @@ class ResidualPotential(Potential):
         (torch.Size([2, 3]), torch.Size([2]), torch.Size([2]))
     """
 
+    @usual_defaults()
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -62,19 +64,18 @@ class ResidualPotential(Potential):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        if min(width, layers, rank) < 1:
-            raise InvalidInput(f"width {width}, layers {layers}, rank {rank}: expected at least 1 of each")
-        self.shape = tuple(shape)
+        width, layers, rank = count("width", width), count("layers", layers), count("rank", rank)
+        generator = source(generator)
+        self.shape = lengths("shape", shape)
         self.symmetry = trivial_group(self.shape)
-        inputs = math.prod(shape) + 1
+        inputs = math.prod(self.shape) + 1
         rank = min(rank, inputs)
         opening, bias = uniform((width, inputs), inputs, generator), uniform((width,), inputs, generator)
         if directions is None:
             opening, bias = OPENING_START * opening, OPENING_START * bias
         else:
-            if directions.shape != (width, inputs - 1):
-                raise InvalidInput(f"directions of shape {tuple(directions.shape)}: expected {(width, inputs - 1)}")
-            opening = torch.cat([directions.detach().float(), opening[:, -1:]], 1)
+            given = numbers("directions", directions, (width, inputs - 1)).float()
+            opening = torch.cat([given, opening[:, -1:]], 1)
             bias = bias * math.sqrt(inputs) * REACH * opening[:, :-1].norm(dim=1)
         self.opening = nn.Parameter(opening)
         self.opening_bias = nn.Parameter(bias)

@@ -13,6 +13,8 @@ from isingflow.errors import CheckpointError, InvalidInput, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import AnyRun, RunFolder
+from isingflow.runtime import devices
+from isingflow.runtime.checks import instance
 from isingflow.targets.base import TargetLike, as_target
 
 
@@ -27,7 +29,7 @@ def load(
 
     Args:
         path: the run folder, or a `RunFolder`.
-        device: where to put it.
+        device: where to put it, "cpu", "cuda", "cuda:1" or "auto".
         flow: of a run whose flow is the user's own: one of the same make, which takes up what was learnt.
         target: of a run on a user's own target, where its flow starts with maps that only the target knows; no other
             run needs one.
@@ -37,11 +39,21 @@ def load(
 
     Raises:
         RunFolderError: not a run folder, or (CheckpointError) its checkpoint is missing or unusable.
-        InvalidInput: the target is needed, or not that of the run.
+        InvalidInput: the target is needed, or not that of the run; DeviceUnavailable: no such device.
     """
-    run = path if isinstance(path, RunFolder) else RunFolder.open(path)
+    run = opened(path)
     blank = new_flow(run.config, target) if flow is None else flow
-    return trained(run, blank, torch.device(device))[0]
+    return trained(run, blank, devices.resolve(device))[0]
+
+
+def opened(run: AnyRun | Path | str) -> AnyRun:
+    """A run folder, or the one at a path.
+
+    Raises:
+        RunFolderError: there is none; WrongType: neither of these.
+    """
+    instance("run", run, RunFolder | Path | str, "a run folder, or its path")
+    return run if isinstance(run, RunFolder) else RunFolder.open(run)
 
 
 def trained(run: AnyRun, flow: Flow, device: torch.device) -> tuple[Flow, dict[str, Any]]:
@@ -49,7 +61,11 @@ def trained(run: AnyRun, flow: Flow, device: torch.device) -> tuple[Flow, dict[s
 
     Raises:
         CheckpointError: the checkpoint is missing, unusable, of another architecture, or not finite.
+        InvalidInput: the flow has fields of another shape; WrongType: it is none.
     """
+    shape = run.config.sample[1]
+    if instance("flow", flow, Flow, "a Flow").shape != shape:
+        raise InvalidInput(f"flow has fields of shape {flow.shape}, the run of shape {shape}")
     tensors, state = run.load_checkpoint()
     restore(flow, tensors, state)
     if not all(bool(torch.isfinite(value).all()) for value in flow.state_dict().values()):

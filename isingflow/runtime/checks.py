@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     return value
 
 
-def instance(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> Any:
+def instance(name: str, value: Any, kind: type | tuple[type, ...] | UnionType, wanted: str) -> Any:
     """An object of a class.
 
     Args:
@@ -198,6 +199,34 @@ def array(
     return entries.astype(np.int64)
 
 
+def lengths(name: str, value: Any, *, least: int = 1) -> tuple[int, ...]:
+    """The lengths of an array along its axes, one at least.
+
+    Raises:
+        InvalidInput: none, or one below the least; WrongType: something else than integers.
+
+    Example:
+        >>> lengths("shape", [4, 4])
+        (4, 4)
+    """
+    if not isinstance(value, list | tuple):
+        raise WrongType(f"{name} is {shown(value)}, expected lengths, for example (16,) or (8, 8)")
+    if not value:
+        raise InvalidInput(f"{name} is {shown(value)}, expected one length at least, for example (16,) or (8, 8)")
+    return tuple(count(f"a length in {name}", length, least=least) for length in value)
+
+
+def function(name: str, value: Any, *, optional: bool = True) -> Any:
+    """A function, or whatever can be called; None too where it is optional.
+
+    Raises:
+        WrongType: it cannot be called.
+    """
+    if callable(value) or (optional and value is None):
+        return value
+    raise WrongType(f"{name} is {shown(value)}, expected a function{' or None' if optional else ''}")
+
+
 def as_numpy(value: Any) -> np.ndarray | None:
     """The value as an array, a tensor from wherever it is; None if it cannot be one, or hides entries behind a mask."""
     if np.ma.is_masked(value):
@@ -214,9 +243,9 @@ def as_numpy(value: Any) -> np.ndarray | None:
 def shown(value: Any) -> str:
     """A value in words that fit on a line."""
     shape = getattr(value, "shape", None)
-    if shape is not None and hasattr(value, "dtype") and tuple(shape) != ():
-        array = "a masked array" if np.ma.is_masked(value) else "an array"
-        return f"{array} of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(shape, tuple) and shape and hasattr(value, "dtype"):
+        kind = "a masked array" if np.ma.is_masked(value) else "an array"
+        return f"{kind} of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
     try:
         text = " ".join(repr(value).split())
     except Exception:

@@ -7,10 +7,11 @@ import re
 import torch
 
 from isingflow.errors import DeviceUnavailable
+from isingflow.runtime.checks import shown
 
 
-def resolve(name: str) -> torch.device:
-    """The device of a name: "cpu", "cuda", "cuda:1", or "auto" (cuda where there is one).
+def resolve(device: torch.device | str) -> torch.device:
+    """The device that was asked for: "cpu", "cuda", "cuda:1", "auto" (cuda where there is one), or torch's own object.
 
     Raises:
         DeviceUnavailable: no such device on this machine.
@@ -19,15 +20,16 @@ def resolve(name: str) -> torch.device:
         >>> resolve("cpu")
         device(type='cpu')
     """
+    name = str(device) if isinstance(device, torch.device) else device
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:(0|[1-9]\d{0,3}))?", name, re.ASCII):
-        raise DeviceUnavailable(f"device {name}: expected auto, cpu, cuda or cuda:N")
+    if not isinstance(name, str) or not re.fullmatch(r"cpu(:0)?|cuda(:(0|[1-9]\d{0,3}))?", name, re.ASCII):
+        raise DeviceUnavailable(f"device is {shown(name)}, expected auto, cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")
     count = torch.cuda.device_count()
     if kind == "cuda" and int(index or 0) >= count:
         raise DeviceUnavailable(f"device {name}: this machine has {count or 'no'} CUDA device{'s' * (count > 1)}")
-    return torch.device(name)
+    return torch.device("cpu") if kind == "cpu" else torch.device(name)
 
 
 def keep_freed_memory() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
+from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance
 from isingflow.runtime.differences import differences
 from isingflow.sampling.files import Chains, check_room
 from isingflow.sampling.sampler import S, Sampler
@@ -61,7 +62,7 @@ def run_chains(
 
     Raises:
         InvalidInput: a count below 1, more than fits in memory, `earlier` belongs to something else or is longer, or
-            the sampler cannot start because what it gives is not finite.
+            the sampler cannot start because what it gives is not finite; WrongType: something else than these.
 
     Example:
         >>> from isingflow.lattice import square
@@ -71,10 +72,16 @@ def run_chains(
         >>> run_chains(BlockGibbs(target), chains=3, samples=5).field.shape
         (3, 5, 4, 4)
     """
-    if min(samples, chains, every) < 1 or warm_up < 0:
-        raise InvalidInput(
-            f"{samples} samples of {chains} chains, every {every}, warm-up {warm_up}: expected positive numbers"
-        )
+    instance("sampler", sampler, Sampler, "a Sampler, for example physical(target)")
+    samples, chains = count("samples", samples), count("chains", chains)
+    warm_up, every = count("warm_up", warm_up, least=0), count("every", every)
+    seed = count("seed", seed, least=0, most=LARGEST_SEED)
+    instance("identity", identity, dict | None, "a dictionary of what the chains belong to")
+    flag("certified", certified)
+    instance("earlier", earlier, Chains | None, "Chains to continue")
+    for name, told in (("report_progress", report_progress), ("keep", keep)):
+        function(name, told)
+    function("should_stop", should_stop, optional=False)
     target, device, started = sampler.target, sampler.device, time.perf_counter()
     check_room(sampler.shape, samples=samples, chains=chains, spins=isinstance(target, Drawing))
     lattice, beta = magnet(target)

@@ -31,10 +31,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
+from isingflow.runtime.checks import count, flag, instance, number
 from isingflow.runtime.parallel import Workers
 from isingflow.sampling.adaptation import DualAveraging
-from isingflow.sampling.sampler import SHARED, Sampler, State, number
+from isingflow.sampling.sampler import SHARED, Sampler, State, check_dtype, shared
 from isingflow.targets.base import Target, as_target
 
 Motion = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -124,11 +124,12 @@ class HamiltonianMonteCarlo(Sampler[H]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
-        if not (0 < self.length < math.inf and 0 < self.acceptance < 1 and self.chances >= 1):
-            raise InvalidInput(
-                f"length {self.length}, acceptance {self.acceptance}, {self.chances} chances: expected a positive "
-                "length, an acceptance between 0 and 1, and at least one chance"
-            )
+        flag("guided", self.guided)
+        number("length", self.length, above=0)
+        number("acceptance", self.acceptance, above=0, below=1)
+        count("chances", self.chances)
+        instance("pool", self.pool, Workers, "what `isingflow.runtime.parallel.workers` gives")
+        check_dtype(self.dtype)
 
     def motion(self, state: H) -> Motion:
         """What moves chains from where they are, by what they share."""
@@ -205,14 +206,14 @@ class HamiltonianMonteCarlo(Sampler[H]):
             field=position,
             energy=position.new_zeros(len(position), dtype=torch.float64),
             force=position,
-            guided=number(self.guided),
-            length=number(float(self.length)),
-            chances=number(self.chances),
-            step_size=number(float(step_size)),
+            guided=shared(self.guided),
+            length=shared(float(self.length)),
+            chances=shared(self.chances),
+            step_size=shared(float(step_size)),
             averaging=DualAveraging.begin(step_size).tensor(),
-            refused=number(0.0),
-            evaluations=number(0),
-            divergences=number(0),
+            refused=shared(0.0),
+            evaluations=shared(0),
+            divergences=shared(0),
         )
 
     def _at(self, position: Tensor, state: H, motion: Motion) -> H:

@@ -23,7 +23,7 @@ from torch import Tensor
 from isingflow.flows import Flow
 from isingflow.sampling.hmc import BATCH_SITES, HamiltonianMonteCarlo, HamiltonianState, Motion
 from isingflow.sampling.sampler import check_density
-from isingflow.targets.base import GibbsSampled, Target
+from isingflow.targets.base import GibbsSampled, Target, as_target
 
 TURN = 0.4 * math.pi
 """Mean angle of a free turn. After one z is nearly forgotten (cos = 0.3); a quarter would put the second, the next
@@ -109,7 +109,8 @@ def latent(flow: Flow, target: Target, **options: Any) -> LatentHamiltonianMonte
         options: of `HamiltonianMonteCarlo`, other than its own choices of guided, length and chances.
 
     Raises:
-        InvalidInput: the flow's log-determinants are stochastic.
+        InvalidInput: the flow's log-determinants are stochastic, its fields are not of the target's shape, or an option
+            is out of range; WrongType: something else than these.
 
     Example:
         >>> from isingflow.sampling import run_chains
@@ -121,6 +122,7 @@ def latent(flow: Flow, target: Target, **options: Any) -> LatentHamiltonianMonte
         >>> run_chains(latent(Flow((2,), []), Wells()), samples=5, chains=3).field.shape
         (3, 5, 2)
     """
-    check_density(flow)
-    defaults: dict[str, Any] = {"guided": False, "length": TURN, "chances": CHANCES, "dtype": flow.noise(1).dtype}
+    target = as_target(target)
+    check_density(flow, target)
+    defaults: dict[str, Any] = {"guided": False, "length": TURN, "chances": CHANCES, "dtype": flow.dtype}
     return LatentHamiltonianMonteCarlo(target, flow, **defaults | options)

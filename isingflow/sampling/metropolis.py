@@ -18,7 +18,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.flows.certificate import log_weights, pushed
 from isingflow.runtime.parallel import Workers
-from isingflow.sampling.sampler import Sampler, State, check_density
+from isingflow.sampling.sampler import Sampler, State, check_density, check_dtype
 from isingflow.targets.base import GibbsSampled, Target, as_target
 
 
@@ -39,7 +39,7 @@ class FlowMetropolis(Sampler[WeightedState]):
         pool: threads to share the chains.
 
     Raises:
-        InvalidInput: the flow's log-determinants are stochastic.
+        InvalidInput: the flow's log-determinants are stochastic, or its fields are not of the target's shape.
 
     Example:
         >>> from isingflow.lattice import square
@@ -59,8 +59,8 @@ class FlowMetropolis(Sampler[WeightedState]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
-        object.__setattr__(self, "dtype", self.flow.noise(1).dtype)
-        check_density(self.flow)
+        check_density(self.flow, self.target)
+        object.__setattr__(self, "dtype", self.flow.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +116,7 @@ class BlockGibbs(Sampler[State]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", as_target(self.target))
+        check_dtype(self.dtype)
         self._move()
 
     def init(self, position: Tensor) -> State:

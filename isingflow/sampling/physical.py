@@ -17,7 +17,7 @@ from torch import Tensor
 from isingflow.flows import SpectralScaling
 from isingflow.flows.spectral import FourierBasis, SpectralBasis
 from isingflow.sampling.hmc import HamiltonianMonteCarlo, HamiltonianState, Motion, searching_anew
-from isingflow.sampling.sampler import SHARED, device_of, number
+from isingflow.sampling.sampler import SHARED, device_of, shared
 from isingflow.targets.base import Target, as_target
 
 PHYSICAL_LENGTH = 2.0
@@ -124,7 +124,7 @@ class PhysicalHamiltonianMonteCarlo(HamiltonianMonteCarlo[SpectralState]):
         """The state with this spectrum, of which nothing is measured yet: it counts as a small sample of its own."""
         power = SMALL_SAMPLE * torch.stack([variances, 1 / variances])
         total = variances.new_zeros(self.shape)
-        return replace(state, variances=variances, power=power, total=total, count=number(0))
+        return replace(state, variances=variances, power=power, total=total, count=shared(0))
 
     def _measured(self, state: SpectralState) -> Tensor:
         """sqrt(Var(x) / Var(grad E)), mode by mode."""

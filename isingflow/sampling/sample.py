@@ -12,8 +12,9 @@ import torch
 from isingflow.errors import FileError, InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.folder import AnyRun, RunFolder
-from isingflow.runs.loading import is_certified, trained
+from isingflow.runs.loading import is_certified, new_flow, opened, trained
 from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, instance
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.sampling.chains import run_chains
 from isingflow.sampling.files import Chains, check_room
@@ -81,6 +82,10 @@ def sample_chains(
         (4, 10, 4, 4)
     """
     check_choice(sampler, space)
+    samples, chains = count("samples", samples), count("chains", chains)
+    seed, resume = count("seed", seed, least=0, most=LARGEST_SEED), flag("resume", resume)
+    instance("run", run, RunFolder | Path | str | Flow | None, "a run folder, its path, or a Flow")
+    instance("output", output, Path | str | None, "a path")
     way, path = (sampler, space), None if output is None else Path(output)
     if path is None and resume:
         raise InvalidInput("to resume chains, give the file that they are in as output")
@@ -90,7 +95,7 @@ def sample_chains(
         require_arviz()
     if path is not None and path.exists() and not resume:
         raise InvalidInput(f"{path}: exists already; resume the chains in it, or choose another name")
-    folder = _opened(run) if isinstance(run, RunFolder | Path | str) else None
+    folder = opened(run) if isinstance(run, RunFolder | Path | str) else None
     given = None if target is None else as_target(target)
     earlier = Chains.read(path) if resume and path is not None else None
     # Before a flow is loaded, which takes longer than to find that there is no room.
@@ -99,9 +104,9 @@ def sample_chains(
     identity: dict[str, Any] = {}
     certified = True
     if folder is not None:
-        where = devices.resolve(str(device))
+        where = devices.resolve(device)
         follows = folder.config.target(given).to(where)
-        flow: Flow | None = trained(folder, folder.config.new_flow(follows), where)[0]
+        flow: Flow | None = trained(folder, new_flow(folder.config, follows), where)[0]
         identity, certified = _identity(folder), way not in THROUGH_FLOW or is_certified(folder)
     elif given is not None:
         follows, flow = given, run if isinstance(run, Flow) else None
@@ -131,9 +136,8 @@ def check_choice(sampler: str, space: str | None) -> None:
     Raises:
         InvalidInput: one of these.
     """
-    names = list(dict.fromkeys(name for name, _ in WARM_UP))
-    if sampler not in names:
-        raise InvalidInput(f"sampler {sampler}: expected {', '.join(names[:-1])} or {names[-1]}")
+    choice("sampler", sampler, dict.fromkeys(name for name, _ in WARM_UP))
+    instance("space", space, str | None, "latent, physical or None")
     if (sampler, space) in WARM_UP:
         return
     spaces = [known for name, known in WARM_UP if name == sampler and known is not None]
@@ -151,10 +155,6 @@ def _make(way: tuple[str, str | None], flow: Flow | None, target: Target, pool: 
     if flow is None:
         raise InvalidInput(f"the sampler {way[0]}{' in latent space' if way[1] else ''} needs a flow")
     return latent(flow, target, pool=pool) if way[1] == "latent" else FlowMetropolis(flow, target, pool=pool)
-
-
-def _opened(run: RunFolder | Path | str) -> RunFolder:
-    return run if isinstance(run, RunFolder) else RunFolder.open(run)
 
 
 def _rows(run: AnyRun | None, target: Target | None) -> tuple[tuple[int, ...], bool]:

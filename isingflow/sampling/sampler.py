@@ -17,9 +17,11 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
+from isingflow.errors import InvalidInput, WrongType
 from isingflow.flows import Flow
 from isingflow.flows.certificate import is_stochastic
+from isingflow.runtime.checks import instance, shown
+from isingflow.runtime.fields import FLOATS
 from isingflow.targets.base import Target
 
 SHARED = {"shared": True}
@@ -69,7 +71,7 @@ class State:
 
     def having(self, **numbers: float | int | bool) -> Self:
         """The same chains with other numbers shared."""
-        return replace(self, **{name: number(value) for name, value in numbers.items()})
+        return replace(self, **{name: shared(value) for name, value in numbers.items()})
 
 
 S = TypeVar("S", bound=State)
@@ -131,17 +133,30 @@ def device_of(target: Target) -> torch.device:
     return tensors[0].device if tensors else torch.device("cpu")
 
 
-def number(value: float | int | bool) -> Tensor:
+def shared(value: float | int | bool) -> Tensor:
     """A number that chains share, as a tensor without axes; float64 if it is a float."""
     return torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
 
-def check_density(flow: Flow) -> None:
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse positions that are neither float32 nor float64.
+
+    Raises:
+        WrongType: they are.
+    """
+    if dtype not in FLOATS:
+        raise WrongType(f"dtype is {shown(dtype)}, expected torch.float32 or torch.float64")
+
+
+def check_density(flow: Flow, target: Target) -> None:
     """Refuse a flow whose density is known up to noise only: chains that are accepted by it follow something else.
 
     Raises:
-        InvalidInput: the flow's log-determinants are stochastic.
+        InvalidInput: the flow's log-determinants are stochastic, or its fields are not of the target's shape;
+            WrongType: it is no flow.
     """
+    if instance("flow", flow, Flow, "a Flow").shape != tuple(target.shape):
+        raise InvalidInput(f"the flow has fields of shape {flow.shape}, the target of shape {tuple(target.shape)}")
     if is_stochastic(flow):
         raise InvalidInput(
             "log-determinants of this flow are estimates by random probes, and its chains would not follow the "

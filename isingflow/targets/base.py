@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from isingflow.errors import InvalidTarget
 from isingflow.flows.base import Transform
 from isingflow.lattice.symmetry import Group
+from isingflow.runtime.checks import lengths
+from isingflow.runtime.fields import fields_of
 
 if TYPE_CHECKING:
     from isingflow.statistics.estimate import Estimate
@@ -103,11 +105,18 @@ class Target(nn.Module):
         return self.energy_and_force(field)[1]
 
     def energy_and_force(self, field: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy, shape (n,), and force, shape (n, *shape), together; without a graph."""
+        """Energy, shape (n,), and force, shape (n, *shape), together; without a graph.
+
+        Raises:
+            InvalidInput: fields of another shape; WrongType: no real numbers; InvalidTarget: the energy is not one
+                number per field, by which torch can differentiate.
+        """
         with torch.enable_grad():
-            x = field.detach().requires_grad_()
-            energy = self.energy(x)
-            (gradient,) = torch.autograd.grad(energy.sum(), x)
+            x = fields_of("field", field, tuple(self.shape), batch=True).detach().requires_grad_()
+            energy = _one_for_each(self, self.energy(x), len(x))
+            (gradient,) = torch.autograd.grad(energy.sum(), x, allow_unused=True)
+        if gradient is None:
+            raise InvalidTarget(f"{self.name}.energy cannot be differentiated: its result does not depend on the field")
         return energy.detach(), -gradient
 
     def start(self) -> Start:
@@ -169,6 +178,23 @@ class Magnetic(Protocol):
         """The spins behind fields of shape (n, *shape), as {"spins": ...}."""
 
 
+def _one_for_each(target: Target, energy: Any, n: int) -> Tensor:
+    """The energies of n fields, if there is a real number for each, with a graph."""
+    if not isinstance(energy, Tensor) or energy.shape != (n,):
+        what = f"shape {tuple(energy.shape)}" if isinstance(energy, Tensor) else f"a {type(energy).__name__}"
+        raise InvalidTarget(
+            f"{target.name}.energy gave {what} for {n} fields of shape {tuple(target.shape)}: expected a tensor of "
+            f"shape ({n},), one energy per field"
+        )
+    if not energy.is_floating_point():
+        raise InvalidTarget(f"{target.name}.energy gave {energy.dtype}: expected real floating-point numbers")
+    if not energy.requires_grad:
+        raise InvalidTarget(
+            f"{target.name}.energy cannot be differentiated: its result does not depend on the field by torch"
+        )
+    return energy
+
+
 OPTIONAL = ("force", "start", "title", "exact_free_energy", "reference", "sample_field", "draw", "sweep")
 """Methods that a target may have besides its energy."""
 
@@ -179,7 +205,7 @@ class _Adapter(Target):
     def __init__(self, wrapped: TargetLike) -> None:
         super().__init__()
         self._wrapped = wrapped
-        self.shape = tuple(wrapped.shape)
+        self.shape = lengths(f"{type(wrapped).__name__}.shape", wrapped.shape)
         symmetry = getattr(wrapped, "symmetry", None)
         if symmetry is not None:
             self.symmetry = symmetry
@@ -203,14 +229,18 @@ def as_target(target: TargetLike) -> Target:
     """A target as such: itself, or any object with a `shape` and an `energy`, and perhaps a `symmetry`.
 
     Raises:
-        InvalidTarget: it has no shape or no energy.
+        InvalidTarget: it has no shape or no energy; InvalidInput: its shape is none.
     """
+    kind = type(target).__name__
     if isinstance(target, Target):
-        if not isinstance(getattr(target, "shape", None), tuple | list | torch.Size):
-            raise InvalidTarget(f"{type(target).__name__} has no shape: set self.shape, for example (16,) or (8, 8)")
+        if not isinstance(getattr(target, "shape", None), tuple | list):
+            raise InvalidTarget(f"{kind} has no shape: set self.shape, for example (16,) or (8, 8)")
+        lengths(f"{kind}.shape", target.shape)
+        if type(target).energy is Target.energy and "energy" not in vars(target):
+            raise InvalidTarget(f"{kind} has no energy: give it a method energy(field)")
         return target
     if isinstance(target, type) or not callable(getattr(target, "energy", None)) or not hasattr(target, "shape"):
-        what = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+        what = f"the class {target.__name__}" if isinstance(target, type) else f"a {kind}"
         raise InvalidTarget(f"{what} is not a target: expected an object with a shape and a method energy(field)")
     return _Adapter(target)
 

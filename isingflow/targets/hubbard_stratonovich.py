@@ -24,6 +24,8 @@ from isingflow.flows.linear import SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.lattice import Lattice, check_beta, heading
 from isingflow.lattice.symmetry import Group
+from isingflow.runtime.checks import instance
+from isingflow.runtime.fields import fields_of, stream
 from isingflow.targets.base import Start, Target
 from isingflow.targets.gaussian import MeanField, best_gaussian
 
@@ -31,8 +33,9 @@ from isingflow.targets.gaussian import MeanField, best_gaussian
 class HubbardStratonovich(Target):
     """The continuous Ising density exp(-E(x)) / Z of a lattice at inverse temperature beta.
 
-    Fields have shape (..., *lattice.shape) and any float dtype and device; results follow the field. Constants are
-    float64: move the module between devices, leave its dtype alone. O(N log N) where the lattice is translation
+    Fields are tensors or arrays of real numbers, shape (..., *lattice.shape), on any device; float32 and float64 stay
+    what they are, all else becomes torch's default type, and results follow the field. Constants are float64: move the
+    module between devices, leave its dtype alone. O(N log N) where the lattice is translation
     invariant, else O(N^2) after one O(N^3) diagonalisation.
 
     Args:
@@ -47,7 +50,8 @@ class HubbardStratonovich(Target):
         whitening_logdet: ln det A^1/2, so that log p(y) = log p(x) + whitening_logdet for y = A^-1/2 x.
 
     Raises:
-        InvalidInput: beta or min_eigenvalue out of range, or a lattice too large.
+        InvalidInput: beta or min_eigenvalue out of range, or a lattice too large; WrongType: none of these. All methods
+            raise the same of fields that are not as above.
 
     Example:
         >>> from isingflow.lattice import square
@@ -60,7 +64,7 @@ class HubbardStratonovich(Target):
 
     def __init__(self, lattice: Lattice, beta: float, min_eigenvalue: float = MIN_EIGENVALUE) -> None:
         super().__init__()
-        self.lattice = lattice
+        self.lattice = instance("lattice", lattice, Lattice, "a Lattice, for example isingflow.lattice.square(16)")
         self.beta = check_beta(beta)
         self.form = continuous_form(lattice, beta, min_eigenvalue)
         self.min_eigenvalue = float(min_eigenvalue)
@@ -132,7 +136,8 @@ class HubbardStratonovich(Target):
 
     def sweep(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Block Gibbs: s drawn from p(s | x), then a new x from p(x | s)."""
-        return self.sample_field(self.sample_spins(field, generator).to(field.dtype), generator)
+        field = self._taken("field", field)
+        return self._field_of(self._spins_of(field, generator).to(field.dtype), generator)
 
     def energy(self, field: Tensor) -> Tensor:
         """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh x.
@@ -149,7 +154,7 @@ class HubbardStratonovich(Target):
             >>> target.energy(torch.zeros(2, 4, 4))
             tensor([0., 0.])
         """
-        self._check_field(field)
+        field = self._taken("field", field)
         return self._energy(field, self.basis.multiply(field, 1 / self.eigenvalues))
 
     def force(self, field: Tensor) -> Tensor:
@@ -158,19 +163,17 @@ class HubbardStratonovich(Target):
 
     def energy_and_force(self, field: Tensor) -> tuple[Tensor, Tensor]:
         """Energy, shape (...), and force, shape (..., *shape), for the price of one of them."""
-        self._check_field(field)
+        field = self._taken("field", field)
         pull = self.basis.multiply(field, 1 / self.eigenvalues)
         return self._energy(field, pull), torch.tanh(field) - pull
 
     def whiten(self, field: Tensor) -> Tensor:
         """y = A^-1/2 x, shape (..., *shape), in which E = |y|^2 / 2 - sum ln cosh (A^1/2 y)_i."""
-        self._check_field(field)
-        return self.basis.multiply(field, self.eigenvalues.rsqrt())
+        return self.basis.multiply(self._taken("field", field), self.eigenvalues.rsqrt())
 
     def unwhiten(self, whitened: Tensor) -> Tensor:
         """x = A^1/2 y, shape (..., *shape); its log-determinant is `whitening_logdet`."""
-        self._check_field(whitened)
-        return self.basis.multiply(whitened, self.eigenvalues.sqrt())
+        return self.basis.multiply(self._taken("whitened", whitened), self.eigenvalues.sqrt())
 
     def free_energy(self, log_z_ising: LogZ) -> LogZ:
         """-ln Z of the continuous representation, in nats, from ln Z_Ising (a number, tensor or Estimate).
@@ -195,10 +198,11 @@ class HubbardStratonovich(Target):
 
         Returns:
             Spins +1 or -1, int8, shape (..., *shape).
+
+        Raises:
+            InvalidInput: an entry is NaN, or the generator on another device.
         """
-        self._check_field(field)
-        uniform = torch.rand(field.shape, dtype=field.dtype, device=field.device, generator=generator)
-        return (2 * (uniform < torch.sigmoid(2 * field)) - 1).to(torch.int8)
+        return self._spins_of(self._taken("field", field), generator)
 
     def sample_field(self, spins: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Fields drawn from p(x | s) = Normal(A s, A).
@@ -213,12 +217,10 @@ class HubbardStratonovich(Target):
         Raises:
             InvalidInput: the shape differs from the lattice's, or an entry is neither +1 nor -1.
         """
-        spins = spins if spins.is_floating_point() else spins.to(torch.get_default_dtype())
-        self._check_field(spins)
-        if not torch.all(spins.abs() == 1):
+        taken = self._taken("spins", spins)
+        if not torch.all(taken.abs() == 1):
             raise InvalidInput("spins must be +1 or -1")
-        noise = torch.randn(spins.shape, dtype=spins.dtype, device=spins.device, generator=generator)
-        return self.basis.multiply(spins, self.eigenvalues) + self.unwhiten(noise)
+        return self._field_of(taken, generator)
 
     def mean_field(self) -> MeanField:
         """The centred Gaussian with the smallest KL divergence to the density, and its bound on -ln Z.
@@ -236,10 +238,21 @@ class HubbardStratonovich(Target):
     def _energy(self, field: Tensor, pull: Tensor) -> Tensor:
         return (field * pull / 2 - ln_cosh(field)).flatten(-len(self.shape)).sum(-1)
 
-    def _check_field(self, field: Tensor) -> None:
-        if tuple(field.shape[-len(self.shape) :]) != self.shape or not field.is_floating_point():
-            shape = ", ".join(map(str, self.shape))
-            raise InvalidInput(f"a {field.dtype} of shape {tuple(field.shape)}: expected floats, shape (..., {shape})")
+    def _taken(self, name: str, field: Tensor) -> Tensor:
+        """Fields that were handed in, as tensors of floats."""
+        return fields_of(name, field, self.shape)
+
+    def _spins_of(self, field: Tensor, generator: torch.Generator | None) -> Tensor:
+        if torch.any(field.isnan()):
+            raise InvalidInput("no spins can be drawn: the field has entries that are NaN")
+        source = stream(generator, field.device)
+        uniform = torch.rand(field.shape, dtype=field.dtype, device=field.device, generator=source)
+        return (2 * (uniform < torch.sigmoid(2 * field)) - 1).to(torch.int8)
+
+    def _field_of(self, spins: Tensor, generator: torch.Generator | None) -> Tensor:
+        source = stream(generator, spins.device)
+        noise = torch.randn(spins.shape, dtype=spins.dtype, device=spins.device, generator=source)
+        return self.basis.multiply(spins, self.eigenvalues) + self.basis.multiply(noise, self.eigenvalues.sqrt())
 
 
 def ln_cosh(x: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
 from isingflow.flows.linear import SpectralScaling
 from isingflow.flows.spectral import FourierBasis
+from isingflow.lattice.checks import MAX_LENGTH
 from isingflow.lattice.symmetry import square_torus_group
+from isingflow.runtime.checks import count, number
+from isingflow.runtime.fields import fields_of
 from isingflow.targets.base import Start, Target
 
 
@@ -29,6 +31,9 @@ class Phi4(Target):
         mass_squared: m^2, of either sign.
         coupling: lambda, positive.
 
+    Raises:
+        InvalidInput: a number out of range; WrongType: no number.
+
     Example:
         >>> Phi4(6, mass_squared=-4.0, coupling=6.975).energy(torch.ones(1, 6, 6))
         tensor([107.1000])
@@ -36,16 +41,15 @@ class Phi4(Target):
 
     def __init__(self, lx: int, ly: int | None = None, *, mass_squared: float, coupling: float) -> None:
         super().__init__()
-        self.shape = (lx, lx if ly is None else ly)
-        self.mass_squared, self.coupling = mass_squared, coupling
-        if min(self.shape) < 3 or not (math.isfinite(mass_squared) and 0 < coupling < math.inf):
-            raise InvalidInput(
-                f"phi^4 on {self.shape}, m^2 {mass_squared}, lambda {coupling}: expected lengths >= 3, lambda > 0"
-            )
+        lx = count("lx", lx, least=3, most=MAX_LENGTH)
+        self.shape = (lx, lx if ly is None else count("ly", ly, least=3, most=MAX_LENGTH))
+        self.mass_squared = number("mass_squared", mass_squared)
+        self.coupling = number("coupling", coupling, above=0)
         self.symmetry = square_torus_group(*self.shape, axes_equal=self.shape[0] == self.shape[1])
 
     def energy(self, field: Tensor) -> Tensor:
-        """E(x), shape (n,)."""
+        """E(x), shape (...), of fields of shape (..., lx, ly)."""
+        field = fields_of("field", field, self.shape)
         kinetic = sum((field - field.roll(1, axis)).square() for axis in (-1, -2))
         return (kinetic + self.mass_squared * field.square() + self.coupling * field.pow(4)).sum((-1, -2))
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Element, Group
+from isingflow.runtime.checks import instance
 
 OPERATIONS = 2**12
 """Roundings that may add up in one direction before a difference counts as more than rounding."""
@@ -155,6 +156,7 @@ def check(subject: object, table: Mapping[str, Law], on: object, laws: Sequence[
         LawBroken: by the first that does not hold.
         InvalidInput: a name that is not in the table.
     """
+    instance("laws", laws, list | tuple | None, "a list of names of laws")
     unknown = [law for law in laws or () if law not in table]
     if unknown:
         raise InvalidInput(f"no law {unknown[0]!r}: expected some of {', '.join(table)}")

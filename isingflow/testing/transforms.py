@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isingflow.flows.base import Flow, Transform
 from isingflow.lattice.symmetry import Group
+from isingflow.runtime.checks import instance, lengths
 from isingflow.testing.laws import Judge, check, generator, normal, rebuilt, shaken, single, slope
 from isingflow.testing.potentials import compare_images, demand_use
 
@@ -254,6 +255,7 @@ def check_transform(
         isingflow.testing.laws.LawBroken: Doubled breaks the law "log-determinant": the log-determinant and that of \
 autograd's Jacobian differ by 2.08 (allowed: 1.89e-12)
     """
+    shape = None if shape is None else lengths("shape", shape)
     check(transform, TRANSFORM_LAWS, _on(transform, shape, points, symmetry, tolerance, seed, shake, other), laws)
 
 
@@ -389,5 +391,6 @@ def check_flow(
         >>> from isingflow.flows import ActNorm
         >>> check_flow(Flow((2,), [ActNorm((2,))]).eval())
     """
+    instance("flow", flow, Flow, "a Flow")
     points = shaken(flow, shake, seed).noise(SAMPLES, generator(seed))
     check(flow, FLOW_LAWS, _on(flow, None, points, symmetry, tolerance, seed, shake, other), laws)

@@ -23,6 +23,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, Flow
 from isingflow.flows.certificate import integration_error, likelihood_error
+from isingflow.flows.checks import check_maps
 from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
@@ -170,7 +171,8 @@ class Variational(Problem[Tensor | Pair]):
         objective: what is minimised instead of the reverse KL divergence.
 
     Raises:
-        InvalidInput: both bounds are asked for, of a target that has no samples of its own.
+        InvalidInput: both bounds are asked for, of a target that has no samples of its own; or the flow given cannot
+            be trained, see `flows.checks.check_maps`.
         SymmetryMismatch: a potential of the flow claims more symmetry than the target has.
     """
 
@@ -189,6 +191,8 @@ class Variational(Problem[Tensor | Pair]):
         self.source = device
         if flow is None:
             flow = config.new_flow(target)
+        else:
+            check_maps(flow, tuple(target.shape), seed=config.seed)
         for transform in flow.transforms:
             for potential in (module for module in transform.modules() if isinstance(module, Potential)):
                 if tuple(potential.shape) == tuple(target.shape):

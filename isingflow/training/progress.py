@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from isingflow.runtime.checks import count, instance, number
 from isingflow.runtime.progress import time_left
 
 RECENT = 20
@@ -78,9 +79,9 @@ class Plateau:
     def __init__(
         self, reading: str = "variational_free_energy", *, patience: int = 100, threshold: float = 0.0
     ) -> None:
-        self.reading = reading
-        self.patience = patience
-        self.threshold = threshold
+        self.reading = instance("reading", reading, str, "the name of a reading, such as gap_nats")
+        self.patience = count("patience", patience)
+        self.threshold = number("threshold", threshold, least=0)
         self._lowest = float("inf")
         self._since = 0
 

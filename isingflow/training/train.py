@@ -18,8 +18,9 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, RunFolder
-from isingflow.runs.loading import load
+from isingflow.runs.loading import load, opened
 from isingflow.runtime import devices
+from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, number
 from isingflow.runtime.progress import is_watched, progress_display
 from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -142,7 +143,18 @@ def train(
         >>> sgd.outcome.value, own.outcome.value
         ('finished', 'finished')
     """
-    where = devices.resolve(device) if isinstance(device, str) else device
+    _check_options(preset=preset, bounds=bounds, iterations=iterations, learning_rate=learning_rate, seed=seed)
+    for name, told in (("optimiser", optimiser), ("objective", objective)):
+        function(name, told)
+    for callback in instance("callbacks", callbacks, list | tuple, "a list of functions"):
+        function("a callback", callback, optional=False)
+    function("should_stop", should_stop, optional=False)
+    if time_limit is not None:
+        time_limit = number("time_limit", time_limit, finite=False, above=0)
+    instance("output", output, Path | str | None, "a path")
+    instance("data", data, Dataset | None, "a data set")
+    shown = is_watched() if progress is None else flag("progress", progress)
+    where = devices.resolve(device)
     source = None if start is None else _opened(start)
     own = flow if isinstance(flow, Flow) else None
     if isinstance(what, RunFolder):
@@ -162,7 +174,6 @@ def train(
         )
         target, data = (None, what) if isinstance(what, Dataset) else (what, None)
     given = None if target is None else as_target(target)
-    shown = is_watched() if progress is None else progress
     try:
         problem = problem_of(config, device=where, target=given, data=data, flow=own, objective=objective)
         earlier = None if source is None else load(source, device=where)
@@ -207,6 +218,7 @@ def configured(
     Raises:
         InvalidInput: unknown names, or a preset or flow beside an earlier run.
     """
+    instance("flow", flow, str | AnyFlowConfig | Flow | None, "its name, settings of one, or a Flow")
     if earlier is not None and (preset or flow):
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
     own = OwnFlow.of(flow) if isinstance(flow, Flow) else flow
@@ -250,4 +262,15 @@ def _opened(run: AnyRun | Trained | Path | str) -> AnyRun:
     """The folder of a run, of what `train` returned, or at a path."""
     if isinstance(run, Trained):
         return run.run
-    return run if isinstance(run, RunFolder) else RunFolder.open(run)
+    return opened(run)
+
+
+def _check_options(*, preset: object, bounds: object, iterations: object, learning_rate: object, seed: object) -> None:
+    """Refuse what cannot be a part of any configuration; None is what a preset says."""
+    instance("preset", preset, str | None, "its name")
+    instance("bounds", bounds, str | None, "upper or both")
+    if iterations is not None:
+        count("iterations", iterations)
+    if learning_rate is not None:
+        number("learning_rate", learning_rate, above=0)
+    count("seed", seed, least=0, most=LARGEST_SEED)

@@ -118,7 +118,7 @@ class TestBadInput:
         [
             (["--preset", "slow"], "preset 'slow': expected one of quick, accurate, paper"),
             (["--device", "cuda:99"], "device cuda:99: this machine has"),
-            (["--device", "abacus"], "device abacus: expected auto, cpu, cuda"),
+            (["--device", "abacus"], "device is 'abacus', expected auto, cpu, cuda"),
             (["--time-limit", "0"], "--time-limit 0: expected a positive number"),
             (["--time-limit", "inf"], "--time-limit inf: expected a positive number"),
             (["--steps", "0"], "--steps 0: expected an integer from 1"),

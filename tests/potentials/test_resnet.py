@@ -204,7 +204,7 @@ def straight(scale: float, time: float = 1.0) -> Quadratic:
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 def test_straight_paths_solve_the_hjb_equation(scale, time):
     """Their transport cost is |x1 - x0|^2 / (2 T), their residual is zero, to the integrator's error."""
-    flow = Flow((3,), [GradientFlow(straight(scale, time), time=time, steps=40, tableau="dopri5")])
+    flow = Flow((3,), [GradientFlow(straight(scale, time), time=time, steps=40, tableau="dopri5")]).double()
     z = randn(6, 3)
     x, _, cost = flow.forward_with_cost(z, hjb=True)
     torch.testing.assert_close(x, scale * z, rtol=1e-7, atol=1e-9)
@@ -216,7 +216,9 @@ def test_straight_paths_solve_the_hjb_equation(scale, time):
 @pytest.mark.parametrize("rate", [0.7, -0.4])
 def test_costs_of_exponential_paths(time, rate):
     """phi = r |x|^2 / 2 at all times: transport cost r |z|^2 (exp(2 r T) - 1) / 4, and the residual is the same."""
-    flow = Flow((3,), [GradientFlow(Quadratic(lambda t: rate, lambda t: 0.0), time=time, steps=30, tableau="dopri5")])
+    flow = Flow(
+        (3,), [GradientFlow(Quadratic(lambda t: rate, lambda t: 0.0), time=time, steps=30, tableau="dopri5")]
+    ).double()
     z = randn(6, 3)
     exact = rate * z.square().sum(1) * math.expm1(2 * rate * time) / 4
     x, logdet, forward = flow.forward_with_cost(z, hjb=True)

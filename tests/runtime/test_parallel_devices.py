@@ -262,6 +262,26 @@ def test_names_that_are_no_devices(gpus, name, count):
         resolve(name)
 
 
+@pytest.mark.parametrize(
+    "thing", [None, 0, 1.5, b"cpu", ["cpu"], torch.device("meta"), torch.device("mps"), torch.zeros(1)]
+)
+def test_what_is_no_device(thing):
+    with pytest.raises(DeviceUnavailable, match=r"^device is .*, expected auto, cpu, cuda or cuda:N$"):
+        resolve(thing)
+
+
+@pytest.mark.parametrize(
+    ("device", "resolved"), [("cuda:1", "cuda:1"), ("cuda", "cuda"), ("cpu:0", "cpu"), ("cpu", "cpu")]
+)
+def test_torchs_own_devices_are_looked_for_too(gpus, device, resolved):
+    gpus(2)
+    assert resolve(torch.device(device)) == torch.device(resolved)
+    gpus(1 if device == "cuda:1" else 0)
+    if device.startswith("cuda"):
+        with pytest.raises(DeviceUnavailable, match="this machine has"):
+            resolve(torch.device(device))
+
+
 @given(st.text(max_size=8))
 def test_any_text_is_a_usable_device_or_an_error_of_ours(name):
     try:

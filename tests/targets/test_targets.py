@@ -141,7 +141,7 @@ class TestPhi4:
 
     @pytest.mark.parametrize("mass, coupling, shape", [(math.nan, 1, (4, 4)), (0, 0, (4, 4)), (0, 1, (2, 4))])
     def test_bad_parameters(self, mass, coupling, shape):
-        with pytest.raises(InvalidInput, match="expected lengths >= 3, lambda > 0"):
+        with pytest.raises(InvalidInput, match="expected"):
             Phi4(*shape, mass_squared=mass, coupling=coupling)
 
     def test_symmetry(self):
