@@ -8,6 +8,7 @@ import click
 
 from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, open_run
 from isingflow.cli.output import print_result, show_notes
+from isingflow.runtime import stopping
 
 
 @click.command("evaluate")
@@ -41,5 +42,6 @@ def command(
     evaluation = evaluate(
         folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data, save=False
     )
+    stopping.check()
     print_result(evaluation.as_dict(), as_json, evaluation.table)
     folder.save_report(evaluation.as_dict())

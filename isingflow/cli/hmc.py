@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +22,9 @@ from isingflow.cli.options import (
     device_from,
 )
 from isingflow.cli.output import print_result, show_notes, warn
-from isingflow.cli.signals import StopRequest
+from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
+from isingflow.runtime import stopping
 from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 
 MOST_CHAINS = 10**5
@@ -87,7 +85,9 @@ def command(
     minute. Ctrl-C and SIGTERM save them too, print the command that resumes, and exit; --resume with more --samples
     makes chains longer.
     """
-    if not resume:
+    if resume:
+        to_continue(ctx, resume_words(ctx.params))
+    else:
         check_new_file(output)
     show_notes(quiet or as_json)
     from isingflow.errors import RunFolderError
@@ -105,8 +105,9 @@ def command(
         check_certified(folder)
         if missing := missing_modes(folder):
             warn(f"{run}: {missing}")
-    stop, progress = StopRequest(), Progress("trajectories" if sampler == "hmc" else "steps")
-    with stop.listening(), progress_display(quiet or as_json) as progress.show:
+    progress = Progress("trajectories" if sampler == "hmc" else "steps")
+    stopping.check()
+    with progress_display(quiet or as_json) as progress.show:
         found = sample_chains(
             folder,
             sampler=sampler,
@@ -120,11 +121,11 @@ def command(
             output=output,
             resume=resume,
             report_progress=progress,
-            should_stop=stop.requested,
+            should_stop=stopping.requested,
         )
     if found.samples < samples:
-        print(f"interrupted and saved; to continue:\n  {resume_command(ctx.params)}", file=sys.stderr)
-        ctx.exit(128 + (stop.signal or signal.SIGINT))
+        to_continue(ctx, resume_words(ctx.params))
+        stopping.check()
     report = chains_report(found, run=folder)
     print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))
     try:
@@ -133,13 +134,13 @@ def command(
         warn(f"no figure: {error}")
 
 
-def resume_command(options: dict[str, Any]) -> str:
-    """The command that continues what these options began."""
+def resume_words(options: dict[str, Any]) -> list[str]:
+    """The words of the command that continues what these options began."""
     words = ["isingflow", "hmc", str(options["run"])]
     for name in ("sampler", "space", "chains", "samples", "output", "warm_up", "every", "seed", "device"):
         if options[name] is not None:
             words += [f"--{name.replace('_', '-')}", str(options[name])]
-    return shlex.join([*words, "--resume"])
+    return [*words, "--resume"]
 
 
 class Progress:

@@ -8,6 +8,7 @@ import click
 
 from isingflow.cli.options import JSON, STRONGEST, Number, Size
 from isingflow.cli.output import print_result, show_notes, warn
+from isingflow.runtime import stopping
 
 
 @click.command("observables")
@@ -26,8 +27,8 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
 
     samples = Samples.read(file)
     samples.require(size=size, beta=beta)
-    found = samples.observables()
-    exact = averages(samples.lattice, samples.beta)
+    found = stopping.watched(samples.observables)
+    exact = stopping.watched(averages, samples.lattice, samples.beta)
     warnings = samples.warnings()
     for warning in warnings:
         warn(warning)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +11,9 @@ import click
 
 from isingflow.cli.options import Number, Whole, seed_option, together
 from isingflow.cli.output import print_result
-from isingflow.cli.signals import StopRequest
+from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
+from isingflow.runtime import stopping
 
 if TYPE_CHECKING:
     import torch
@@ -78,29 +76,25 @@ def train_and_report(
         as_json: print one JSON document.
     """
     from isingflow.evaluation.reports import draw_figures, evaluate
-    from isingflow.training import Outcome, train
+    from isingflow.training import train
 
     logging.getLogger(__name__).info("run folder %s", run.path)
-    stop = StopRequest()
-    with stop.listening():
-        trained = train(
-            run,
-            device=device,
-            data=data,
-            start=start,
-            time_limit=time_limit,
-            progress=not (quiet or as_json),
-            should_stop=stop.requested,
-        )
-    outcome = trained.outcome
-    if outcome is Outcome.INTERRUPTED or stop.requested():
-        print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
-        ctx.exit(128 + (stop.signal or signal.SIGINT))
+    to_continue(ctx, resuming)
+    trained = train(
+        run,
+        device=device,
+        data=data,
+        start=start,
+        time_limit=time_limit,
+        progress=not (quiet or as_json),
+        should_stop=stopping.requested,
+    )
+    stopping.check()
     evaluation = evaluate(trained, device=device)
     if not as_json:
         click.echo(evaluation.table())
     figures = draw_figures(run, evaluation.samples, data)
-    document = {"run": str(run.path), "outcome": outcome.value, **evaluation.as_dict()}
+    document = {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
     print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
 
 

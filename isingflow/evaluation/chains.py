@@ -13,6 +13,7 @@ import torch
 from isingflow.errors import InvalidInput
 from isingflow.exact import averages
 from isingflow.observables import per_sample
+from isingflow.runtime import stopping
 from isingflow.sampling.sample import THROUGH_FLOW
 from isingflow.sampling.sampler import device_of
 from isingflow.statistics.mixing import Mixing
@@ -149,7 +150,7 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
             "energy_per_site": measured.energy / chains.lattice.sites,
             "magnetisation_squared": measured.magnetisation_squared,
         }
-        known = averages(chains.lattice, chains.beta)
+        known = stopping.watched(averages, chains.lattice, chains.beta)
         exact = {name: value for name in series if isinstance(value := known.get(name), float)}
     else:
         series = _of_fields(chains, None if target is None else as_target(target))

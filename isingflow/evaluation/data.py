@@ -22,6 +22,7 @@ from isingflow.flows.diagnostics import inverse_error, straightness, transport_c
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import new_flow, trained
+from isingflow.runtime import stopping
 from isingflow.runtime.parallel import workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
@@ -138,7 +139,9 @@ def evaluate_density(
         (validation,) = _scores(lambda x: score(x)[:1], data.validation, samples, generator)
         few = next(data.test.batches(ERROR_SAMPLES, generator)).to(device)
         error = likelihood_error(flow, few, pool).value
+        stopping.check()
         generated, _ = flow.sample(SHOWN, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)
+        stopping.check()
         latent = flow.noise(ERROR_SAMPLES, torch.Generator(device).manual_seed(seed))
         returned, cost = inverse_error(flow, latent), transport_cost(flow, latent)
         straight = straightness(flow, latent) if state["steps"] else None
@@ -186,6 +189,7 @@ def _scores(
     """What is found of the first rows of a split, in batches: they need not fit in memory."""
     wanted, found = min(count or len(split), len(split)), []
     for batch in split.batches(BATCH, generator):
+        stopping.check()
         found.append(score(batch[:wanted]))
         wanted -= len(batch)
         if wanted <= 0:

@@ -19,6 +19,7 @@ from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import new_flow, trained
+from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.statistics.free_energy import (
     acceptance_ratio_free_energy,
@@ -133,15 +134,18 @@ def evaluate_target(
     """
     flow, found, state = load_run(run, device, target, flow)
     generator = torch.Generator(device).manual_seed(seed)
-    exact, method = (found.exact_free_energy() if isinstance(found, ExactlySolved) else None) or (None, None)
+    known = stopping.watched(found.exact_free_energy) if isinstance(found, ExactlySolved) else None
+    exact, method = known or (None, None)
     reverse = None
     with workers(device) as pool:
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = integration_error(flow, found.energy, latent, pool).value
+        stopping.check()
         drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
         if isinstance(found, Referenced):
             count = max(samples // 4, 2) if reference_samples is None else reference_samples
             reverse, first_fields = _reverse_log_weights(flow, found, count, seed, generator, pool)
+            stopping.check()
             error = max(error, likelihood_error(flow, first_fields, pool).value)
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
@@ -203,6 +207,7 @@ def _draw(
 
     batch = min(BATCH, max(1, MOST_SPINS // (draws * target.sites)))
     for start in range(0, samples, batch):
+        stopping.check()
         latent = flow.noise(min(batch, samples - start), generator)
         field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
         spins = None
@@ -230,5 +235,6 @@ def _reverse_log_weights(
     first = drawn(batch)
     parts = pool.map(pull, first)
     for batch in others:
+        stopping.check()
         parts += pool.map(pull, drawn(batch))
     return torch.cat(parts).view(chains, -1).cpu(), first

@@ -22,6 +22,7 @@ from scipy import sparse
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice, check_beta
 from isingflow.monte_carlo import clusters, local, tempering
+from isingflow.runtime import stopping
 
 _BLOCK_UPDATES = 2**24
 """Spin updates between two reports of progress, a fraction of a second; also bounds the memory of a block."""
@@ -186,12 +187,19 @@ def stream(
 
         with ThreadPoolExecutor(threads) as pool:
             for sweeps in _portions(thermalise, _BLOCK_UPDATES // sweep):
+                stopping.check()
                 list(pool.map(updates.thermalise, ensemble, repeat(sweeps)))
                 advance_progress(sweeps)
+            stopping.check()
             updates.tune(ensemble)
+            *between, last = _portions(every, _BLOCK_UPDATES // sweep)
             for count in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
                 spins = np.empty((chains, count, lattice.sites), np.int8)
-                list(pool.map(updates.sample, ensemble, spins, repeat(every)))
+                for sweeps in between:
+                    stopping.check()
+                    list(pool.map(updates.skip, ensemble, repeat(sweeps)))
+                stopping.check()
+                list(pool.map(updates.sample, ensemble, spins, repeat(last)))
                 energy, magnetisation = np.array(list(pool.map(model.measure, spins))).swapaxes(0, 1)
                 advance_progress(count * every)
                 shape = chains, count, *lattice.shape
@@ -274,9 +282,13 @@ class _Updates:
         """Fill `samples` with the chain's next states."""
         self.kernel(chain.spins, samples, every, *self.arguments, chain.rng)
 
-    def thermalise(self, chain: _Chain, sweeps: int) -> None:
+    def skip(self, chain: _Chain, sweeps: int) -> None:
         """Move the chain on."""
         self.sample(chain, np.empty((1, self.shape[-1]), np.int8), sweeps)
+
+    def thermalise(self, chain: _Chain, sweeps: int) -> None:
+        """Move a new chain on."""
+        self.skip(chain, sweeps)
 
     def tune(self, ensemble: list[_Chain]) -> None:
         """Fix what is left to fix, on chains that have thermalised; from here on the updates stay as they are."""

@@ -441,20 +441,6 @@ def test_progress(monkeypatch, capsys, terminal):
     assert "bound -1.23  gap 0.50 nats  sample size 50 %  error 0.001  1:01 left" in lines
 
 
-class TestStopRequest:
-    def test_first_asks_second_interrupts(self):
-        stop = cli.signals.StopRequest()
-        earlier = signal.getsignal(signal.SIGTERM)
-        with stop.listening():
-            assert not stop.requested()
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.requested() and stop.signal == signal.SIGTERM
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(1)
-        assert signal.getsignal(signal.SIGTERM) is earlier
-
-
 class TestTrainedRun:
     def test_a_certificate_is_for_both_directions(self, trained, monkeypatch):
         """The bound from below goes through the inverse: its integration error counts as well."""
