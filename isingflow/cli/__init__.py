@@ -29,7 +29,16 @@ COMMANDS = (
 """Modules of this package; what each adds to the command line is its `command`."""
 
 
+def _show_version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from isingflow import __version__
+
+        click.echo(f"isingflow {__version__}")
+        ctx.exit()
+
+
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="And stop.")
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Free energies of Ising magnets by normalizing flows: certified bounds beside the exact answer."""

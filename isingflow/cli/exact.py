@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import JSON, Size
+from isingflow.cli.options import JSON, Command, Size
 from isingflow.cli.output import print_result
 from isingflow.runtime import stopping
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST = 10**6
 
 
-@click.command("exact")
+@click.command("exact", cls=Command)
 @size_option(Size(length=LONGEST))
 @MAGNET
 @JSON

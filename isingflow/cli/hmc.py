@@ -15,6 +15,7 @@ from isingflow.cli.options import (
     QUIET,
     RUN,
     SEED,
+    Command,
     OneOf,
     Whole,
     check_certified,
@@ -30,7 +31,7 @@ from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 MOST_CHAINS = 10**5
 
 
-@click.command("hmc")
+@click.command("hmc", cls=Command)
 @RUN
 @click.option(
     "--sampler",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -53,6 +54,8 @@ class Commands(click.Group):
     def main(self, args: Sequence[str] | None = None, **options: Any) -> Any:
         options |= {"standalone_mode": False, "prog_name": "isingflow"}
         process = args is None
+        if process and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may be any bytes
         try:
             with StopRequest().listening(process=process):
                 code = super().main(args, **options)
@@ -98,7 +101,9 @@ def leave(code: int) -> None:
 
 
 def _fail(message: str) -> int:
-    tell(f"isingflow: error: {' '.join(message.split())}")
+    line = " ".join(message.split())
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    tell(f"isingflow: error: {printable}")
     return 2
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import Number, Whole, seed_option, together
+from isingflow.cli.options import Number, Place, Whole, Word, seed_option, together
 from isingflow.cli.output import print_result
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from isingflow.runs.folder import AnyRun
 
 TRAINING = together(
-    click.option("--flow", metavar="KIND", help="monge-ampere (the default), ot (OT-Flow) or convex (CP-Flow)."),
-    click.option("--preset", metavar="NAME", help="quick (the default), accurate, or paper: as published."),
-    click.option("--output", type=click.Path(path_type=Path), metavar="RUN", help="Its folder; runs/NNN by default."),
+    click.option("--flow", type=Word(), metavar="KIND", help="monge-ampere (the default), ot or convex."),
+    click.option("--preset", type=Word(), metavar="NAME", help="quick (the default), accurate, or paper."),
+    click.option("--output", type=Place(), metavar="RUN", help="Its folder; runs/NNN by default."),
     click.option("--time-limit", type=Number(positive=True), metavar="S", help="Train for so many seconds at most."),
     click.option("--steps", type=Whole(1, 10**9), metavar="N", help="Number of training iterations."),
     click.option("--resume", is_flag=True, help="Continue the run in --output, as if it had not been interrupted."),

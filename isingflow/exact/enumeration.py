@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.kaufman import compensated
+from isingflow.runtime.compiled import compiled
 
 SPIN_LIMIT = 24
 """Most spins enumerated: 2**24 states take about a second."""
@@ -84,7 +84,7 @@ def _too_many(spins: int) -> str:
     return f"{spins} spins are too many to enumerate: at most {SPIN_LIMIT} are possible"
 
 
-@njit(cache=True)
+@compiled
 def _enumerate(starts, neighbours, couplings, fields):
     spins = len(fields)
     even = not np.any(fields != 0)

@@ -120,7 +120,7 @@ def check() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within this context `check` raises nothing: for loops that ask `requested` themselves, and save what they have."""
+    """Within this context `check` raises nothing: for loops that ask `requested`, and save what they have."""
     global _deferred
     _deferred += 1
     try:
@@ -132,7 +132,7 @@ def deferred() -> Iterator[None]:
 def watched(function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
     """The result of a computation that cannot look for signals itself, such as one that is compiled.
 
-    While somebody listens it runs in a thread of its own. If a stop is requested it is left behind there, so it must not
+    While somebody listens it runs in a thread of its own. If a stop is requested it is left behind there: it must not
     write anything.
 
     Raises:

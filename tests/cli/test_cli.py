@@ -68,7 +68,7 @@ SIZES = {
     "-4": "--size -4: expected L or LXxLY",
     "0x8": "--size 0x8: expected L or LXxLY",
     "8x1": "--size 8x1: expected L or LXxLY",
-    "": "--size : expected L or LXxLY",
+    "": "--size '': expected L or LXxLY",
     "4x4x4": "--size 4x4x4: expected L or LXxLY",
     "16.5": "--size 16.5: expected L or LXxLY",
     "nan": "--size nan: expected L or LXxLY",

@@ -148,11 +148,7 @@ LONG = {
     "exact": ["exact", "--lattice", "edwards-anderson", "--size", "140", "--beta", "0.3"],
 }
 """Commands that would run for very long. The exact answer is found in one compiled call, of a minute at least."""
-SAVING = {
-    "train": "checkpoint.safetensors",
-    "train both": "checkpoint.safetensors",
-    "density": "checkpoint.safetensors",
-}
+TRAININGS = ("train", "train both", "density")
 CHAINS = ("latent", "physical", "gibbs")
 
 
@@ -192,7 +188,7 @@ def check_stopped(name, process, number, stdout, stderr, folder):
     *notes, last = stderr.splitlines()
     assert last.startswith("isingflow: ") and not any(note.startswith("isingflow: error") for note in notes), stderr
     left = sorted(path.name for path in folder.iterdir())
-    if name in SAVING:
+    if name in TRAININGS:
         assert left in ([], ["out"]), left
         hidden = [path for path in folder.rglob("*") if path.name.startswith(".") and path.suffix == ".tmp"]
         assert not hidden
