@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import STRONGEST, Number, OneOf, Option, Size, Whole, Word, together
+from isingflow.cli.options import STRONGEST, Number, OneOf, Option, Size, Whole, together
 from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def size_option(size: Size) -> Option:
 MAGNET = together(
     click.option(
         "--lattice",
-        type=Word(),
         metavar="KIND|FILE",
         help="square (the default), triangular, edwards-anderson, or a graph: FILE.graphml, .gml, .json (node-link) or "
         ".edgelist, with the edge attribute coupling.",
@@ -80,8 +79,9 @@ def _graph(name: str, given: dict[str, Any]) -> Lattice:
     from isingflow.lattice.files import READERS, read_graph  # networkx takes a tenth of a second
 
     if Path(name).suffix not in READERS:
+        shown = name if name.strip() else repr(name)
         raise InvalidInput(
-            f"--lattice {name}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
+            f"--lattice {shown}: expected {', '.join(KINDS)}, or a file that ends in one of {', '.join(READERS)}"
         )
     _check_options(name, given, ())
     try:

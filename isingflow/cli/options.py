@@ -93,7 +93,7 @@ class Number(Value):
 
     def read(self, text: str) -> float:
         try:
-            number = float(text)
+            number = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             number = math.nan
         if not math.isfinite(number) or (self.positive and number <= 0):
