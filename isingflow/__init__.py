@@ -69,7 +69,20 @@ def __getattr__(name: str) -> Any:
             return version("isingflow")
         except PackageNotFoundError:
             return "unknown"
-    raise AttributeError(f"module 'isingflow' has no attribute {name!r}")
+    raise AttributeError(f"module 'isingflow' has no attribute {name!r}{_advice(name)}")
+
+
+def _advice(name: str) -> str:
+    """What may have been meant."""
+    from difflib import get_close_matches
+    from pathlib import Path
+
+    room = Path(__file__).parent / name
+    if not name.startswith("_") and (room.is_dir() or room.with_suffix(".py").is_file()):
+        return f"; it is imported by itself: import isingflow.{name}"
+    close = get_close_matches(name.lower(), [known.lower() for known in __all__])
+    names = [known for word in close for known in __all__ if known.lower() == word]
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def __dir__() -> list[str]:

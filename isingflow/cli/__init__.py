@@ -13,6 +13,7 @@ from importlib import import_module
 
 import click
 
+import isingflow
 from isingflow.cli.output import Commands, show_notes
 
 COMMANDS = (
@@ -29,7 +30,21 @@ COMMANDS = (
 """Modules of this package; what each adds to the command line is its `command`."""
 
 
+def _show_version(ctx: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        click.echo(f"isingflow {isingflow.__version__}")
+        ctx.exit()
+
+
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Free energies of Ising magnets by normalizing flows: certified bounds beside the exact answer."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, OneOf, device_from
+from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, Command, OneOf, Word, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
 
 
-@click.command("density")
-@click.argument("name", required=False, metavar="mnist|TOY|tabular")
-@click.argument("path", required=False, metavar="[FILE]")
+@click.command("density", cls=Command)
+@click.argument("name", type=Word(), required=False, metavar="mnist|TOY|tabular")
+@click.argument("path", type=Word(), required=False, metavar="[FILE]")
 @TRAINING
 @click.option(
     "--start",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Whole, hold, open_run
+from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Command, Whole, hold, open_run
 from isingflow.cli.output import print_result, show_notes
+from isingflow.runtime import stopping
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Command)
 @RUN
 @click.option("--samples", type=Whole(2, MOST_SAMPLES), metavar="N", help="Samples; by default the run's own number.")
 @click.option(
@@ -42,5 +43,6 @@ def command(
     evaluation = evaluate(
         folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data, save=False
     )
+    stopping.check()
     print_result(evaluation.as_dict(), as_json, evaluation.table)
     folder.save_report(evaluation.as_dict(), evaluation.table())

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import JSON, Size
+from isingflow.cli.options import JSON, Command, Size
 from isingflow.cli.output import print_result
+from isingflow.runtime import stopping
 
 if TYPE_CHECKING:
     from isingflow.lattice import Lattice
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST = 10**6
 
 
-@click.command("exact")
+@click.command("exact", cls=Command)
 @size_option(Size(length=LONGEST))
 @MAGNET
 @JSON
@@ -32,9 +33,9 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
 
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
-    result = thermodynamics(lattice, beta)
+    result = stopping.watched(thermodynamics, lattice, beta)
     small = lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
-    form = continuous_form(lattice, beta) if small else None
+    form = stopping.watched(continuous_form, lattice, beta) if small else None
     offset, free_energy = (None, None) if form is None else (form.offset, form.free_energy(result.log_z))
     jx, jy = (j if isinstance(j, float) else None for j in (lattice.jx, lattice.jy))
     document = {

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from isingflow.cli.options import (
     QUIET,
     RUN,
     SEED,
+    Command,
     OneOf,
     Whole,
     check_certified,
@@ -25,15 +23,16 @@ from isingflow.cli.options import (
     lock_file,
 )
 from isingflow.cli.output import print_result, show_notes, warn
-from isingflow.cli.signals import StopRequest
+from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
+from isingflow.runtime import stopping
 from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 
 MOST_CHAINS = 10**5
 NETCDF = ".nc"
 
 
-@click.command("hmc")
+@click.command("hmc", cls=Command)
 @RUN
 @click.option(
     "--sampler",
@@ -96,6 +95,7 @@ def command(
     """
     if resume:
         lock_file(output)
+        to_continue(ctx, resume_words(ctx.params))
     else:
         check_new_file(output, (".npz", NETCDF))
     show_notes(quiet or as_json)
@@ -114,8 +114,9 @@ def command(
         check_certified(folder)
         if missing := missing_modes(folder):
             warn(f"{run}: {missing}")
-    stop, progress = StopRequest(), Progress("trajectories" if sampler == "hmc" else "steps")
-    with stop.listening(), progress_display(quiet or as_json) as progress.show:
+    progress = Progress("trajectories" if sampler == "hmc" else "steps")
+    stopping.check()
+    with progress_display(quiet or as_json) as progress.show:
         found = sample_chains(
             folder,
             sampler=sampler,
@@ -129,14 +130,14 @@ def command(
             output=output,
             resume=resume,
             report_progress=progress,
-            should_stop=stop.requested,
+            should_stop=stopping.requested,
         )
     if found.samples < samples:
         if output.suffix == NETCDF:
-            print(f"interrupted after {found.samples} samples of each chain; netCDF cannot be resumed", file=sys.stderr)
+            warn(f"{output}: {found.samples} samples of each chain are saved; netCDF cannot be resumed")
         else:
-            print(f"interrupted and saved; to continue:\n  {resume_command(ctx.params)}", file=sys.stderr)
-        ctx.exit(128 + (stop.signal or signal.SIGINT))
+            to_continue(ctx, resume_words(ctx.params))
+        stopping.check()
     report = chains_report(found, run=folder)
     print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))
     try:
@@ -146,13 +147,13 @@ def command(
         warn(f"no figure: {error}")
 
 
-def resume_command(options: dict[str, Any]) -> str:
-    """The command that continues what these options began."""
+def resume_words(options: dict[str, Any]) -> list[str]:
+    """The words of the command that continues what these options began."""
     words = ["isingflow", "hmc", str(options["run"])]
     for name in ("sampler", "space", "chains", "samples", "output", "warm_up", "every", "seed", "device"):
         if options[name] is not None:
             words += [f"--{name.replace('_', '-')}", str(options[name])]
-    return shlex.join([*words, "--resume"])
+    return [*words, "--resume"]
 
 
 class Progress:

@@ -6,22 +6,23 @@ with the strength of each in the edge attribute `coupling` (else `weight`, else 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from isingflow.cli.options import STRONGEST, Number, OneOf, Option, Size, Whole, together
 from isingflow.errors import InvalidInput
-from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, square, triangular
 
-KINDS: dict[str, tuple[Callable[..., Lattice], dict[str, str]]] = {
-    "square": (square, {"jx": "jx", "jy": "jy", "boundary": "boundary"}),
-    "triangular": (triangular, {"boundary": "boundary"}),
-    "edwards-anderson": (edwards_anderson, {"boundary": "boundary", "lattice_seed": "seed"}),
+if TYPE_CHECKING:
+    from isingflow.lattice import Lattice
+
+KINDS: dict[str, dict[str, str]] = {
+    "square": {"jx": "jx", "jy": "jy", "boundary": "boundary"},
+    "triangular": {"boundary": "boundary"},
+    "edwards-anderson": {"boundary": "boundary", "lattice_seed": "seed"},
 }
-"""Lattices by name: what builds them, and the options that they have beside --size, with the arguments these set."""
+"""Lattices by name: the options that they have beside --size, with the arguments that these set."""
 
 
 def size_option(size: Size) -> Option:
@@ -55,28 +56,42 @@ def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lat
     named = magnet["lattice"]
     if named is None and base is not None and not given:
         return base
-    kind = named or ("square" if base is None else base.kind)
-    build, arguments = KINDS.get(kind, (None, {}))
-    for name in given:
-        if build is None or name not in ("size", *arguments):
-            raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
-    if build is None:
-        from isingflow.lattice.files import ACCEPTED, format_of, read_graph  # networkx takes a tenth of a second
-
-        if format_of(Path(kind)) is None:
-            raise InvalidInput(f"--lattice {kind}: expected {', '.join(KINDS)}, or {ACCEPTED}")
-        try:
-            return read_graph(Path(kind))
-        except InvalidInput as error:
-            raise InvalidInput(f"--lattice {error}") from None
+    kind = ("square" if base is None else base.kind) if named is None else named
+    if named is not None and kind not in KINDS:
+        return _graph(kind, given)
+    arguments = KINDS.get(kind, {})
+    _check_options(kind, given, ("size", *arguments) if kind in KINDS else ())
     lengths: tuple[int, ...] = (16, 16)
     settings: dict[str, Any] = {"lattice_seed": 0}
     if base is not None and base.kind in KINDS:
         same = arguments if base.kind == kind else ["boundary"]
         lengths = base.shape
-        settings |= {name: getattr(base, KINDS[base.kind][1][name]) for name in same}
+        settings |= {name: getattr(base, KINDS[base.kind][name]) for name in same}
     settings |= given
+    from isingflow import lattice
+
+    build = getattr(lattice, kind.replace("-", "_"))
     return build(*(size or lengths), **{arguments[name]: settings[name] for name in arguments if name in settings})
+
+
+def _graph(name: str, given: dict[str, Any]) -> Lattice:
+    """The lattice of a graph in a file, if it is the name of one."""
+    from isingflow.lattice.files import ACCEPTED, format_of, read_graph  # networkx takes a tenth of a second
+
+    if format_of(Path(name)) is None:
+        shown = name if name.strip() else repr(name)
+        raise InvalidInput(f"--lattice {shown}: expected {', '.join(KINDS)}, or {ACCEPTED}")
+    _check_options(name, given, ())
+    try:
+        return read_graph(Path(name))
+    except InvalidInput as error:
+        raise InvalidInput(f"--lattice {error}") from None
+
+
+def _check_options(kind: str, given: dict[str, Any], possible: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in possible:
+            raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
 
 
 def beta_from(magnet: dict[str, Any]) -> float:
@@ -88,6 +103,8 @@ def beta_from(magnet: dict[str, Any]) -> float:
     if magnet["beta"] is not None:
         return magnet["beta"]
     if magnet["temperature"] is None:
+        from isingflow.lattice import CRITICAL_BETA
+
         return CRITICAL_BETA
     if magnet["temperature"] < 1 / STRONGEST:
         raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")

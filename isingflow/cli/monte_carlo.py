@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Size, Whole, check_new_file
+from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Command, Size, Whole, Word, check_new_file
 from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime.progress import Clock, progress_display
 
@@ -16,7 +16,7 @@ MOST_SITES = 2**24
 CHAINS = 8
 
 
-@click.command("monte-carlo")
+@click.command("monte-carlo", cls=Command)
 @size_option(Size(sites=MOST_SITES))
 @MAGNET
 @click.option(
@@ -29,6 +29,7 @@ CHAINS = 8
 @click.option("--chains", type=Whole(1, 10**5), default=CHAINS, metavar="C", help=f"Chains; {CHAINS} by default.")
 @click.option(
     "--sampler",
+    type=Word(),
     metavar="NAME",
     help="wolff, swendsen-wang, metropolis, heat-bath or tempering; by default what suits the couplings.",
 )

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import JSON, STRONGEST, Number, Size
+from isingflow.cli.options import JSON, STRONGEST, Command, Number, Place, Size
 from isingflow.cli.output import print_result, show_notes, warn
+from isingflow.runtime import stopping
 
 
-@click.command("observables")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.command("observables", cls=Command)
+@click.argument("file", type=Place())
 @click.option("--size", type=Size(), metavar="L|LXxLY", help="Refuse a file of another size.")
 @click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Refuse a file of another inverse temperature.")
 @JSON
@@ -26,8 +27,8 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
 
     samples = Samples.read(file)
     samples.require(size=size, beta=beta)
-    found = samples.observables()
-    exact = averages(samples.lattice, samples.beta)
+    found = stopping.watched(samples.observables)
+    exact = stopping.watched(averages, samples.lattice, samples.beta)
     warnings = samples.warnings()
     for warning in warnings:
         warn(warning)

@@ -32,6 +32,21 @@ MOST_STREAMED = 10**12
 """Of samples that go to a file, where the disk is the limit."""
 
 
+LONGEST_SHOWN = 80
+"""Characters of a value that a message repeats."""
+
+
+class Command(click.Command):
+    """A command that refuses an option which is given twice: which of the two is meant?"""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        for option in given:
+            if isinstance(option, click.Option) and not (option.is_flag or option.multiple) and given.count(option) > 1:
+                raise InvalidInput(f"{option.opts[0]} is given {given.count(option)} times: give it once")
+        return super().parse_args(ctx, args)
+
+
 class Value(click.ParamType):
     """The value of an option: `read` turns the text into the value, or raises InvalidInput with what was expected."""
 
@@ -44,8 +59,9 @@ class Value(click.ParamType):
         try:
             return self.read(value)
         except InvalidInput as error:
-            option = self.name if param is None else param.opts[0]
-            raise InvalidInput(f"{option} {value}: {error}") from None
+            name = f"{param.opts[0]} " if isinstance(param, click.Option) else ""
+            shown = value if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]}..."
+            raise InvalidInput(f"{name}{shown if shown.strip() else repr(shown)}: {error}") from None
 
 
 class Size(Value):
@@ -79,7 +95,7 @@ class Number(Value):
 
     def read(self, text: str) -> float:
         try:
-            number = float(text)
+            number = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             number = math.nan
         if not math.isfinite(number) or (self.positive and number <= 0):
@@ -117,21 +133,43 @@ class OneOf(Value):
         return text
 
 
+class Word(Value):
+    """A name; which names there are is known where it is used."""
+
+    name = "name"
+
+    def read(self, text: str) -> str:
+        if not text.strip():
+            raise InvalidInput("expected a name")
+        return text
+
+
+class Place(Value):
+    """Where a file or a folder is."""
+
+    name = "path"
+
+    def read(self, text: str) -> Path:
+        if not text or "\0" in text:
+            raise InvalidInput("expected a path")
+        return Path(text)
+
+
 def _integer(text: str) -> int | None:
     """An integer, also one written like 1e9; None if it is not one."""
     match = re.fullmatch(r"\s*([+-]?\d{1,30})(?:[eE]\+?(\d{1,2}))?\s*", text, re.ASCII)
     return int(match[1]) * 10 ** int(match[2] or 0) if match else None
 
 
-Command = Callable[..., None]
-Option = Callable[[Command], Command]
+Function = Callable[..., None]
+Option = Callable[[Function], Function]
 """What gives a command an option."""
 
 
 def together(*options: Option) -> Option:
     """Several click options as one decorator, listed in this order."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Function) -> Function:
         for option in reversed(options):
             command = option(command)
         return command
@@ -144,16 +182,16 @@ def seed_option(default: int | None = 0) -> Option:
     return click.option("--seed", type=Whole(0, 2**62), metavar="N", default=default, help="Random seed; 0 by default.")
 
 
-RUN = click.argument("run", type=click.Path(path_type=Path))
+RUN = click.argument("run", type=Place())
 SEED = seed_option()
-DEVICE = click.option("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:N, or auto (the default).")
-OUTPUT = click.option(
-    "--output", type=click.Path(path_type=Path), required=True, metavar="FILE.npz", help="A new file for the arrays."
+DEVICE = click.option(
+    "--device", type=Word(), default="auto", metavar="NAME", help="cpu, cuda, cuda:N, or auto (the default)."
 )
+OUTPUT = click.option("--output", type=Place(), required=True, metavar="FILE.npz", help="A new file for the arrays.")
 DATA = click.option(
     "--data",
     "root",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="FOLDER",
     help="Where the files of MNIST and of the UCI sets are; ISINGFLOW_DATA by default.",
 )

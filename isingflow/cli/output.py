@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from isingflow.cli.signals import last_words
 from isingflow.errors import IsingflowError
 from isingflow.runtime.numbers import finite_or_none
-
-INTERRUPT_CODE = 128 + signal.SIGINT
-TERMINATE_CODE = 128 + signal.SIGTERM
-
-
-class Terminated(BaseException):
-    """SIGTERM came: files that are half written are cleaned up on the way out."""
+from isingflow.runtime.stopping import Stopped, StopRequest
 
 
 def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
@@ -32,7 +27,7 @@ def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str
 
 def warn(message: str) -> None:
     """One line on standard error, also where notes are not wanted."""
-    print(f"isingflow: warning: {message}", file=sys.stderr)
+    tell(f"isingflow: warning: {message}")
 
 
 def show_notes(quiet: bool) -> None:
@@ -48,17 +43,27 @@ class Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         warning = "isingflow: warning: " if record.levelno >= logging.WARNING else ""
-        print(warning + self.format(record), file=sys.stderr)
+        tell(warning + self.format(record))
 
 
 class Commands(click.Group):
-    """A group of commands whose errors are one line on standard error and exit code 2."""
+    """A group of commands whose errors are one line on standard error and exit code 2.
+
+    Signals are heard as long as a command runs. One that stops it is one line too, and exit code 128 plus its number.
+    """
 
     def main(self, *args: Any, **options: Any) -> Any:
         options |= {"standalone_mode": False, "prog_name": "isingflow"}
+        process = not args and options.get("args") is None
+        if process and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may be any bytes
         try:
-            with _terminable():
+            with StopRequest().listening(process=process):
                 code = super().main(*args, **options)
+        except Stopped as stopped:
+            code = 128 + stopped.signal
+            if process:  # not by way of the interpreter's end, which waits for threads that are still at work
+                leave(code)
         except IsingflowError as error:
             code = _fail(str(error))
         except click.ClickException as error:
@@ -66,38 +71,40 @@ class Commands(click.Group):
         except OSError as error:
             code = _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         except (KeyboardInterrupt, click.Abort):
-            print("isingflow: interrupted", file=sys.stderr)
-            code = INTERRUPT_CODE
-        except Terminated:
-            print("isingflow: terminated", file=sys.stderr)
-            code = TERMINATE_CODE
+            tell("isingflow: interrupted")
+            code = 128 + signal.SIGINT
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
             code = _fail("out of memory: a smaller lattice, batch or preset may fit")
         sys.exit(code if isinstance(code, int) else 0)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Stopped as stopped:
+            tell(last_words(stopped, ctx))
+            raise
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Within this context the first SIGTERM raises Terminated; only the main thread can listen."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated
+def tell(line: str) -> None:
+    """One line on standard error, if anybody is there: the terminal may be gone."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
-    earlier = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
+
+def leave(code: int) -> None:
+    """End this process now; all files are closed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _fail(message: str) -> int:
-    print(f"isingflow: error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    tell(f"isingflow: error: {printable}")
     return 2
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +15,7 @@ from isingflow.cli.options import (
     QUIET,
     RUN,
     SEED,
+    Command,
     Whole,
     check_certified,
     check_new_file,
@@ -24,13 +24,10 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime.progress import Clock, progress_display
 
-if TYPE_CHECKING:
-    pass
-
 MOST_DRAWS = 10**4
 
 
-@click.command("sample")
+@click.command("sample", cls=Command)
 @RUN
 @click.option("--samples", type=Whole(1, MOST_STREAMED), required=True, metavar="N", help="How many fields.")
 @click.option(

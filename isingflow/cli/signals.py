@@ -1,42 +1,29 @@
-"""Signals that ask a long command to stop: it finishes a step, saves, and says how to go on."""
+"""What a command says when a signal has stopped it: one line, with the command that goes on where there is one."""
 
 from __future__ import annotations
 
+import shlex
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
+
+import click
+
+from isingflow.runtime.stopping import Stopped, StopRequest
+
+__all__ = ["StopRequest", "last_words", "to_continue"]
+
+WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+CONTINUE = "isingflow.continue"
 
 
-class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request to stop, and the second into KeyboardInterrupt.
+def to_continue(context: click.Context, words: Sequence[str]) -> None:
+    """From here on something is saved: the words of the command that goes on with it, should this one be stopped."""
+    context.meta[CONTINUE] = shlex.join(words)
 
-    Attributes:
-        signal: the number of the signal that came, or None.
-    """
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen within this context; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
+def last_words(stopped: Stopped, context: click.Context) -> str:
+    """What has happened to the command of this context, and how to go on."""
+    saved = context.meta.get(CONTINUE)
+    if saved is not None:
+        return f"isingflow: interrupted and saved; to continue: {saved}"
+    return f"isingflow: {WORDS[signal.Signals(stopped.signal).name]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import DEVICE, JSON, QUIET, Number, OneOf, Size, device_from
+from isingflow.cli.options import DEVICE, JSON, QUIET, Command, Number, OneOf, Place, Size, device_from
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_SITES = 2**18
 
 
-@click.command("train")
+@click.command("train", cls=Command)
 @size_option(Size(sites=MOST_SITES))
 @MAGNET
 @TRAINING
@@ -35,7 +35,7 @@ MOST_SITES = 2**18
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=Place(),
     metavar="RUN",
     help="Start from this trained run, with its flow and training: at another temperature, of the torus of half the "
     "lengths, at another rate, for more steps.",

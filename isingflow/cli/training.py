@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from isingflow.cli.options import Number, Whole, seed_option, together
+from isingflow.cli.options import Number, Place, Whole, Word, seed_option, together
 from isingflow.cli.output import print_result
-from isingflow.cli.signals import StopRequest
+from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
+from isingflow.runtime import stopping
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +21,9 @@ if TYPE_CHECKING:
     from isingflow.runs.folder import AnyRun
 
 TRAINING = together(
-    click.option("--flow", metavar="KIND", help="monge-ampere (the default), ot (OT-Flow) or convex (CP-Flow)."),
-    click.option("--preset", metavar="NAME", help="quick (the default), accurate, or paper: as published."),
-    click.option("--output", type=click.Path(path_type=Path), metavar="RUN", help="Its folder; runs/NNN by default."),
+    click.option("--flow", type=Word(), metavar="KIND", help="monge-ampere (the default), ot or convex."),
+    click.option("--preset", type=Word(), metavar="NAME", help="quick (the default), accurate, or paper."),
+    click.option("--output", type=Place(), metavar="RUN", help="Its folder; runs/NNN by default."),
     click.option("--time-limit", type=Number(positive=True), metavar="S", help="Train for so many seconds at most."),
     click.option("--steps", type=Whole(1, 10**9), metavar="N", help="Number of training iterations."),
     click.option("--resume", is_flag=True, help="Continue the run in --output, as if it had not been interrupted."),
@@ -78,31 +76,27 @@ def train_and_report(
         as_json: print one JSON document.
     """
     from isingflow.evaluation.reports import draw_figures, evaluate
-    from isingflow.training import Outcome, train
+    from isingflow.training import train
 
     logging.getLogger(__name__).info("run folder %s", run.path)
-    stop = StopRequest()
-    with stop.listening():
-        trained = train(
-            run,
-            device=device,
-            data=data,
-            start=start,
-            time_limit=time_limit,
-            progress=not (quiet or as_json),
-            should_stop=stop.requested,
-        )
-    outcome = trained.outcome
-    if outcome is Outcome.INTERRUPTED or stop.requested():
-        print(f"interrupted and saved; to continue:\n  {shlex.join(resuming)}", file=sys.stderr)
-        ctx.exit(128 + (stop.signal or signal.SIGINT))
-    with run.results(give_up=stop.requested), run.drawing():
+    to_continue(ctx, resuming)
+    trained = train(
+        run,
+        device=device,
+        data=data,
+        start=start,
+        time_limit=time_limit,
+        progress=not (quiet or as_json),
+        should_stop=stopping.requested,
+    )
+    stopping.check()
+    with run.results(give_up=stopping.requested), run.drawing():
         evaluation = evaluate(trained, device=device, save=False)
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:
             click.echo(evaluation.table())
         figures = draw_figures(run, evaluation.samples, data)
-    document = {"run": str(run.path), "outcome": outcome.value, **evaluation.as_dict()}
+    document = {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
     print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
 
 

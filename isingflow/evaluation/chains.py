@@ -11,6 +11,7 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.exact import averages
+from isingflow.runtime import stopping
 from isingflow.runtime.checks import instance
 from isingflow.sampling.measured import measured
 from isingflow.sampling.sample import THROUGH_FLOW
@@ -144,7 +145,7 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
     warnings, exact = [], {}
     series = measured(chains, target)
     if chains.lattice is not None and chains.beta is not None:
-        known = averages(chains.lattice, chains.beta)
+        known = stopping.watched(averages, chains.lattice, chains.beta)
         exact = {name: value for name in series if isinstance(value := known.get(name), float)}
     elif target is None:
         warnings.append("no energy: it can be measured only where the target is given")

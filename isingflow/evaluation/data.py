@@ -22,7 +22,7 @@ from isingflow.flows.diagnostics import inverse_error, straightness, transport_c
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
-from isingflow.runtime import devices
+from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count, instance
 from isingflow.runtime.parallel import workers
 from isingflow.statistics.estimate import Estimate
@@ -145,7 +145,9 @@ def evaluate_density(
         (validation,) = _scores(lambda x: score(x)[:1], data.validation, samples, generator)
         few = next(data.test.batches(ERROR_SAMPLES, generator)).to(device)
         error = likelihood_error(flow, few, pool).value
+        stopping.check()
         generated, _ = flow.sample(SHOWN, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)
+        stopping.check()
         latent = flow.noise(ERROR_SAMPLES, torch.Generator(device).manual_seed(seed))
         returned, cost = inverse_error(flow, latent), transport_cost(flow, latent)
         straight = straightness(flow, latent) if state["steps"] else None
@@ -194,6 +196,7 @@ def _scores(
     """What is found of the first rows of a split, in batches: they need not fit in memory."""
     wanted, found = min(count or len(split), len(split)), []
     for batch in split.batches(BATCH, generator):
+        stopping.check()
         found.append(score(batch[:wanted]))
         wanted -= len(batch)
         if wanted <= 0:

@@ -18,7 +18,7 @@ from isingflow.observables.files import sample_writer
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import is_certified, opened
-from isingflow.runtime import devices
+from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count, function, instance
 from isingflow.runtime.files import ArrayWriter, Columns
 from isingflow.targets.base import TargetLike, as_target
@@ -93,6 +93,7 @@ def write_samples(
     written = 0
     with stream.writer as writer:
         for block in stream.blocks:
+            stopping.check()
             writer.append(**block)
             written += len(block["log_prob"])
             if report_progress is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from isingflow.errors import NoExactSolution
 from isingflow.exact.continuous import CONTINUOUS_SITES
 from isingflow.lattice import Lattice, heading
+from isingflow.runtime import stopping
 from isingflow.runtime.files import Columns, check_space
 from isingflow.statistics.estimate import Estimate
 
@@ -137,7 +138,7 @@ def write_spins(
         report_progress=report_progress,
     )
     try:
-        exact = thermodynamics(lattice, beta)
+        exact = stopping.watched(thermodynamics, lattice, beta)
     except NoExactSolution:
         exact = None
     target = continuous_form(lattice, beta)

@@ -19,7 +19,7 @@ from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
-from isingflow.runtime import devices
+from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count
 from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Workers, workers
@@ -150,14 +150,17 @@ def evaluate_target(
     flow, found, state = load_run(run, generator.device, target, flow)
     _check_room(found, samples)
     _check_room(found, of_target, "reference samples")
-    exact, method = (found.exact_free_energy() if isinstance(found, ExactlySolved) else None) or (None, None)
+    known = stopping.watched(found.exact_free_energy) if isinstance(found, ExactlySolved) else None
+    exact, method = known or (None, None)
     reverse = None
     with workers(generator.device) as pool:
         latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
         error = integration_error(flow, found.energy, latent, pool).value
+        stopping.check()
         drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
         if isinstance(found, Referenced):
             reverse, first_fields = _reverse_log_weights(flow, found, of_target, seed, generator, pool)
+            stopping.check()
             error = max(error, likelihood_error(flow, first_fields, pool).value)
     weights = drawn.log_weight
     for values in (weights,) if reverse is None else (weights, reverse):
@@ -234,6 +237,7 @@ def _draw(
 
     batch = min(BATCH, max(1, MOST_SPINS // (draws * target.sites)))
     for start in range(0, samples, batch):
+        stopping.check()
         latent = flow.noise(min(batch, samples - start), generator)
         field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
         spins = None
@@ -261,5 +265,6 @@ def _reverse_log_weights(
     first = drawn(batch)
     parts = pool.map(pull, first)
     for batch in others:
+        stopping.check()
         parts += pool.map(pull, drawn(batch))
     return torch.cat(parts).view(chains, -1).cpu(), first

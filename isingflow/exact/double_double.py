@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from isingflow.runtime.compiled import compiled
 
 
-@njit(cache=True)
+@compiled
 def line(constant, slope, f):
     """constant + slope f; the slope is 0 or a power of 2, up to its sign."""
     return (
@@ -15,17 +15,17 @@ def line(constant, slope, f):
     )
 
 
-@njit(cache=True)
+@compiled
 def negative(f):
     return line(0.0, -1.0, f)
 
 
-@njit(cache=True)
+@compiled
 def add_jets(f, g):
     return add(f[0], g[0]), add(f[1], g[1]), add(f[2], g[2])
 
 
-@njit(cache=True)
+@compiled
 def multiply_jets(f, g):
     cross = multiply(f[1], g[1])
     return (
@@ -35,7 +35,7 @@ def multiply_jets(f, g):
     )
 
 
-@njit(cache=True)
+@compiled
 def divide_jets(f, g):
     """The quotient q, from the derivatives of q g = f."""
     value = divide(f[0], g[0])
@@ -45,7 +45,7 @@ def divide_jets(f, g):
     return value, first, divide(rest, g[0])
 
 
-@njit(cache=True)
+@compiled
 def add(a, b):
     total, lost = two_sum(a[0], b[0])
     low, lost_low = two_sum(a[1], b[1])
@@ -53,18 +53,18 @@ def add(a, b):
     return fast_two_sum(total, lost + lost_low)
 
 
-@njit(cache=True)
+@compiled
 def subtract(a, b):
     return add(a, (-b[0], -b[1]))
 
 
-@njit(cache=True)
+@compiled
 def multiply(a, b):
     product, lost = two_product(a[0], b[0])
     return fast_two_sum(product, lost + (a[0] * b[1] + a[1] * b[0]))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def divide(a, b):
     """Long division, three digits of 53 bits; NaN if b is 0."""
     first = a[0] / b[0]
@@ -74,7 +74,7 @@ def divide(a, b):
     return add(fast_two_sum(first, second), (rest[0] / b[0], 0.0))
 
 
-@njit(cache=True)
+@compiled
 def two_sum(a, b):
     """a + b and its rounding error."""
     total = a + b
@@ -82,14 +82,14 @@ def two_sum(a, b):
     return total, (a - (total - part)) + (b - part)
 
 
-@njit(cache=True)
+@compiled
 def fast_two_sum(a, b):
     """The same, if |a| >= |b|."""
     total = a + b
     return total, b - (total - a)
 
 
-@njit(cache=True)
+@compiled
 def two_product(a, b):
     """a b and its rounding error (Veltkamp's halves: factors beyond 1e300 overflow)."""
     product = a * b

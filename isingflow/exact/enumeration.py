@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.kaufman import compensated
 from isingflow.lattice.checks import STRONGEST
 from isingflow.runtime.checks import array
+from isingflow.runtime.compiled import compiled
 
 SPIN_LIMIT = 24
 """Most spins enumerated: 2**24 states take about a second."""
@@ -89,7 +89,7 @@ def _matrix(couplings: np.ndarray) -> np.ndarray:
     return couplings
 
 
-@njit(cache=True)
+@compiled
 def _enumerate(starts, neighbours, couplings, fields):
     spins = len(fields)
     even = not np.any(fields != 0)

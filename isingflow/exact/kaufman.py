@@ -26,15 +26,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from isingflow.errors import NoExactSolution
 from isingflow.exact.log_jets import add, exponential, log_add, log_expm1, log_one_minus, log_one_plus, log_subtract
 from isingflow.lattice.checks import check_beta, check_product, check_strength
 from isingflow.runtime.checks import count
+from isingflow.runtime.compiled import Compilable
 
 SIZE_LIMIT = 10**6
 """Largest side for which accuracy and time are promised and tested."""
+
+INTERPRETED = 256
+"""Largest side that is not worth half a second to load what numba has compiled: it takes milliseconds without."""
 
 
 def log_z(lx: int, ly: int, kx: float, ky: float) -> float:
@@ -90,27 +93,31 @@ def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, f
     if max(lx, ly) > SIZE_LIMIT:
         raise NoExactSolution(f"{lx}x{ly} is too large for Kaufman's formula: sides up to {SIZE_LIMIT} are possible")
     if min(abs(kx), abs(ky)) < 1e-100:  # invisible at any size and temperature, and products with it would underflow
-        return _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
+        chains = _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
+        return float(chains[0]), float(chains[1]), float(chains[2])
     twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1
     k1, k2 = abs(ky), abs(kx)
     n, m = ly, lx
     if (twist_x and not twist_y) or (twist_x == twist_y and n > m):
         n, m, k1, k2 = m, n, k2, k1
+    small = max(n, m) <= INTERPRETED
     if twist_x and twist_y:
-        modes = _twisted_twice(n, m, k1, k2)
+        modes = (_twisted_twice if small else _twisted_twice.compiled)(n, m, k1, k2)
     else:
-        antiperiodic, periodic = _sectors(n, m, k1, k2, -1 if twist_x or twist_y else 1)
+        sectors = _sectors if small else _sectors.compiled
+        antiperiodic, periodic = sectors(n, m, k1, k2, -1 if twist_x or twist_y else 1)
         modes = log_add(antiperiodic, periodic)
     sites = n * m
     bulk = bulk_jet(k1, k2)
-    return sites * bulk[0] + (modes[0] - math.log(2.0)), sites * bulk[1] + modes[1], sites * bulk[2] + modes[2]
+    value = sites * bulk[0] + (modes[0] - math.log(2.0))
+    return float(value), float(sites * bulk[1] + modes[1]), float(sites * bulk[2] + modes[2])
 
 
 # The free-fermion modes. Normalised by the bulk, everything depends on t = tanh 2K1 / cosh 2K2 and
 # r = tanh 2K2 / cosh 2K1 alone: sinh 2K2 cosh gamma_k = cosh 2K1 cosh 2K2 v, v = 1 - t cos k, tanh gamma_k = y.
 
 
-@njit(cache=True)
+@Compilable
 def bulk_jet(k1, k2):
     """ln 2 + ln(cosh 2K1 cosh 2K2) / 2, per site: what is left once every mode is measured from 1."""
     p, q = math.exp(-4 * k1), math.exp(-4 * k2)
@@ -121,7 +128,7 @@ def bulk_jet(k1, k2):
     )
 
 
-@njit(cache=True)
+@Compilable
 def dispersion(k1, k2):
     """t, 1 - t, 1 - t - r (which vanishes quadratically at criticality), r, and the jets of ln t and ln r."""
     e1, e2, p, q = math.exp(-2 * k1), math.exp(-2 * k2), math.exp(-4 * k1), math.exp(-4 * k2)
@@ -138,7 +145,7 @@ def dispersion(k1, k2):
     return math.exp(log_t), one_minus_t, gap, math.exp(log_r), (log_t, log_t1, log_t2), (log_r, log_r1, log_r2)
 
 
-@njit(cache=True)
+@Compilable
 def mode(k, waves):
     """The jets of mu and gamma at momentum k."""
     t, _, _, _, log_t, _ = waves
@@ -147,7 +154,7 @@ def mode(k, waves):
     return _mode(b, cosine * log_t[1], cosine * (log_t[2] + log_t[1] ** 2), waves)
 
 
-@njit(cache=True)
+@Compilable
 def _mode(b, cosine1, cosine2, waves):
     """One momentum, real or complex: jets of mu and of gamma, given b = t - t cos k and the derivatives of t cos k.
 
@@ -175,7 +182,7 @@ def _mode(b, cosine1, cosine2, waves):
     return mu, gamma
 
 
-@njit(cache=True)
+@Compilable
 def _sector(n, m, first, waves):
     """Products over k = pi i / n, i = first, first + 2, ... < 2n (i = 0 excluded: first is 1 for A, 2 for P).
 
@@ -212,7 +219,7 @@ def _sector(n, m, first, waves):
     return (total + lost, total1 + lost1, total2 + lost2), log_t
 
 
-@njit(cache=True)
+@Compilable
 def _sectors(n, m, k1, k2, parity):
     """Jets of ln(A+ + parity A-) and ln(P+ + parity P-), from the bulk."""
     waves = dispersion(k1, k2)
@@ -229,7 +236,7 @@ def _sectors(n, m, k1, k2, parity):
     return antiperiodic, add(cosh_p, zero)
 
 
-@njit(cache=True)
+@Compilable
 def _zero_mode(m, k1, k2, waves):
     """Jets of m ln(2 e^K1 sinh K2) and m ln(2 e^-K1 cosh K2), from the bulk; t/2 as in `mode_jets`."""
     bulk = bulk_jet(k1, k2)
@@ -249,7 +256,7 @@ def _zero_mode(m, k1, k2, waves):
     return ordered, disordered
 
 
-@njit(cache=True)
+@Compilable
 def _twisted_twice(n, m, k1, k2):
     """Jet of ln[(P+ - P-) - (A+ - A-)], from the bulk."""
     cosh_a, log_t = _sector(n, m, 1, dispersion(k1, k2))
@@ -271,7 +278,7 @@ def _twisted_twice(n, m, k1, k2):
     return add(cosh_a, log_subtract(both, single))
 
 
-@njit(cache=True)
+@Compilable
 def _winding(n, m, waves):
     """Jet of ln d, d = (sum over P minus sum over A) of 2 artanh exp(-m gamma_k), for gamma_0 > 0.
 
@@ -329,10 +336,10 @@ def _winding(n, m, waves):
         winding += 2 * n
 
 
-@njit(cache=True)
+@Compilable
 def _chains(count, n, k):
     """Jet of ln Z of `count` uncoupled rings of n spins: Z = (2 cosh k)^n + (2 sinh k)^n each."""
-    if k == 0:
+    if abs(k) < 1e-100:
         return count * n * math.log(2.0), 0.0, 0.0
     twisted = k < 0 and n % 2 == 1
     k = abs(k)
@@ -351,12 +358,12 @@ def _chains(count, n, k):
 # Scalars and jets.
 
 
-@njit(cache=True)
+@Compilable
 def _x_over_sinh(x):
     return 2 * x * math.exp(-x) / -math.expm1(-2 * x)
 
 
-@njit(cache=True)
+@Compilable
 def compensated(total, lost, term):
     """Knuth's two-sum: the running total and all that it lost to rounding."""
     new = total + term
@@ -364,7 +371,7 @@ def compensated(total, lost, term):
     return new, lost + ((total - (new - part)) + (term - part))
 
 
-@njit(cache=True)
+@Compilable
 def _atanh_exp(x):
     """artanh(z) / z at z = exp(x), and the first two derivatives of ln artanh(z) in x; real or complex."""
     z = np.exp(x)

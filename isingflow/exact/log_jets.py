@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from isingflow.runtime.compiled import Compilable
 
 
-@njit(cache=True)
+@Compilable
 def add(f, g):
     return f[0] + g[0], f[1] + g[1], f[2] + g[2]
 
 
-@njit(cache=True)
+@Compilable
 def log_add(f, g):
     """ln(e^f + e^g)."""
     if f[0] < g[0]:
@@ -22,7 +22,7 @@ def log_add(f, g):
     return f[0] + math.log1p(z), f[1] + share * slope, f[2] + share * (g[2] - f[2] + slope * slope / (1 + z))
 
 
-@njit(cache=True)
+@Compilable
 def log_subtract(f, g):
     """ln(e^f - e^g), f > g."""
     rest = -math.expm1(g[0] - f[0])
@@ -35,13 +35,13 @@ def log_subtract(f, g):
     )
 
 
-@njit(cache=True)
+@Compilable
 def exponential(f):
     value = math.exp(f[0])
     return value, value * f[1], value * (f[2] + f[1] ** 2)
 
 
-@njit(cache=True)
+@Compilable
 def log_one_plus(log_t):
     """ln(1 + exp(-T)) from the jet of ln T."""
     if log_t[0] > 6.5:
@@ -51,7 +51,7 @@ def log_one_plus(log_t):
     return math.log1p(math.exp(-t)), slope * log_t[1], slope * (log_t[2] + (1 - t - slope) * log_t[1] ** 2)
 
 
-@njit(cache=True)
+@Compilable
 def log_one_minus(log_t):
     """ln(1 - exp(-T)) from the jet of ln T, however small T."""
     if log_t[0] > 6.5:
@@ -65,7 +65,7 @@ def log_one_minus(log_t):
     )
 
 
-@njit(cache=True)
+@Compilable
 def log_expm1(log_t):
     """ln(exp(T) - 1) from the jet of ln T, however small T."""
     t = math.exp(log_t[0])

@@ -19,13 +19,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact import enumeration
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.lattice.checks import check_strength
 from isingflow.runtime.checks import array, count
+from isingflow.runtime.compiled import compiled
 
 WIDTH_LIMIT = 12
 """Widest torus solved by the transfer matrix."""
@@ -165,7 +165,7 @@ def _by_popcount(weights: np.ndarray) -> np.ndarray:
     return table[0]
 
 
-@njit(cache=True)
+@compiled
 def _walsh_hadamard(table):
     """In place: entry m becomes the sum over n of table[n] (-1)^(number of bits that n and m share)."""
     half = 1
@@ -247,7 +247,7 @@ def _representatives(width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(smallest, return_counts=True)
 
 
-@njit(cache=True)
+@compiled
 def _torus(length, width, penalty, antiparallel, row, ups, starts, multiplicities):
     """Weights of 0, ..., N up spins, and the weighted s_0 s_r; relative to exp(sum |K|), so at most 2^N in all."""
     half = length // 2
@@ -284,7 +284,7 @@ def _torus(length, width, penalty, antiparallel, row, ups, starts, multiplicitie
     return counts, correlation
 
 
-@njit(cache=True)
+@compiled
 def _next_row(table, stop, width, penalty, antiparallel, row):
     """Apply T to the first index of the table, the state; columns 0, ..., stop - 1 of the second are in use."""
     states = len(row)
@@ -306,14 +306,14 @@ def _next_row(table, stop, width, penalty, antiparallel, row):
             table[state, n] *= row[state]
 
 
-@njit(cache=True)
+@compiled
 def _shift(polynomial, power):
     """Multiply by the power of the variable, in place."""
     for n in range(len(polynomial) - 1, -1, -1):
         polynomial[n] = polynomial[n - power] if n >= power else 0.0
 
 
-@njit(cache=True)
+@compiled
 def _correlate(vectors, start, multiplicity, width, correlation):
     """Add the weighted products of the first row's spins and those of every other row, averaged along the rows."""
     length = len(vectors) - 1

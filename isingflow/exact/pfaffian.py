@@ -30,7 +30,6 @@ import math
 from decimal import Decimal
 
 import numpy as np
-from numba import njit
 
 from isingflow.errors import NoExactSolution
 from isingflow.exact.double_double import (
@@ -44,6 +43,7 @@ from isingflow.exact.double_double import (
     two_sum,
 )
 from isingflow.exact.transfer_matrix import grid_couplings
+from isingflow.runtime.compiled import compiled
 from isingflow.runtime.resources import duration
 
 WORK_LIMIT = 4e9
@@ -183,7 +183,7 @@ def _joined(
 # Kernels. Arrays start with the axes (derivative, word of the pair); row i of antisymmetric matrices holds j < i only.
 
 
-@njit(cache=True)
+@compiled
 def _grow(penalties, signs, closed, noise):
     """The open lattice or cylinder: M of its edge, and the jet of Z / (2^width exp(sum |K|)) with a power of 2.
 
@@ -218,7 +218,7 @@ def _grow(penalties, signs, closed, noise):
     return edge, product, exponent
 
 
-@njit(cache=True)
+@compiled
 def _bond(edge, stop, a, b, penalty, sign, room, noise, shift):
     """Add a bond between neighbours, a before b around the edge of `stop` legs; returns the jet of f."""
     if penalty[0] == (1.0, 0.0):
@@ -235,7 +235,7 @@ def _bond(edge, stop, a, b, penalty, sign, room, noise, shift):
     return f
 
 
-@njit(cache=True)
+@compiled
 def _scale_leg(edge, k, factor):
     for i in range(edge.shape[2]):
         if i != k:
@@ -243,7 +243,7 @@ def _scale_leg(edge, k, factor):
             _put(edge[:, :, row, column], multiply_jets(factor, _get(edge[:, :, row, column])))
 
 
-@njit(cache=True)
+@compiled
 def _copy_leg(edge, k, copy, sign, room):
     """A copy of leg k, numbered after all present ones; around the edge it lies before k if sign is 1, after if -1."""
     _column(edge, k, room)
@@ -252,7 +252,7 @@ def _copy_leg(edge, k, copy, sign, room):
     edge[0, 0, copy, k] = sign
 
 
-@njit(cache=True)
+@compiled
 def _join(legs, first, second, penalties, signs):
     """Bonds between legs, first before second: their correlations weighted, and the matching without them added."""
     for i in range(len(first)):
@@ -262,7 +262,7 @@ def _join(legs, first, second, penalties, signs):
         _put(entry, add_jets(_get(entry), line(-0.5, -0.5, penalty)))
 
 
-@njit(cache=True)
+@compiled
 def _pfaffian(matrix, noise):
     """Jet of the Pfaffian, as pairs and a power of 2, by elimination; destroys the matrix.
 
@@ -290,7 +290,7 @@ def _pfaffian(matrix, noise):
     return product, exponent
 
 
-@njit(cache=True)
+@compiled
 def _swap(matrix, k, other, product, room):
     """Exchange the rows k <= other and the same columns; a Pfaffian changes its sign."""
     if k == other:
@@ -307,7 +307,7 @@ def _swap(matrix, k, other, product, room):
     _put(product, negative(_get(product)))
 
 
-@njit(cache=True)
+@compiled
 def _column(matrix, k, out):
     """M_ik for all i."""
     for order in range(3):
@@ -319,13 +319,13 @@ def _column(matrix, k, out):
                 out[order, word, i] = matrix[order, word, i, k]
 
 
-@njit(cache=True)
+@compiled
 def _scale(vector, factor, out):
     for i in range(vector.shape[2]):
         _put(out[:, :, i], multiply_jets(factor, _get(vector[:, :, i])))
 
 
-@njit(cache=True)
+@compiled
 def _update(matrix, stop, u, v, noise, shift):
     """Add u v^T - v u^T to the first rows and columns, by the product rule."""
     for order in range(3):
@@ -334,7 +334,7 @@ def _update(matrix, stop, u, v, noise, shift):
             _rank_two(matrix[order, 0], matrix[order, 1], stop, weight * u[part], v[order - part], noise[order], shift)
 
 
-@njit(cache=True)
+@compiled
 def _rank_two(high, low, stop, u, v, noise, shift):
     for i in range(1, stop):
         u_i, u_low, v_i, v_low = u[0, i], u[1, i], -v[0, i], -v[1, i]
@@ -348,7 +348,7 @@ def _rank_two(high, low, stop, u, v, noise, shift):
             high[i, j], low[i, j] = fast_two_sum(total, lost_total + (low[i, j] + lost) + errors[j] * total)
 
 
-@njit(cache=True)
+@compiled
 def _accumulate(product, factor):
     """Multiply in place, take out a power of 2 and return its exponent."""
     _put(product, multiply_jets(_get(product), factor))
@@ -362,12 +362,12 @@ def _accumulate(product, factor):
 # Jets of pairs of doubles.
 
 
-@njit(cache=True)
+@compiled
 def _get(pairs):
     return (pairs[0, 0], pairs[0, 1]), (pairs[1, 0], pairs[1, 1]), (pairs[2, 0], pairs[2, 1])
 
 
-@njit(cache=True)
+@compiled
 def _put(pairs, jet):
     for order in range(3):
         pairs[order, 0], pairs[order, 1] = jet[order]

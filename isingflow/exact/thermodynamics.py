@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import enumeration, kaufman, pfaffian, transfer_matrix
+from isingflow.exact import enumeration, kaufman, transfer_matrix
 from isingflow.lattice import Lattice, check_magnet
 
 MAX_GRAPH_SITES = 10**4
@@ -75,6 +75,8 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
 def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, tuple[float, float, float]]:
     if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
         return "enumeration", _solve_components(lattice, beta)
+    from isingflow.exact import pfaffian  # with numpy's random numbers, slow to load
+
     if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT and lattice.sites > pfaffian.SITE_LIMIT:
         raise NoExactSolution(
             f"{lattice}: too large; uniform periodic lattices are solved at any size, other square lattices up to "

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.lattice.checks import STRONGEST
 from isingflow.runtime.checks import array
+from isingflow.runtime.compiled import compiled
 from isingflow.runtime.resources import duration
 
 OPEN_WIDTH_LIMIT = 16
@@ -114,7 +114,7 @@ def _cost(along: np.ndarray) -> float:
     return along.size * 2.0 ** (width + (width - 1 if closed else 0))
 
 
-@njit(cache=True)
+@compiled
 def _strip(along, around, closed):
     """Jet of ln Z from sum |K|; the vector's rows are its value, first and second derivative."""
     length, width = along.shape
@@ -151,7 +151,7 @@ def _strip(along, around, closed):
     return largest + math.log(2 * total if closed else total), reference + mean, second
 
 
-@njit(cache=True)
+@compiled
 def _advance(vector, site, k):
     """Replace a spin by its neighbour in the next row, summing over the old one."""
     penalty = math.exp(-2 * abs(k))
@@ -171,7 +171,7 @@ def _advance(vector, site, k):
             vector[2, partner] = b2 + penalty * a2 + 2 * slope * a1 + bend * a
 
 
-@njit(cache=True)
+@compiled
 def _weigh(vector, site, other, k):
     """Multiply by the weight of a bond within the row."""
     if k == 0:
@@ -188,7 +188,7 @@ def _weigh(vector, site, other, k):
             vector[2, state] = penalty * (second + 2 * slope * first + bend * value)
 
 
-@njit(cache=True)
+@compiled
 def _normalise(vector, log_jet):
     """Divide by the jet of the vector's sum, whose logarithm joins log_jet."""
     total = np.sum(vector[0])

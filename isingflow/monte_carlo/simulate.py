@@ -21,6 +21,7 @@ from scipy import sparse
 from isingflow.errors import InvalidInput, WrongType
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo import clusters, local, tempering
+from isingflow.runtime import stopping
 from isingflow.runtime.checks import LARGEST_SEED, choice, count, shown
 from isingflow.runtime.resources import duration, require_memory
 
@@ -219,12 +220,19 @@ def stream(
 
         with ThreadPoolExecutor(threads) as pool:
             for sweeps in _portions(thermalise, _BLOCK_UPDATES // sweep):
+                stopping.check()
                 list(pool.map(updates.thermalise, ensemble, repeat(sweeps)))
                 advance_progress(sweeps)
+            stopping.check()
             updates.tune(ensemble)
+            *between, last = _portions(every, _BLOCK_UPDATES // sweep)
             for length in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
                 spins = np.empty((chains, length, lattice.sites), np.int8)
-                list(pool.map(updates.sample, ensemble, spins, repeat(every)))
+                for sweeps in between:
+                    stopping.check()
+                    list(pool.map(updates.skip, ensemble, repeat(sweeps)))
+                stopping.check()
+                list(pool.map(updates.sample, ensemble, spins, repeat(last)))
                 energy, magnetisation = np.array(list(pool.map(model.measure, spins))).swapaxes(0, 1)
                 advance_progress(length * every)
                 shape = chains, length, *lattice.shape
@@ -319,9 +327,13 @@ class _Updates:
         """Fill `samples` with the chain's next states."""
         self.kernel(chain.spins, samples, every, *self.arguments, chain.rng)
 
-    def thermalise(self, chain: _Chain, sweeps: int) -> None:
+    def skip(self, chain: _Chain, sweeps: int) -> None:
         """Move the chain on."""
         self.sample(chain, np.empty((1, self.shape[-1]), np.int8), sweeps)
+
+    def thermalise(self, chain: _Chain, sweeps: int) -> None:
+        """Move a new chain on."""
+        self.skip(chain, sweeps)
 
     def tune(self, ensemble: list[_Chain]) -> None:
         """Fix what is left to fix, on chains that have thermalised; from here on the updates stay as they are."""

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isingflow.runtime import stopping
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
@@ -58,6 +60,7 @@ def png(figure: Figure, *, certified: bool = True) -> bytes:
     """The figure as a PNG file; one that shows a flow which is not certified says so in a corner."""
     if not certified:
         figure.text(0.995, 0.99, "not certified", ha="right", va="top", color=EXACT, fontsize="small")
+    stopping.check()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=STYLE["savefig.dpi"])
     return buffer.getvalue()

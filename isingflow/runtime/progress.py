@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PROGRESS_SECONDS = 10.0
 
@@ -32,13 +32,19 @@ def progress_display(quiet: bool = False) -> Iterator[ShowProgress]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = TextColumn("{task.fields[count]}"), BarColumn(20), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        task = display.add_task("preparing", total=None, count="")
+    display = Progress(*columns, console=Console(stderr=True))
+    task = display.add_task("preparing", total=None, count="")
 
-        def show(done: int, total: int, text: str) -> None:
-            display.update(task, total=total, completed=done, count=f"{done}/{total}", description=text)
+    def show(done: int, total: int, text: str) -> None:
+        display.update(task, total=total, completed=done, count=f"{done}/{total}", description=text)
 
+    with suppress(OSError):  # the terminal may be gone, the work goes on
+        display.start()
+    try:
         yield show
+    finally:
+        with suppress(OSError):
+            display.stop()
 
 
 def is_watched() -> bool:
@@ -64,7 +70,8 @@ class PlainProgress:
         if now >= self._due or done == total:
             self._due = now + self.seconds
             end = "\n" if done == total else self.end
-            print(f"{done}/{total}  {text}".rstrip(), file=sys.stderr, flush=True, end=end)
+            with suppress(OSError):
+                print(f"{done}/{total}  {text}".rstrip(), file=sys.stderr, flush=True, end=end)
 
 
 class Clock:

@@ -13,7 +13,7 @@ from isingflow.errors import FileError, InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified, new_flow, opened, trained
-from isingflow.runtime import devices
+from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, instance
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.sampling.chains import run_chains
@@ -110,7 +110,8 @@ def sample_chains(
         identity, certified = _identity(folder), way not in THROUGH_FLOW or is_certified(folder)
     elif given is not None:
         follows, flow = given, run if isinstance(run, Flow) else None
-    with workers(device_of(follows) if flow is None else flow.device) as pool:
+    stopping.check()
+    with stopping.deferred(), workers(device_of(follows) if flow is None else flow.device) as pool:
         found = run_chains(
             _make(way, flow, follows, pool),
             samples=samples,

@@ -23,6 +23,7 @@ from isingflow.flows import Flow, approximations
 from isingflow.potentials import LatticePotential, Potential
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import restore
+from isingflow.runtime import stopping
 from isingflow.runtime.devices import keep_freed_memory
 from isingflow.runtime.parallel import Backend, workers
 from isingflow.training.problems import Problem, Samples
@@ -95,7 +96,7 @@ def fit(
     device = problem.flow.device
     if device.type == "cpu":
         keep_freed_memory()
-    with workers(device) as pool:
+    with workers(device) as pool, stopping.deferred():
         trainer = Trainer(run, problem, time_limit, pool, optimiser)
         if not run.has_checkpoint:
             trainer.begin(start, seconds)

@@ -68,7 +68,7 @@ SIZES = {
     "-4": "--size -4: expected L or LXxLY",
     "0x8": "--size 0x8: expected L or LXxLY",
     "8x1": "--size 8x1: expected L or LXxLY",
-    "": "--size : expected L or LXxLY",
+    "": "--size '': expected L or LXxLY",
     "4x4x4": "--size 4x4x4: expected L or LXxLY",
     "16.5": "--size 16.5: expected L or LXxLY",
     "nan": "--size nan: expected L or LXxLY",
@@ -439,20 +439,6 @@ def test_progress(monkeypatch, capsys, terminal):
     lines = capsys.readouterr().err
     assert "2/2" in lines
     assert "bound -1.23  gap 0.50 nats  sample size 50 %  error 0.001  1:01 left" in lines
-
-
-class TestStopRequest:
-    def test_first_asks_second_interrupts(self):
-        stop = cli.signals.StopRequest()
-        earlier = signal.getsignal(signal.SIGTERM)
-        with stop.listening():
-            assert not stop.requested()
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop.requested() and stop.signal == signal.SIGTERM
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(1)
-        assert signal.getsignal(signal.SIGTERM) is earlier
 
 
 class TestTrainedRun:

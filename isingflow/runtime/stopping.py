@@ -1,0 +1,165 @@
+"""Signals that ask long work to stop: it looks for them between one batch and the next, and nothing is interrupted.
+
+A handler only writes down which signal came. Loops `check` where nothing is half done, or ask `requested` if they have
+something to save first; so no signal is lost in a callback, and none leaves by a back door. Outside of a command nobody
+listens: in a notebook Ctrl-C is Python's own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What asks for a stop."""
+SAME = 1.0
+"""Seconds in which further signals are the same request: `timeout` and batch systems send two or three at once."""
+NOTICE = b"\nisingflow: stopping after this step; once more, at once\n"
+"""To whoever has pressed Ctrl-C and waits."""
+LOOK = 0.05
+"""Seconds from one look to the next at work that cannot look itself."""
+
+_listening: StopRequest | None = None
+_deferred = 0
+
+
+class Stopped(BaseException):
+    """Work has ended early, as asked; raised where it looks, so that all that is open is closed on the way out.
+
+    Not an `Exception`: nothing that deals with errors may take it for one.
+
+    Attributes:
+        signal: the number of the signal that came.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+
+
+class StopRequest:
+    """Whether a signal has come while this listened; within another one, whatever that has heard.
+
+    Example:
+        >>> request = StopRequest()
+        >>> with request.listening():
+        ...     os.kill(os.getpid(), signal.SIGTERM)
+        ...     request.requested()
+        True
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._since = 0.0
+        self._process = False
+        self._outer: StopRequest | None = None
+
+    @property
+    def signal(self) -> int | None:
+        """The number of the signal that came first, or None."""
+        return self._signal if self._outer is None else self._outer.signal
+
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    @contextmanager
+    def listening(self, *, process: bool = False) -> Iterator[None]:
+        """Listen within this context; only the main thread can. What is ignored (by nohup, for one) stays ignored.
+
+        Args:
+            process: whether this process is for this alone. Its handlers then stay until it ends, so that no signal
+                meets a program that is half gone, and a second signal, `SAME` or more after the first, ends it at once.
+        """
+        global _listening
+        self._outer, self._process = _listening, process
+        if self._outer is not None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = {number: signal.getsignal(number) for number in SIGNALS}
+        heard = [number for number in SIGNALS if earlier[number] is not signal.SIG_IGN]
+        _listening = self
+        for number in heard:
+            signal.signal(number, self._receive)
+        try:
+            yield
+        finally:
+            _listening = None
+            for number in () if process else heard:
+                signal.signal(number, earlier[number])
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is None:
+            self._signal, self._since = number, time.monotonic()
+            if self._process and os.isatty(2):
+                with suppress(OSError):
+                    os.write(2, NOTICE)
+        elif self._process and time.monotonic() - self._since >= SAME:
+            os._exit(128 + number)
+
+
+def requested() -> bool:
+    """Whether whoever listens has been asked to stop."""
+    return _listening is not None and _listening.requested()
+
+
+def check() -> None:
+    """Where nothing is half done: raise Stopped if a stop is requested. Costs as much as reading a variable."""
+    if _listening is not None and _listening.signal is not None and not _deferred:
+        raise Stopped(_listening.signal)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Within this context `check` raises nothing: for loops that ask `requested`, and save what they have."""
+    global _deferred
+    _deferred += 1
+    try:
+        yield
+    finally:
+        _deferred -= 1
+
+
+def watched(function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
+    """The result of a computation that cannot look for signals itself, such as one that is compiled.
+
+    While somebody listens it runs in a thread of its own. If a stop is requested it is left behind there: it must not
+    write anything.
+
+    Raises:
+        Stopped: a stop was requested before it was done.
+
+    Example:
+        >>> watched(max, 3, 4)
+        4
+    """
+    if _listening is None or _deferred or threading.current_thread() is not threading.main_thread():
+        return function(*args, **options)
+    found: list[R] = []
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            found.append(function(*args, **options))
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            done.set()
+
+    check()
+    threading.Thread(target=run, daemon=True).start()
+    while not done.wait(LOOK):
+        check()
+    if failed:
+        raise failed[0]
+    return found[0]
