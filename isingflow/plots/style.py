@@ -1,24 +1,32 @@
-"""How every figure looks."""
+"""How every figure looks, and how it becomes a file."""
 
 from __future__ import annotations
 
 import io
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isingflow.runs.config import heading as heading_of
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-FLOW = "#1f5fa8"
+    from isingflow.runs.folder import AnyRun
 
-EXACT = "#c0392b"
+# Okabe and Ito's colours, which the colour-blind tell apart.
+FLOW = "#0072b2"
 
-LOWER = "#2a8a6a"
+EXACT = "#d55e00"
 
-ERROR = "#d98a00"
+LOWER = "#009e73"
+
+ERROR = "#e69f00"
 
 NEUTRAL = "#555555"
 
@@ -38,6 +46,12 @@ STYLE: dict[RcKeyType, Any] = {
     "figure.dpi": 150,
 }
 
+HEADING = 9.5
+"""Size of the letters of a heading, in points."""
+LETTER, LINE = 0.56, 1.3
+"""Width of a letter and height of a line, in units of that."""
+CORNER = "not certified"
+
 
 def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:
     """Centred running mean and its window: a fiftieth of the values, at least 5. Values that are nan are left out.
@@ -54,13 +68,54 @@ def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:
     return (totals[end] - totals[first]) / np.where(number > 0, number, np.nan), window
 
 
-def png(figure: Figure, *, certified: bool = True) -> bytes:
-    """The figure as a PNG file; one that shows a flow which is not certified says so in a corner."""
-    if not certified:
-        figure.text(0.995, 0.99, "not certified", ha="right", va="top", color=EXACT, fontsize="small")
+def entitled(figure: Figure, heading: str, *, certified: bool = True) -> Figure:
+    """The figure with a heading, for which it grows; and, of a flow that is not certified, a word in the corner.
+
+    Args:
+        figure: without a heading.
+        heading: wrapped to the figure's width; none if empty.
+        certified: whether the flow shown is.
+
+    Example:
+        >>> figure, ax = new_figure()
+        >>> entitled(figure, "2D Ising, periodic 8x8").get_suptitle()
+        '2D Ising, periodic 8x8'
+    """
+    corner = "" if certified else CORNER
+    letters = int(figure.get_figwidth() * 72 / (LETTER * HEADING)) - len(corner)
+    lines = textwrap.wrap(heading, max(letters, 20)) or ([""] if corner else [])
+    room = (len(lines) * LINE + 0.4) * HEADING / 72 if lines else 0.0
+    before = figure.get_figheight()
+    figure.set_figheight(before + room)
+    if figure.get_layout_engine() is None:
+        for ax in figure.axes:
+            x, y, width, height = ax.get_position().bounds
+            ax.set_position((x, y * before / (before + room), width, height * before / (before + room)))
+    top = 1 - 0.25 * HEADING / 72 / (before + room)
+    if lines:
+        text = figure.suptitle("\n".join(lines), x=0.01, y=top, ha="left", va="top", fontsize=HEADING)
+        text.set_linespacing(1.1)
+    if corner:
+        figure.text(0.995, top, corner, ha="right", va="top", color=EXACT, fontsize=HEADING)
+    return figure
+
+
+def png(figure: Figure, heading: str = "", *, certified: bool = True) -> bytes:
+    """The figure as a PNG file, with a heading as in `entitled`, which is also the file's title."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=STYLE["savefig.dpi"])
+    title = entitled(figure, heading, certified=certified).get_suptitle().replace("\n", " ")
+    figure.savefig(buffer, format="png", dpi=STYLE["savefig.dpi"], metadata={"Title": title} if title else {})
     return buffer.getvalue()
+
+
+def save(run: AnyRun, figures: Mapping[str, Figure], *, certified: bool = True) -> list[Path]:
+    """Write figures, by name, into the folder of a run, which is their heading; returns their paths.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+    """
+    heading = heading_of(run.config)
+    return [run.save_figure(name, png(figure, heading, certified=certified)) for name, figure in figures.items()]
 
 
 def new_figure() -> tuple[Figure, Axes]:
