@@ -83,7 +83,7 @@ def tiles_figure(configurations: np.ndarray, columns: int = TILES, lattice: Latt
     colors = colors_of(configurations)
     figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
     ax = figure.add_subplot()
-    draw(ax, configurations, columns, lattice, colors)
+    draw(ax, configurations, columns, lattice, colors, inches=WIDTH / columns)
     (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
     legend = sign_handles(lattice) if as_graph(lattice) and lattice is not None else []
     if ax.get_aspect() != "auto":
@@ -97,7 +97,13 @@ def tiles_figure(configurations: np.ndarray, columns: int = TILES, lattice: Latt
 
 
 def draw(
-    ax: Axes, configurations: np.ndarray, columns: int, lattice: Lattice | None = None, colors: Colors | None = None
+    ax: Axes,
+    configurations: np.ndarray,
+    columns: int,
+    lattice: Lattice | None = None,
+    colors: Colors | None = None,
+    *,
+    inches: float = 1.4,
 ) -> None:
     """Draw configurations on axes, in rows; the limits of the axes are set to hold them.
 
@@ -107,19 +113,25 @@ def draw(
         columns: configurations in a row.
         lattice: as in `tiles_figure`.
         colors: of the values; their own if not given.
+        inches: about how wide one configuration will be, for the width of lines.
     """
     values = np.asarray(configurations)
     colors = colors or colors_of(values)
     shown: dict[str, Any] = {"norm": colors.norm, "cmap": colors.cmap, "interpolation": "nearest"}
     if as_graph(lattice) and lattice is not None:
-        _graphs(ax, values, columns, lattice, colors)
+        _graphs(ax, values, columns, lattice, colors, inches)
     elif lattice is not None and lattice.kind == "triangular":
-        _hexagons(ax, values, columns, lattice, colors)
+        _hexagons(ax, values, columns, lattice, colors, inches)
     elif values.ndim == 2:
         ax.imshow(values, aspect="auto", **shown)
         ax.set(xlabel="site", ylabel="sample")
         return
-    elif values.dtype.kind == "f":
+    elif len(values) == 1:
+        ax.imshow(values.reshape(-1, values.shape[-1]), aspect="equal", **shown)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set(visible=True, color=str(GRID), linewidth=0.6)
+        return
+    elif colors.fields:
         ax.imshow(tile(values, columns, line=math.nan), aspect="equal", **shown)
     else:
         ax.imshow(tile(values, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
@@ -166,17 +178,17 @@ def resample(configurations: np.ndarray, log_weights: np.ndarray, count: int, se
     ]
 
 
-def _graphs(ax: Axes, values: np.ndarray, columns: int, lattice: Lattice, colors: Colors) -> None:
+def _graphs(ax: Axes, values: np.ndarray, columns: int, lattice: Lattice, colors: Colors, inches: float) -> None:
     """Sites as discs with their bonds, at the lattice's own positions."""
     positions = lattice.coordinates()
     margin = 0.12 * np.ptp(positions, axis=0).max() if lattice.kind == "graph" else 0.9
     corners = _corners(ax, len(values), columns, positions, margin)
-    add_bonds(ax, lattice, positions, corners, scale=1.2 / math.sqrt(min(columns, len(values))))
+    add_bonds(ax, lattice, positions, corners, scale=0.5 * inches)
     sites = (positions + corners[:, None]).reshape(-1, 2)
     add_sites(ax, sites, 1.3 * radius_of(positions), colors.of(values))
 
 
-def _hexagons(ax: Axes, values: np.ndarray, columns: int, lattice: Lattice, colors: Colors) -> None:
+def _hexagons(ax: Axes, values: np.ndarray, columns: int, lattice: Lattice, colors: Colors, inches: float) -> None:
     """Every site as the hexagon of points nearest to it; a torus is cut so that it fits a rectangle."""
     positions = lattice.coordinates()
     if lattice.boundary == "periodic":
@@ -185,11 +197,8 @@ def _hexagons(ax: Axes, values: np.ndarray, columns: int, lattice: Lattice, colo
     corner = np.stack([np.cos(angles), np.sin(angles)], axis=1) / math.sqrt(3)
     corners = _corners(ax, len(values), columns, positions, 0.5 + GAP / 2)
     centres = (positions + corners[:, None]).reshape(-1, 2)
-    ax.add_collection(
-        PolyCollection(
-            list(centres[:, None] + corner), facecolors=colors.of(values), edgecolors=str(GRID), linewidths=0.3
-        )
-    )
+    outline: dict[str, Any] = {"edgecolors": str(GRID), "linewidths": 0.25 * inches}
+    ax.add_collection(PolyCollection(list(centres[:, None] + corner), facecolors=colors.of(values), **outline))
     ax.set_facecolor(str(GRID))
 
 

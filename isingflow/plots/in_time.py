@@ -92,15 +92,16 @@ def flow_in_time_figure(found: Evolution, lattice: Lattice | None = None, *, spi
         stages.append(("spins", np.where(up, 1, -1).astype(np.int8)))
     lines = lattice is None and found.noise.ndim == 2
     rows = 1 if lines else min(ROWS, len(found.noise))
-    height = WIDTH / len(stages) * (1.6 if lines else rows)
-    figure = Figure(figsize=(WIDTH, height + 3.1), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(height + 0.5, 2.6), squeeze=False)[:, 0]
+    width = 0.9 * WIDTH / len(stages)
+    height = width * (1.6 if lines else rows) + 0.3
+    figure = Figure(figsize=(WIDTH, height + 2.7), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7), squeeze=False)[:, 0]
     colors = colors_of(found.field[-1])
     grid = above.subplots(rows, len(stages), squeeze=False)
     for place, (title, values) in enumerate(stages):
         for row in range(rows):
             shown = values[:LINES] if lines else values[row : row + 1]
-            draw(grid[row, place], shown, 1, lattice, colors if values.dtype.kind == "f" else None)
+            draw(grid[row, place], shown, 1, lattice, colors if values.dtype.kind == "f" else None, inches=width)
             grid[row, place].set(xticks=[], yticks=[], xlabel="", ylabel="")
         grid[0, place].set_title(title, fontsize=9)
     if lines:
@@ -115,7 +116,7 @@ def flow_in_time_figure(found: Evolution, lattice: Lattice | None = None, *, spi
     mean = (np.tanh(found.field) if spins else found.field).mean(sites)
     right.plot(found.times, mean, color=FLOW, alpha=0.3, linewidth=0.8)
     right.plot(found.times, np.sqrt((mean**2).mean(1)), color=NEUTRAL, label="root mean square")
-    words = "straight line between the ends (no time)" if found.straight else "time t of the flow"
+    words = "t, straight between the ends" if found.straight else "time t of the flow"
     right.set(xlabel=words, ylabel="m = mean of tanh x" if spins else "mean of x over sites")
     right.legend(loc="upper left", fontsize=8)
     right.set_ylim(top=1.3 * max(right.get_ylim()[1], 1e-12))

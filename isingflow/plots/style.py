@@ -46,9 +46,9 @@ STYLE: dict[RcKeyType, Any] = {
     "figure.dpi": 150,
 }
 
-HEADING = 9.5
+HEADING = 9.0
 """Size of the letters of a heading, in points."""
-LETTER, LINE = 0.56, 1.3
+LETTER, LINE = 0.58, 1.3
 """Width of a letter and height of a line, in units of that."""
 CORNER = "not certified"
 
@@ -73,7 +73,7 @@ def entitled(figure: Figure, heading: str, *, certified: bool = True) -> Figure:
 
     Args:
         figure: without a heading.
-        heading: wrapped to the figure's width; none if empty.
+        heading: wrapped to the figure's width, after semicolons first; none if empty.
         certified: whether the flow shown is.
 
     Example:
@@ -82,19 +82,21 @@ def entitled(figure: Figure, heading: str, *, certified: bool = True) -> Figure:
         '2D Ising, periodic 8x8'
     """
     corner = "" if certified else CORNER
-    letters = int(figure.get_figwidth() * 72 / (LETTER * HEADING)) - len(corner)
-    lines = textwrap.wrap(heading, max(letters, 20)) or ([""] if corner else [])
+    letters = max(int(figure.get_figwidth() * 72 / (LETTER * HEADING)) - len(corner), 20)
+    parts = [heading] if len(heading) <= letters else heading.split("; ")
+    lines = [line for part in parts for line in textwrap.wrap(part, letters)] or ([""] if corner else [])
     room = (len(lines) * LINE + 0.4) * HEADING / 72 if lines else 0.0
     before = figure.get_figheight()
     figure.set_figheight(before + room)
+    top = 1 - 0.25 * HEADING / 72 / (before + room)
+    style: dict[str, Any] = {"x": 0.01, "ha": "left", "fontsize": HEADING, "linespacing": 1.1}
     if figure.get_layout_engine() is None:
+        style["y"] = top  # a layout places it itself
         for ax in figure.axes:
             x, y, width, height = ax.get_position().bounds
             ax.set_position((x, y * before / (before + room), width, height * before / (before + room)))
-    top = 1 - 0.25 * HEADING / 72 / (before + room)
     if lines:
-        text = figure.suptitle("\n".join(lines), x=0.01, y=top, ha="left", va="top", fontsize=HEADING)
-        text.set_linespacing(1.1)
+        figure.suptitle("\n".join(lines), **style)
     if corner:
         figure.text(0.995, top, corner, ha="right", va="top", color=EXACT, fontsize=HEADING)
     return figure

@@ -25,6 +25,8 @@ Record = Mapping[str, Any]
 
 INSETS_FROM = 0.53
 """Part of the training figure's height, from below, that is left to the curve."""
+DECADES = 1e-3
+"""How far below the smallest running mean of the gap the axis may go."""
 
 
 @matplotlib.rc_context(STYLE)
@@ -96,17 +98,22 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
         smooth, window = running_mean(gap)
         ax.plot(iterations, gap, color=FLOW, alpha=0.3, linewidth=0.8, label="gap of one batch")
         ax.plot(iterations, smooth, color=FLOW, label=f"running mean of {window}")
-        positive = np.concatenate([gap[known & (gap > 0)], error[measured]])
-        floor = min(np.min(np.append(smooth[smooth > 0], 1.0)) / 4, np.min(positive, initial=1.0))
-        ax.set_ylim(bottom=max(floor, 1e-6) / 1.5)
-        for values, size, alpha, what in ((gap, 3, 0.5, "batches"), (smooth, 7, 1.0, "running means")):
+        above = smooth[smooth > 0].min(initial=gap[gap > 0].max(initial=1.0))
+        small = np.concatenate([gap[known & (gap > 0)], error[measured]]).min(initial=above)
+        floor = min(max(small, DECADES * above), above / 4) / 1.5
+        ax.set_ylim(bottom=floor)
+        for values, size, alpha, what in ((gap, 4, 0.7, "batches"), (smooth, 7, 1.0, "running means")):
             below = np.isfinite(values) & (values <= 0)
             if below.any():
                 _mark_at_foot(ax, iterations[below], size, alpha, f"{below.sum()} {what} below zero")
     else:
+        floor = 0.0
         ax.text(0.5, 0.5, "no exact answer is known: no gap", transform=ax.transAxes, ha="center", color=NEUTRAL)
     if measured.any():
-        ax.plot(iterations[measured], error[measured], "o", color=ERROR, markersize=4, label="integration error")
+        below = measured & (error < floor)
+        dots = np.where(below, floor, error)[measured]
+        label = "integration error" + (f" ({below.sum()} below the axis)" if below.any() else "")
+        ax.plot(iterations[measured], dots, "o", color=ERROR, markersize=4, clip_on=False, label=label)
     ax.set(xlabel="iteration", ylabel="bound $-$ exact, $-$ln Z (nats)")
     ax.grid(axis="y", color="0.9")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -165,7 +172,8 @@ def _inset(
     left = 0.04 + position * (0.94 - width) / max(count - 1, 1)
     inset = ax.inset_axes((left, top - height, width, height), zorder=5)
     columns = per_row(lattice, TILES)
-    draw(inset, samples[: columns**2 if lattice is not None or samples.ndim > 2 else None], columns, lattice)
+    shown = samples[: TILES**2 if lattice is None else columns**2]
+    draw(inset, shown, columns, lattice, inches=height * HEIGHT / columns)
     inset.set(xticks=[], yticks=[], xlabel="", ylabel="", anchor="N")
     inset.set_title(f"iteration {iteration}", fontsize=9, pad=3)
     across = ax.transLimits.transform((iteration, level))[0]
