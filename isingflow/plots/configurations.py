@@ -81,7 +81,7 @@ def tiles_figure(configurations: np.ndarray, columns: int = TILES, lattice: Latt
         >>> figure = tiles_figure(np.ones((10, 4, 4), dtype=np.int8))
     """
     colors = colors_of(configurations)
-    figure = Figure(figsize=(WIDTH, WIDTH), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.7 * WIDTH), layout="constrained")
     ax = figure.add_subplot()
     draw(ax, configurations, columns, lattice, colors, inches=WIDTH / columns)
     (left, right), (bottom, top) = sorted(ax.get_xlim()), sorted(ax.get_ylim())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from isingflow.runs.config import heading as heading_of
 
@@ -48,8 +49,8 @@ STYLE: dict[RcKeyType, Any] = {
 
 HEADING = 9.0
 """Size of the letters of a heading, in points."""
-LETTER, LINE = 0.58, 1.3
-"""Width of a letter and height of a line, in units of that."""
+LINE = 1.3
+"""Height of a line, in units of that."""
 CORNER = "not certified"
 
 
@@ -82,7 +83,7 @@ def entitled(figure: Figure, heading: str, *, certified: bool = True) -> Figure:
         '2D Ising, periodic 8x8'
     """
     corner = "" if certified else CORNER
-    letters = max(int(figure.get_figwidth() * 72 / (LETTER * HEADING)) - len(corner), 20)
+    letters = max(_letters(heading + corner, figure.get_figwidth() * 72) - len(corner), 20)
     parts = [heading] if len(heading) <= letters else heading.split("; ")
     lines = [line for part in parts for line in textwrap.wrap(part, letters)] or ([""] if corner else [])
     room = (len(lines) * LINE + 0.4) * HEADING / 72 if lines else 0.0
@@ -100,6 +101,12 @@ def entitled(figure: Figure, heading: str, *, certified: bool = True) -> Figure:
     if corner:
         figure.text(0.995, top, corner, ha="right", va="top", color=EXACT, fontsize=HEADING)
     return figure
+
+
+def _letters(text: str, width: float) -> int:
+    """Letters of such a text that fit into a line of so many points, with a little room for wider ones."""
+    extent = TextPath((0, 0), text, size=HEADING).get_extents().width if text.strip() else 0.0
+    return int(0.93 * width * len(text) / extent) if extent else 1
 
 
 def png(figure: Figure, heading: str = "", *, certified: bool = True) -> bytes:

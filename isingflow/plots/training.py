@@ -96,7 +96,9 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
     ax.set_yscale("log", nonpositive="mask")
     if known.any():
         smooth, window = running_mean(gap)
-        ax.plot(iterations, gap, color=FLOW, alpha=0.3, linewidth=0.8, label="gap of one batch")
+        if not (gap > 0).any():
+            ax.set_ylim(0.1, 10)
+        ax.plot(iterations, gap, color=FLOW, alpha=0.3, linewidth=0.8, label="bound $-$ exact, one batch")
         ax.plot(iterations, smooth, color=FLOW, label=f"running mean of {window}")
         above = smooth[smooth > 0].min(initial=gap[gap > 0].max(initial=1.0))
         small = np.concatenate([gap[known & (gap > 0)], error[measured]]).min(initial=above)
@@ -114,7 +116,7 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
         dots = np.where(below, floor, error)[measured]
         label = "integration error" + (f" ({below.sum()} below the axis)" if below.any() else "")
         ax.plot(iterations[measured], dots, "o", color=ERROR, markersize=4, clip_on=False, label=label)
-    ax.set(xlabel="iteration", ylabel="bound $-$ exact, $-$ln Z (nats)")
+    ax.set(xlabel="iteration", ylabel="gap (nats)")
     ax.grid(axis="y", color="0.9")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _add_seconds(ax, iterations, column(metrics, "seconds"))
