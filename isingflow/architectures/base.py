@@ -99,11 +99,13 @@ class Architecture(Protocol):
 
     Attributes:
         kind: its name, in run folders and on the command line.
+        title: its name, in headings.
         whitened: whether the flow starts from what the target knows in closed form; else from a standard normal.
         local: whether what is learnt does not depend on the size of a torus: a smaller one can be trained first.
     """
 
     kind: ClassVar[str]
+    title: ClassVar[str]
 
     @property
     def whitened(self) -> bool: ...

@@ -48,6 +48,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     """
 
     kind: ClassVar[str] = "convex"
+    title: ClassVar[str] = "CP-Flow"
     local: ClassVar[bool] = False
 
     blocks: Count = 3

@@ -39,6 +39,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     """
 
     kind: ClassVar[str] = "monge-ampere"
+    title: ClassVar[str] = "Monge-Ampère flow"
 
     potential: Literal["lattice", "dense", "image"] = "lattice"
     hidden: Count = 32

@@ -33,6 +33,7 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     """
 
     kind: ClassVar[str] = "ot"
+    title: ClassVar[str] = "OT-Flow"
     local: ClassVar[bool] = False
 
     width: Count = 32

@@ -20,6 +20,7 @@ class OwnFlow(Settings, frozen=True, tag_field="kind", tag="own"):
     """
 
     kind: ClassVar[str] = "own"
+    title: ClassVar[str] = "own flow"
     whitened: ClassVar[bool] = False
     local: ClassVar[bool] = False
 

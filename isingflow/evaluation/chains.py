@@ -89,16 +89,18 @@ class ChainsReport:
         Raises:
             RunFolderError: the figure cannot be written.
         """
-        from isingflow.plots import magnets as plots
+        from isingflow.plots.magnets import chains_figure
+        from isingflow.plots.style import png
+        from isingflow.runs.config import heading
 
         if self.chains.samples < 2:
             return None
-        figure = plots.chains_figure(
+        figure = chains_figure(
             {name.replace("_", " "): values for name, values in self.series.items()},
             {name.replace("_", " "): value for name, value in self.exact.items()},
         )
         of = self.chains.identity.get("space") or self.chains.identity.get("sampler")
-        return folder.save_figure(f"hmc-{of}.png", plots.png(figure, certified=self.chains.certified))
+        return folder.save_figure(f"hmc-{of}.png", png(figure, heading(folder.config), certified=self.chains.certified))
 
     def _motion(self) -> str:
         """The sampler in words, and what it has cost."""

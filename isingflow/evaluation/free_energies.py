@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from isingflow.statistics.free_energy import (
     HEAVY_TAIL,
     LITTLE_OVERLAP,
 )
+
+if TYPE_CHECKING:
+    from isingflow.exact.thermodynamics import Thermodynamics
 
 DISAGREEMENT = 3.0
 """Ratio of effective sample sizes, forward to reverse, from which the flow is said to miss part of the target."""
@@ -68,7 +71,13 @@ class BothSides:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Free energies of a run, in nats for the whole field, -ln Z of the continuous representation of a magnet."""
+    """Free energies of a run, in nats for the whole field, -ln Z of the continuous representation of a magnet.
+
+    Attributes:
+        title: of the run, as `runs.config.heading` gives it.
+        energy_per_site, magnetisation_abs: of a magnet's spins, averages over the samples with their weights.
+        exact_spins: of a magnet that has an exact solution.
+    """
 
     title: str
     target: str
@@ -93,6 +102,9 @@ class Evaluation:
     exact: float | None
     method: str | None
     log_z_ising: Estimate | None
+    energy_per_site: Estimate | None
+    magnetisation_abs: Estimate | None
+    exact_spins: Thermodynamics | None
     samples: SampleSet
 
     def __str__(self) -> str:
@@ -178,30 +190,8 @@ class Evaluation:
         }
 
     def table(self) -> str:
-        """Bounds, estimates and the exact answer, one a line, for people."""
-        count, sides = len(self.samples.log_weight), self.both_sides
-        rows: list[tuple[str, str, str, float]] = []
-        if self.mean_field is not None:
-            rows.append(("mean-field Gaussian bound", "", f"{self.mean_field:.2f}", self.mean_field))
-        rows += [
-            ("variational bound", f"({count} samples)", str(self.variational), self.variational.value),
-            ("reweighted estimate", f"({count})", str(self.reweighted), self.reweighted.value),
-        ]
-        if sides is None:
-            rows.append(("lower bound", "(the target has no samples of its own)", "", math.nan))
-        else:
-            both, ratio = f"({count} + {sides.samples})", sides.acceptance_ratio
-            rows.append(("acceptance-ratio estimate", both, str(ratio), ratio.value))
-            lower = sides.lower_bound
-            rows.append(("lower bound", f"({sides.samples} Monte Carlo)", str(lower), lower.value))
-        if self.exact is None:
-            rows.append(("exact", "(no method known)", "", math.nan))
-        else:
-            rows.append((f"exact ({str(self.method).title()})", "", f"{self.exact:.4f}", self.exact))
-        lines = [f"{self.title:<58}{'total (nats)':>22}{'per site':>13}"]
-        for name, note, total, value in rows:
-            per_site = "" if math.isnan(value) else f"{value / self.sites:.6f}"
-            lines.append(f"  {name:<28}{note:<28}{total:>22}{per_site:>13}".rstrip())
+        """For people: of the spins what a physicist asks for, of the field what flows bound; one quantity a line."""
+        rows = [*self._heading(), *self._spin_rows(), *self._field_rows()]
         verdict = "certified" if self.certified else f"NOT CERTIFIED: above its tolerance of {self.tolerance:g}"
         summary = [
             "" if self.gap is None else f"gap {self.gap} nats",
@@ -209,4 +199,70 @@ class Evaluation:
             f"integration error {self.integration_error:.2g} nats ({verdict})",
         ]
         notes = [f"  warning: {warning}" for warning in self.warnings]
-        return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *notes])
+        return "\n".join([*rows, "  " + "    ".join(filter(None, summary)), *notes])
+
+    def _heading(self) -> list[str]:
+        title, _, rest = self.title.partition("; ")
+        return [title, f"{rest}; {self.parameters} parameters, trained for {self.training_seconds:.3g} s"]
+
+    def _spin_rows(self) -> list[str]:
+        """Of magnets: free energy, ln Z, energy and magnetisation of the spins."""
+        if self.log_z_ising is None:
+            return []
+        how, exact = self.best[1], self.exact_spins
+        known = "" if exact is None else f"exact ({_in_words(exact.method)})"
+        rows: list[tuple[str, str, Estimate | None, float | None]] = []
+        if self.beta:
+            scale = -1 / (self.beta * self.sites)
+            answer = None if exact is None else scale * exact.log_z
+            rows.append(("free energy per site", f"-T ln Z / N, {how}", scale * self.log_z_ising, answer))
+        rows += [
+            ("ln Z", how, self.log_z_ising, None if exact is None else exact.log_z),
+            ("energy per site", "reweighted", self.energy_per_site, None if exact is None else exact.energy_per_site),
+            ("magnetisation |m| per site", "reweighted", self.magnetisation_abs, None),
+        ]
+        lines = [_row("  Ising spins, in units of J (k_B = 1)", "", "estimate", known)]
+        for name, note, estimate, answer in rows:
+            if estimate is not None:
+                beside = "" if answer is None else f"{answer:.{min(estimate.decimals + 1, 12)}f}"
+                lines.append(_row(f"    {name}", note, str(estimate), beside))
+        return lines
+
+    def _field_rows(self) -> list[str]:
+        """Bounds, estimates and the exact answer for -ln Z of the field."""
+        count, sides = len(self.samples.log_weight), self.both_sides
+        rows: list[tuple[str, str, Estimate | float | None]] = []
+        if self.mean_field is not None:
+            rows.append(("mean-field Gaussian bound", "from above", self.mean_field))
+        rows += [
+            ("variational bound", f"from above, {count} samples", self.variational),
+            ("reweighted estimate", f"{count} samples", self.reweighted),
+        ]
+        if sides is None:
+            rows.append(("lower bound", "the target has no samples of its own", None))
+        else:
+            rows.append(("acceptance-ratio estimate", f"{count} + {sides.samples} samples", sides.acceptance_ratio))
+            rows.append(("lower bound", f"from below, {sides.samples} Monte Carlo", sides.lower_bound))
+        if self.exact is None:
+            rows.append(("exact", "no method known", None))
+        else:
+            rows.append((f"exact ({_in_words(self.method)})", "", self.exact))
+        what = "continuous field, -ln Z in nats" if self.log_z_ising is not None else "-ln Z in nats"
+        lines = [_row(f"  {what}", "", "total", "per site")]
+        for name, note, value in rows:
+            if isinstance(value, Estimate):
+                shown = str(value), str(value / self.sites)
+            else:
+                shown = ("", "") if value is None else (f"{value:.4f}", f"{value / self.sites:.6f}")
+            lines.append(_row(f"    {name}", note, *shown))
+        return lines
+
+
+def _row(name: str, note: str, first: str, second: str) -> str:
+    """A line of the table."""
+    return f"{f'{name:<31}{note}':<62}{first:>20}{second:>22}".rstrip()
+
+
+def _in_words(method: str | None) -> str:
+    """An exact method, as "Transfer matrix"."""
+    return str(method).replace("-", " ").capitalize()

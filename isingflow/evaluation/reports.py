@@ -20,7 +20,7 @@ from isingflow.plots import data as data_plots
 from isingflow.plots import magnets as target_plots
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun
-from isingflow.runs.loading import is_certified, opened
+from isingflow.runs.loading import is_certified, opened, trained
 from isingflow.runtime import devices
 from isingflow.runtime.checks import flag, instance
 from isingflow.targets.base import TargetLike, as_target
@@ -101,19 +101,22 @@ def plot(
     kind, count = _KINDS[type(folder.config)], PLOT_SAMPLES if samples is None else samples
     with folder.results():
         drawn = kind.draw(folder, **given, samples=count, seed=seed, device=where)
-        return draw_figures(folder, drawn, given["data"])
+        return draw_figures(folder, drawn, given["data"], flow=given["flow"])
 
 
-def draw_figures(run: AnyRun, samples: SampleSet | np.ndarray, data: Dataset | None = None) -> list[Path]:
+def draw_figures(
+    run: AnyRun, samples: SampleSet | np.ndarray, data: Dataset | None = None, *, flow: Flow | None = None
+) -> list[Path]:
     """Write the figures of a run into its folder; returns their paths.
 
     Args:
         run: evaluated, for a likelihood before training to be shown.
         samples: of its flow.
         data: what a run on data was trained on.
+        flow: the user's own, of a run on a target; that of any other run is in its checkpoint.
     """
     with run.drawing():
-        return _KINDS[type(run.config)].figures(run, samples, data, certified=is_certified(run))
+        return _KINDS[type(run.config)].figures(run, samples, data, flow, certified=is_certified(run))
 
 
 class _Kind(NamedTuple):
@@ -145,15 +148,20 @@ def _draw_data(run: AnyRun, *, target: None, flow: None, data: Dataset, **option
     return np.concatenate([points.numpy() for points, _ in stream_points(run, **options)])
 
 
-def _target_figures(run: AnyRun, samples: SampleSet, data: None, *, certified: bool) -> list[Path]:
-    return target_plots.plot_run(run, samples, certified=certified)
+def _target_figures(run: AnyRun, samples: SampleSet, data: None, flow: Flow | None, *, certified: bool) -> list[Path]:
+    flow = None if flow is None else trained(run, flow, flow.device)[0]
+    return target_plots.plot_run(run, samples, flow=flow, certified=certified)
+
+
+def _data_figures(run: AnyRun, samples: np.ndarray, data: Dataset, flow: None, *, certified: bool) -> list[Path]:
+    return data_plots.plot_run(run, samples, data, certified=certified)
 
 
 _TARGETS = _Kind(_evaluate_target, _draw_target, _target_figures)
 _KINDS: dict[type, _Kind] = {
     RunConfig: _TARGETS,
     TargetConfig: _TARGETS,
-    DensityConfig: _Kind(_evaluate_data, _draw_data, data_plots.plot_run),
+    DensityConfig: _Kind(_evaluate_data, _draw_data, _data_figures),
 }
 """By kind of run."""
 

@@ -17,12 +17,15 @@ from torch import Tensor
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
+from isingflow.observables import per_sample
+from isingflow.runs.config import heading
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
 from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count
 from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Workers, workers
+from isingflow.sampling.chains import magnet
 from isingflow.statistics.free_energy import (
     acceptance_ratio_free_energy,
     effective_sample_size,
@@ -34,8 +37,10 @@ from isingflow.statistics.free_energy import (
     reweighted_free_energy,
     variational_free_energy,
 )
+from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import pareto_k
 from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, Target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.problems import REFERENCE_CHAINS
 
 BATCH = 256
@@ -170,7 +175,7 @@ def evaluate_target(
     reweighted = reweighted_free_energy(weights)
     best = reweighted if both_sides is None else both_sides.acceptance_ratio
     return Evaluation(
-        title=found.title(),
+        title=heading(run.config),
         target=found.name,
         parameters_by_name=found.parameters_by_name,
         size=tuple(found.shape),
@@ -193,8 +198,23 @@ def evaluate_target(
         exact=exact,
         method=method,
         log_z_ising=found.log_z_ising(best) if isinstance(found, Magnetic) else None,
+        **_of_spins(found, drawn),
         samples=drawn,
     )
+
+
+def _of_spins(target: Target, samples: SampleSet) -> dict[str, Any]:
+    """Energy and magnetisation of a magnet's spins, and its exact solution; None of other targets."""
+    lattice, _ = magnet(target)
+    if lattice is None or samples.spins is None:
+        return dict.fromkeys(("energy_per_site", "magnetisation_abs", "exact_spins"))
+    series = per_sample(lattice, spins=samples.spins, field=samples.field)
+    assert series.magnetisation_abs is not None
+    return {
+        "energy_per_site": jackknife_mean(series.energy, samples.log_weight) / lattice.sites,
+        "magnetisation_abs": jackknife_mean(series.magnetisation_abs, samples.log_weight),
+        "exact_spins": target.thermodynamics() if isinstance(target, HubbardStratonovich) else None,
+    }
 
 
 def _both_sides(forward: np.ndarray, reverse: Tensor, exact: float | None) -> BothSides:

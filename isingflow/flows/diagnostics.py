@@ -49,7 +49,10 @@ def hjb_residual(flow: Flow, latent: Tensor) -> Estimate:
 
 
 def trajectories(flow: Flow, latent: Tensor, *, refinement: int = 4) -> list[Tensor]:
-    """The path of every sample through each gradient flow of a chain, at points that a finer integration passes.
+    """The path of every sample through each gradient flow of a chain, in the coordinates of x.
+
+    Positions are mapped on by all later maps that have no path themselves, such as the closed-form ones that lead from
+    whitened coordinates to the field. So a path ends where the next begins, and the last at flow(z).
 
     Args:
         flow: from z to x.
@@ -67,30 +70,32 @@ def trajectories(flow: Flow, latent: Tensor, *, refinement: int = 4) -> list[Ten
         >>> [path.shape for path in trajectories(flow, flow.noise(5, generator))]
         [torch.Size([13, 5, 2])]
     """
-    refinement = count("refinement", refinement, most=MOST_STEPS)
-    paths = []
     latent = _of(flow).taken("latent", latent)
     with _frozen(flow):
-        for transform in flow.transforms:
-            path = transform.path(latent, refinement)
-            if path is None:
-                latent = transform(latent)[0]
-            else:
-                paths.append(path)
-                latent = path[-1]
-    return paths
+        ways = _ways(flow, latent, refinement)
+        found = []
+        for index, way in enumerate(ways):
+            if way is None:
+                continue
+            points = way.flatten(0, 1)
+            for later, transform in zip(ways[index + 1 :], flow.transforms[index + 1 :], strict=True):
+                points = transform(points)[0] if later is None else points
+            found.append(points.view(way.shape))
+    return found
 
 
 def straightness(flow: Flow, latent: Tensor, *, refinement: int = 4) -> Estimate:
     """E[path length / distance], lengths and distances each summed over the gradient flows; 1 where nothing moves.
 
     Args:
-        flow, latent, refinement: as in `trajectories`; lengths are those of the polygons through its points.
+        flow, latent, refinement: as in `trajectories`; lengths are those of the polygons through its points, in the
+            coordinates in which each gradient flow acts.
     """
     latent = _of(flow).taken("latent", latent)
     length = distance = torch.zeros(len(latent), dtype=torch.float64, device=latent.device)
-    for path in trajectories(flow, latent, refinement=refinement):
-        path = path.double().flatten(2)
+    with _frozen(flow):
+        ways = _ways(flow, latent, refinement)
+    for path in (way.double().flatten(2) for way in ways if way is not None):
         length = length + (path[1:] - path[:-1]).norm(dim=2).sum(0)
         distance = distance + (path[-1] - path[0]).norm(dim=1)
     return _mean(torch.where(length > 0, length / distance, 1.0))
@@ -141,6 +146,17 @@ def steps_needed(flow: Flow, x: Tensor, tolerance: float) -> int:
 
 def _of(flow: Flow) -> Flow:
     return instance("flow", flow, Flow, "a Flow")
+
+
+def _ways(flow: Flow, latent: Tensor, refinement: int) -> list[Tensor | None]:
+    """The path through each map of a chain in the coordinates in which it acts; None of those without one."""
+    refinement = count("refinement", refinement, most=MOST_STEPS)
+    ways = []
+    for transform in flow.transforms:
+        way = transform.path(latent, refinement)
+        latent = transform(latent)[0] if way is None else way[-1]
+        ways.append(way)
+    return ways
 
 
 @contextmanager

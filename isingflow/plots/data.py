@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from isingflow.architectures.start import fitted_part
 from isingflow.datasets.spaces import Pixels
 from isingflow.flows import Flow, GradientFlow
-from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, png, running_mean
+from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, running_mean, save
 from isingflow.runs.loading import new_flow, trained
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool
         figures["samples.png"] = samples_figure(theirs, ours, data.columns)
         if data.dimension == 2:
             figures["paths.png"] = paths_figure([points.numpy() for points in gaussianised(flow, test[:400])])
-    return [run.save_figure(name, png(figure, certified=certified)) for name, figure in figures.items()]
+    return save(run, figures, certified=certified)
 
 
 @matplotlib.rc_context(STYLE)

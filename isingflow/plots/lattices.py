@@ -2,39 +2,111 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import EllipseCollection, LineCollection
+from matplotlib.lines import Line2D
 
 from isingflow.lattice import Lattice
+from isingflow.plots.style import EXACT, FLOW
+
+COLORS = {True: FLOW, False: EXACT}
+DASHES: dict[bool, Any] = {True: "solid", False: (0, (2, 1))}
+"""Of bonds with J > 0, and of those with J < 0."""
+RADIUS = 0.22
+"""Of a site, in units of the usual distance to its nearest neighbour."""
 
 
 def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
-    """Draw sites and bonds (blue: J > 0, red: J < 0; a bond across the boundary as two stubs); returns the axes."""
+    """Draw sites and bonds (blue: J > 0; red, dashed: J < 0; a bond across the boundary as two stubs).
+
+    Args:
+        lattice: of any kind; a graph is laid out by networkx.
+        ax: where to draw; a new figure if not given.
+
+    Returns:
+        The axes.
+    """
     from matplotlib import pyplot
 
     ax = pyplot.subplots(layout="constrained")[1] if ax is None else ax
-    ends = lattice.coordinates()[lattice.bonds]
+    positions = lattice.coordinates()
+    add_bonds(ax, lattice, positions, np.zeros((1, 2)))
+    add_sites(ax, positions, radius_of(positions), np.zeros((len(positions), 3)))
+    ax.set(aspect="equal", title=lattice.description)
+    ax.axis("off")
+    ax.autoscale_view()
+    handles = sign_handles(lattice)
+    if handles:
+        ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def add_bonds(ax: Axes, lattice: Lattice, positions: np.ndarray, corners: np.ndarray, scale: float = 1.0) -> None:
+    """Draw the bonds of copies of a lattice, each as wide as it is strong.
+
+    Args:
+        ax: where to draw.
+        lattice: whose bonds.
+        positions: of its sites, shape (N, 2).
+        corners: where each copy's origin lies, shape (copies, 2).
+        scale: of the widths.
+    """
+    segments, strengths = _segments(lattice, positions)
+    widths = scale * np.clip(2.0 * np.abs(strengths) / max(np.abs(strengths).max(), 1e-300), 0.4, None)
+    for positive in (True, False):
+        chosen = (strengths > 0) == positive
+        if chosen.any():
+            lines = (segments[chosen][None] + corners[:, None, None]).reshape(-1, 2, 2)
+            style: dict[str, Any] = {"colors": COLORS[positive], "linestyles": [DASHES[positive]], "zorder": 1}
+            ax.add_collection(LineCollection(list(lines), linewidths=np.tile(widths[chosen], len(corners)), **style))
+
+
+def add_sites(ax: Axes, positions: np.ndarray, radius: float, colors: np.ndarray) -> None:
+    """Draw sites as discs, in the units of the axes.
+
+    Args:
+        ax: where to draw.
+        positions: shape (n, 2).
+        radius: of a disc.
+        colors: shape (n, 3 or 4).
+    """
+    size = np.full(len(positions), 2 * radius)
+    places: dict[str, Any] = {"units": "xy", "offsets": positions, "offset_transform": ax.transData}
+    style: dict[str, Any] = {"facecolors": colors, "edgecolors": "black", "linewidths": 0.6, "zorder": 2}
+    ax.add_collection(EllipseCollection(size, size, 0 * size, **places, **style))
+
+
+def radius_of(positions: np.ndarray) -> float:
+    """The radius of a site: a fraction of the median distance to the nearest neighbour."""
+    from scipy.spatial import KDTree
+
+    distances, _ = KDTree(positions).query(positions, 2)
+    return RADIUS * float(np.median(np.asarray(distances)[:, 1]))
+
+
+def sign_handles(lattice: Lattice) -> list[Line2D]:
+    """Lines for a legend of the signs of couplings, where there are both."""
+    if not lattice.strengths.min() < 0 < lattice.strengths.max():
+        return []
+    words = {True: "J > 0", False: "J < 0"}
+    return [Line2D([], [], color=COLORS[sign], linestyle=DASHES[sign], label=word) for sign, word in words.items()]
+
+
+def _segments(lattice: Lattice, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lines of the bonds, shape (lines, 2, 2), and their strengths; a bond across the boundary gives two stubs."""
+    ends = positions[lattice.bonds]
     steps = ends[:, 1] - ends[:, 0]
+    wraps = np.zeros(len(steps), bool)
     if lattice.boundary == "periodic":
-        axes = lattice.coordinates()[[lattice.shape[1], 1]]
+        axes = positions[[lattice.shape[1], 1]]
         first, second = (np.stack(np.unravel_index(sites, lattice.shape), axis=-1) for sites in lattice.bonds.T)
         offsets = second - first
-        wraps = np.any((offsets < 0), axis=1)
+        wraps = np.any(offsets < 0, axis=1)
         steps = (offsets % lattice.shape) @ axes
-    else:
-        wraps = np.zeros(len(steps), bool)
     reach = np.where(wraps, 0.5, 1.0)[:, None] * steps
     forward = np.stack([ends[:, 0], ends[:, 0] + reach], axis=1)
     backward = np.stack([ends[:, 1] - reach, ends[:, 1]], axis=1)[wraps]
-    strengths = np.concatenate([lattice.strengths, lattice.strengths[wraps]])
-    widths = 2.0 * np.abs(strengths) / max(np.abs(strengths).max(), 1e-300)
-    colors = np.where(strengths > 0, "tab:blue", "tab:red")
-    ax.add_collection(LineCollection([*forward, *backward], colors=colors, linewidths=widths, zorder=1))
-    x, y = lattice.coordinates().T
-    ax.scatter(x, y, s=400 / math.sqrt(lattice.sites), color="black", zorder=2)
-    ax.set(aspect="equal", title=lattice.description)
-    ax.axis("off")
-    return ax
+    return np.concatenate([forward, backward]), np.concatenate([lattice.strengths, lattice.strengths[wraps]])

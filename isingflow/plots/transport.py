@@ -20,7 +20,7 @@ SHADES = (FLOW, ERROR, NEUTRAL)
 
 @matplotlib.rc_context(STYLE)
 def trajectories_figure(paths: Mapping[str, np.ndarray]) -> Figure:
-    """Paths in the plane, one panel for every flow on the same axes: from the noise (dots) to the samples (crosses).
+    """Paths in the plane, one panel for every flow on the same axes: from the start (dots) to the samples (crosses).
 
     Args:
         paths: positions by the flow's title, shape (points, n, 2) each, as `flows.diagnostics.trajectories` gives them.
@@ -35,9 +35,10 @@ def trajectories_figure(paths: Mapping[str, np.ndarray]) -> Figure:
     for ax, (title, positions) in zip(panels, paths.items(), strict=True):
         positions = np.asarray(positions, dtype=float)
         ax.plot(positions[..., 0], positions[..., 1], color=FLOW, alpha=0.45, linewidth=0.7)
-        ax.plot(*positions[0].T, "o", color=NEUTRAL, markersize=2.5, label="noise")
+        ax.plot(*positions[0].T, "o", color=NEUTRAL, markersize=2.5, label="start")
         ax.plot(*positions[-1].T, "x", color=EXACT, markersize=4, label="samples")
-        ax.set(title=title, aspect="equal", xticks=[], yticks=[])
+        ax.set(title=title, aspect="equal", xlabel="$x_1$")
+    panels[0].set_ylabel("$x_2$")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 

@@ -18,6 +18,7 @@ from isingflow.targets.base import Target
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
+    from isingflow.lattice import Lattice
 
 
 FORMAT = 2
@@ -38,6 +39,11 @@ class Run(Settings, frozen=True, tag_field="kind"):
     @property
     def coarse(self) -> Self | None:
         """The smaller run with which this one starts, or None."""
+        return None
+
+    @property
+    def geometry(self) -> Lattice | None:
+        """The lattice on which samples of the run live, for figures; None where there is none."""
         return None
 
     @property

@@ -31,10 +31,22 @@ __all__ = [
     "TrainingConfig",
     "config_from_dict",
     "differences",
+    "heading",
 ]
 
 
 AnyRunConfig = RunConfig | DensityConfig | TargetConfig
+
+
+def heading(config: AnyRunConfig) -> str:
+    """What a run is on, its flow, preset and seed: the heading of its tables and figures.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> heading(RunConfig.from_preset("quick", square(8), 0.5))
+        '2D Ising, periodic 8x8, beta = 0.500000, T = 2; Monge-Ampère flow, preset quick, seed 0'
+    """
+    return f"{config.title()}; {config.flow.title}, preset {config.preset}, seed {config.seed}"
 
 
 def config_from_dict(data: Any) -> AnyRunConfig:

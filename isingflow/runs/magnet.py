@@ -65,8 +65,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         return str(self.lattice)
 
     def title(self) -> str:
-        """The magnet in words."""
-        return heading(self.lattice, self.beta)
+        """The magnet in words, with its temperature."""
+        return heading(self.lattice, self.beta) + (f", T = {1 / self.beta:.6g}" if self.beta else "")
 
     @property
     def coarse(self) -> RunConfig | None:
@@ -84,6 +84,11 @@ class RunConfig(Run, frozen=True, tag="magnet"):
                 "potential on a uniform torus whose lengths are even and at least 6"
             )
         return replace(self, lattice=lattice, training=self.training.coarse)
+
+    @property
+    def geometry(self) -> Lattice:
+        """The magnet's lattice."""
+        return self.lattice
 
     @property
     def sample(self) -> tuple[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from isingflow.runtime.checks import instance
 from isingflow.runtime.fields import fields_of, stream
 from isingflow.targets.base import Start, Target
 from isingflow.targets.gaussian import MeanField, best_gaussian
+
+if TYPE_CHECKING:
+    from isingflow.exact.thermodynamics import Thermodynamics
 
 
 class HubbardStratonovich(Target):
@@ -77,7 +80,7 @@ class HubbardStratonovich(Target):
         else:
             self.basis = EigenBasis(self.shape, torch.from_numpy(self.form.vectors))
         # What takes long is found once, for training and evaluation alike.
-        self._solved: list[tuple[float, str] | None] = []
+        self._solved: list[Thermodynamics | None] = []
         self._gaussians: dict[torch.device, MeanField] = {}
         self.register_buffer("eigenvalues", torch.from_numpy(self.form.eigenvalues), persistent=False)
 
@@ -111,17 +114,21 @@ class HubbardStratonovich(Target):
             variances=gaussian.variances if self.lattice.translation_invariant else None,
         )
 
-    def exact_free_energy(self) -> tuple[float, str] | None:
-        """-ln Z of the continuous representation and the exact method behind it; None where there is none."""
+    def thermodynamics(self) -> Thermodynamics | None:
+        """The exact solution of the spins; None where there is none."""
         from isingflow.exact import thermodynamics  # numba takes a second to load
 
         if not self._solved:
             try:
-                solution = thermodynamics(self.lattice, self.beta)
-                self._solved.append((self.free_energy(solution.log_z), solution.method))
+                self._solved.append(thermodynamics(self.lattice, self.beta))
             except NoExactSolution:
                 self._solved.append(None)
         return self._solved[0]
+
+    def exact_free_energy(self) -> tuple[float, str] | None:
+        """-ln Z of the continuous representation and the exact method behind it; None where there is none."""
+        solution = self.thermodynamics()
+        return None if solution is None else (self.free_energy(solution.log_z), solution.method)
 
     def reference(self, samples: int, *, chains: int, seed: int) -> Tensor:
         """Spins by Monte Carlo, int8, shape (chains, samples, *shape)."""

@@ -315,6 +315,7 @@ class TestTrain:
             "gap.png",
             "spins.png",
             "log_weights.png",
+            "flow_in_time.png",
         }
         assert "5/5" in result.stderr
 
@@ -522,5 +523,5 @@ class TestTrainedRun:
 
     def test_plot(self, trained):
         found = document("plot", trained, "--samples", 100)
-        assert len(found["figures"]) == 4
+        assert len(found["figures"]) == 5
         assert all(os.path.getsize(file) > 1000 for file in found["figures"])

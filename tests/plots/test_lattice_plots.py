@@ -21,9 +21,11 @@ def test_plot_draws_every_bond_and_site(of):
     from matplotlib import pyplot
 
     ax = plot_lattice(of)
-    lines, sites = ax.collections
+    *lines, sites = ax.collections
     assert len(sites.get_offsets()) == of.sites
-    assert len(lines.get_segments()) >= len(of.bonds)
+    assert sum(len(bonds.get_segments()) for bonds in lines) >= len(of.bonds)
+    signs = {of.strengths[0] > 0, *(of.strengths > 0)}
+    assert len(lines) == len(signs) and (ax.get_legend() is not None) == (len(signs) == 2)
     assert ax.get_title() == of.description
     assert plot_lattice(of, ax) is ax
     pyplot.close(ax.figure)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from isingflow.plots import magnets as plots
 from isingflow.plots import transport as transport_plots
+from isingflow.plots.style import png
 
 
 def lines_of(ax):
@@ -21,7 +21,7 @@ def test_trajectories_run_from_noise_to_samples():
         np.testing.assert_array_equal(np.stack(drawn, axis=1), positions)
         np.testing.assert_array_equal(start, positions[0])
         np.testing.assert_array_equal(end, positions[-1])
-    assert plots.png(figure).startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -48,4 +48,4 @@ def test_exact_traces_are_lines_below_the_estimators(count):
         assert set(lines["exact, by Jacobians"][:, 1]) == {30.0}
         assert ax.get_ylim() == panels[0].get_ylim() and ax.get_ylim()[1] > 3 * d
         np.testing.assert_allclose(lines_of(errors)[f"d = {d}"][:, 1], [1, 10**-0.5, d**-0.5])
-    assert plots.png(figure).startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
