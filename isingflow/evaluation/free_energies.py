@@ -129,7 +129,12 @@ class Evaluation:
         if self.both_sides is None:
             return found
         overlap, reverse = self.both_sides.overlap, self.both_sides.effective_sample_size
-        if overlap < LITTLE_OVERLAP:
+        if overlap == 0:
+            found.append(
+                "samples of flow and target do not overlap: the acceptance-ratio estimate lies somewhere between them, "
+                "with an unknown error; the bounds hold"
+            )
+        elif overlap < LITTLE_OVERLAP:
             found.append(
                 f"samples of flow and target hardly overlap ({overlap:.2g} of them do): do not trust the "
                 "acceptance-ratio estimate and its error; the bounds hold"
@@ -191,7 +196,8 @@ class Evaluation:
             rows.append(("lower bound", "(the target has no samples of its own)", "", math.nan))
         else:
             both, ratio = f"({count} + {sides.samples})", sides.acceptance_ratio
-            rows.append(("acceptance-ratio estimate", both, str(ratio), ratio.value))
+            known = (str(ratio), ratio.value) if sides.overlap else ("no overlap", math.nan)
+            rows.append(("acceptance-ratio estimate", both, *known))
             lower = sides.lower_bound
             rows.append(("lower bound", f"({sides.samples} Monte Carlo)", str(lower), lower.value))
         if self.exact is None:

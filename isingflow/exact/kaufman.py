@@ -36,6 +36,9 @@ from isingflow.runtime.checks import count
 SIZE_LIMIT = 10**6
 """Largest side for which accuracy and time are promised and tested."""
 
+RIGID = 200.0
+"""Coupling beyond which no bond is broken that need not be, exp(-4 K) being 0: ln Z is linear in it."""
+
 
 def log_z(lx: int, ly: int, kx: float, ky: float) -> float:
     """ln Z of the periodic lx x ly lattice, Z = sum over s of exp(kx sum s_(x,y) s_(x+1,y) + ky sum s_(x,y) s_(x,y+1)).
@@ -76,7 +79,7 @@ def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, f
 
     Args:
         lx, ly: sides, from 2 to 10**6.
-        kx, ky: couplings along x and y, at most 1e100 in size.
+        kx, ky: couplings along x and y, at most 1e70 in size.
 
     Raises:
         InvalidInput: a side below 2 or a coupling that is not finite; NoExactSolution: a side too large.
@@ -89,9 +92,15 @@ def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, f
     kx, ky = check_strength("kx", kx), check_strength("ky", ky)
     if max(lx, ly) > SIZE_LIMIT:
         raise NoExactSolution(f"{lx}x{ly} is too large for Kaufman's formula: sides up to {SIZE_LIMIT} are possible")
+    twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1
+    if max(abs(kx), abs(ky)) > RIGID:
+        held_x, held_y = (math.copysign(min(abs(k), RIGID), k) for k in (kx, ky))
+        value, first, second = partition_function(lx, ly, held_x, held_y)
+        kept_x, kept_y = lx * ly - 2 * ly * twist_x, lx * ly - 2 * lx * twist_y  # a twist breaks a bond of every ring
+        rest = abs(kx - held_x) * kept_x + abs(ky - held_y) * kept_y
+        return value + rest, first + rest, second
     if min(abs(kx), abs(ky)) < 1e-100:  # invisible at any size and temperature, and products with it would underflow
         return _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
-    twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1
     k1, k2 = abs(ky), abs(kx)
     n, m = ly, lx
     if (twist_x and not twist_y) or (twist_x == twist_y and n > m):
