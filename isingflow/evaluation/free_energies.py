@@ -141,7 +141,12 @@ class Evaluation:
         if self.both_sides is None:
             return found
         overlap, reverse = self.both_sides.overlap, self.both_sides.effective_sample_size
-        if overlap < LITTLE_OVERLAP:
+        if overlap == 0:
+            found.append(
+                "samples of flow and target do not overlap: the acceptance-ratio estimate lies somewhere between them, "
+                "with an unknown error; the bounds hold"
+            )
+        elif overlap < LITTLE_OVERLAP:
             found.append(
                 f"samples of flow and target hardly overlap ({overlap:.2g} of them do): do not trust the "
                 "acceptance-ratio estimate and its error; the bounds hold"
@@ -241,7 +246,8 @@ class Evaluation:
         if sides is None:
             rows.append(("lower bound", "the target has no samples of its own", None))
         else:
-            rows.append(("acceptance-ratio estimate", f"{count} + {sides.samples} samples", sides.acceptance_ratio))
+            both = f"{count} + {sides.samples} samples" if sides.overlap else "no overlap"
+            rows.append(("acceptance-ratio estimate", both, sides.acceptance_ratio))
             rows.append(("lower bound", f"from below, {sides.samples} Monte Carlo", sides.lower_bound))
         if self.exact is None:
             rows.append(("exact", "no method known", None))

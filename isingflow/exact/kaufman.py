@@ -38,6 +38,8 @@ SIZE_LIMIT = 10**6
 
 INTERPRETED = 256
 """Largest side that is not worth half a second to load what numba has compiled: it takes milliseconds without."""
+RIGID = 200.0
+"""Coupling beyond which no bond is broken that need not be, exp(-4 K) being 0: ln Z is linear in it."""
 
 
 def log_z(lx: int, ly: int, kx: float, ky: float) -> float:
@@ -79,7 +81,7 @@ def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, f
 
     Args:
         lx, ly: sides, from 2 to 10**6.
-        kx, ky: couplings along x and y, at most 1e100 in size.
+        kx, ky: couplings along x and y, at most 1e70 in size.
 
     Raises:
         InvalidInput: a side below 2 or a coupling that is not finite; NoExactSolution: a side too large.
@@ -92,10 +94,16 @@ def partition_function(lx: int, ly: int, kx: float, ky: float) -> tuple[float, f
     kx, ky = check_strength("kx", kx), check_strength("ky", ky)
     if max(lx, ly) > SIZE_LIMIT:
         raise NoExactSolution(f"{lx}x{ly} is too large for Kaufman's formula: sides up to {SIZE_LIMIT} are possible")
+    twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1
+    if max(abs(kx), abs(ky)) > RIGID:
+        held_x, held_y = (math.copysign(min(abs(k), RIGID), k) for k in (kx, ky))
+        value, first, second = partition_function(lx, ly, held_x, held_y)
+        kept_x, kept_y = lx * ly - 2 * ly * twist_x, lx * ly - 2 * lx * twist_y  # a twist breaks a bond of every ring
+        rest = abs(kx - held_x) * kept_x + abs(ky - held_y) * kept_y
+        return value + rest, first + rest, second
     if min(abs(kx), abs(ky)) < 1e-100:  # invisible at any size and temperature, and products with it would underflow
         chains = _chains(ly, lx, kx) if abs(ky) < abs(kx) else _chains(lx, ly, ky)
         return float(chains[0]), float(chains[1]), float(chains[2])
-    twist_x, twist_y = kx < 0 and lx % 2 == 1, ky < 0 and ly % 2 == 1
     k1, k2 = abs(ky), abs(kx)
     n, m = ly, lx
     if (twist_x and not twist_y) or (twist_x == twist_y and n > m):

@@ -39,11 +39,13 @@ def solve(jx: float, jy: float, beta: float) -> tuple[float, float, float]:
         decay = math.exp(-2 * k2)
         energy = -k2 * math.tanh(k2) / beta if beta != 0 else 0.0
         return k2 + math.log1p(decay), energy, 4 * k2 * k2 * decay / (1 + decay) ** 2
+    rigid = max(k1 - kaufman.RIGID, 0.0) + max(k2 - kaufman.RIGID, 0.0)
+    k1, k2 = min(k1, kaufman.RIGID), min(k2, kaufman.RIGID)
     waves = kaufman.dispersion(k1, k2)
     bulk = kaufman.bulk_jet(k1, k2)
     width = min(math.sqrt(waves[2] / (2 * waves[0])) if waves[0] > 0 else 1.0, 1.0)
-    log_z, first, second = (a + b for a, b in zip(bulk, _mean_mode(max(width, 1e-200), waves), strict=True))
-    return log_z, -first / beta, max(second, 0.0) if width > 0 else math.inf
+    log_z, first, second = (a + b for a, b in zip(bulk, _mean_mode(max(width, 1e-40), waves), strict=True))
+    return log_z + rigid, -(first + rigid) / beta, max(second, 0.0) if width > 0 else math.inf
 
 
 def _mean_mode(width: float, waves: tuple) -> list[float]:

@@ -13,8 +13,8 @@ MAX_LENGTH = 10**6
 
 MAX_SITES = 2**24
 
-STRONGEST = 1e100
-"""Largest coupling, and largest beta times the couplings: their squares and sums are numbers still."""
+STRONGEST = 1e70
+"""Largest coupling, and largest beta times the couplings: the fourth powers of sums are numbers still."""
 LONGEST_LABEL = 200
 """Characters of what a site is called."""
 
@@ -32,7 +32,7 @@ def check_strength(name: str, value: Any) -> float:
     """One coupling as a float.
 
     Raises:
-        InvalidInput: it is not finite, or larger than 1e100 in size; WrongType: it is no number.
+        InvalidInput: it is not finite, or larger than 1e70 in size; WrongType: it is no number.
     """
     return number(name, value, least=-STRONGEST, most=STRONGEST)
 

@@ -32,7 +32,7 @@ _SPEED = 1e9
 """Spin updates a second that no machine exceeds."""
 
 _LONGEST = 3e7
-"""Seconds, a year, that a run may take at that speed: what takes longer is a mistake."""
+"""Seconds that a run may take at that speed: a year."""
 
 _BYTES_A_SITE = 250
 """What the couplings of a lattice take."""
@@ -203,13 +203,9 @@ def stream(
 
     def blocks() -> Iterator[SpinChains]:
         updates = kind(model, _random_stream(seed))
-        require_memory(
-            f"{sampler} of {chains} chains of {lattice}",
-            float(chains) * math.prod(updates.shape),
-            "fewer chains may fit",
-        )
-        ensemble = [_Chain(updates.shape, _random_stream(seed, chain)) for chain in range(chains)]
         sweep = chains * math.prod(updates.shape)
+        require_memory(f"{sampler} of {chains} chains of {lattice}", float(sweep), "fewer chains may fit")
+        ensemble = [_Chain(updates.shape, _random_stream(seed, chain)) for chain in range(chains)]
         done, total = 0, thermalise + samples * every
 
         def advance_progress(sweeps: int) -> None:

@@ -30,7 +30,7 @@ def check_samples(
         WrongType: no real numbers.
 
     Example:
-        >>> check_samples("energies", [1, 2, math.inf])
+        >>> check_samples("energies", [1, 2, np.inf])
         Traceback (most recent call last):
         isingflow.errors.InvalidInput: energies: 1 of 3 samples are not finite
     """

@@ -125,8 +125,8 @@ def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:
         reverse: log-weights of samples of the target, of such a shape.
 
     Raises:
-        InvalidInput: fewer than 2 samples, NaN, infinities of the wrong sign, or no finite log-weight in one of the sets;
-            WrongType: no real numbers.
+        InvalidInput: fewer than 2 samples, NaN, infinities of the wrong sign, or none finite in one of the sets.
+        WrongType: no real numbers.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(2, 1000))

@@ -31,8 +31,8 @@ MIN_BLOCKS, MAX_BLOCKS = 8, 256
 
 def jackknife(
     function: Callable[[np.ndarray], np.ndarray],
-    columns: np.ndarray,
-    log_weights: np.ndarray | None = None,
+    columns: Tensor | np.ndarray,
+    log_weights: Tensor | np.ndarray | None = None,
 ) -> Estimate | Estimates:
     """A function of (weighted) means, with its jackknife error.
 
@@ -184,7 +184,7 @@ def jackknife_sums(
         return estimate_of(value, np.sqrt((len(weights) - 1) * left_out.var(0)))
 
 
-def _columns(columns: np.ndarray) -> np.ndarray:
+def _columns(columns: Tensor | np.ndarray) -> np.ndarray:
     columns = array("columns", columns, finite=False, empty=True, most=LARGEST)
     if columns.ndim not in (2, 3) or columns.shape[-1] == 0:
         raise InvalidInput(f"columns of shape {columns.shape}: expected (n, k) or (chains, samples, k)")

@@ -92,7 +92,7 @@ def effective_sample_size(log_weights: Tensor | np.ndarray) -> float:
     return effective_fraction(relative_weights(log_weights, log_weights.shape))
 
 
-def relative_weights(log_weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+def relative_weights(log_weights: Tensor | np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
     """Weights relative to the largest, exp(w - max w), float64, of this shape; all 1 if none are given.
 
     Raises:

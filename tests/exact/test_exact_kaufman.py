@@ -209,3 +209,27 @@ def test_bad_input():
         kaufman.solve(10**9, 4, 1.0, 1.0, 0.4)
     with pytest.raises(InvalidInput):
         kaufman.solve(4, 4, 1.0, 1.0, math.nan)
+
+
+@pytest.mark.parametrize(("lx", "ly"), [(2, 2), (3, 4), (5, 3), (9, 9)])
+@pytest.mark.parametrize("kx", [-300.0, 300.0])
+@pytest.mark.parametrize("ky", [-500.0, 250.0, 0.3, -0.3, -1e-20])
+def test_rigid_bonds_change_nothing_but_the_ground_state(lx, ly, kx, ky, monkeypatch):
+    """Beyond RIGID ln Z is continued linearly; the modes themselves still have ten digits there."""
+    found = kaufman.partition_function(lx, ly, kx, ky)
+    monkeypatch.setattr(kaufman, "RIGID", math.inf)
+    assert found == pytest.approx(kaufman.partition_function(lx, ly, kx, ky), rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize("kx", [300.0, 1e9, 1e60])
+@pytest.mark.parametrize("ky", [0.2, -0.2, 1e-3])
+def test_a_row_of_rigid_bonds_is_one_spin(kx, ky):
+    """Ten rows of six spins each are a ring of ten, its bonds six times as strong."""
+    count = np.arange(11)
+    exponents = 6 * ky * (10 - 2 * count)
+    ways = np.array([2.0 * math.comb(10, n) if n % 2 == 0 else 0.0 for n in count])
+    weights = ways * np.exp(exponents)
+    mean = weights @ exponents / weights.sum()
+    variance = weights @ (exponents - mean) ** 2 / weights.sum()
+    expected = 60 * kx + math.log(weights.sum()), 60 * kx + mean, variance
+    assert kaufman.partition_function(6, 10, kx, ky) == pytest.approx(expected, rel=1e-12)

@@ -145,8 +145,9 @@ def test_acceptance_ratio_of_sets_that_move_apart(order, chains):
         assert (estimate.stderr == math.inf) == (overlaps[-1] == 0)
         assert overlaps[-1] > 0 or estimate.as_dict()["stderr"] is None
     assert overlaps[0] > LITTLE_OVERLAP and errors[0] < 1
-    assert overlaps[18:] == [0.0] * len(overlaps[18:])
-    assert np.all(np.diff(overlaps) <= 0.01)
+    assert not any(overlaps[overlaps.index(0) :])
+    assert overlaps.index(0) < 20
+    assert max(overlaps[5:]) < overlaps[0]
     assert min(errors[5:]) > errors[0]
 
 
