@@ -23,7 +23,7 @@ from xml.parsers import expat
 import networkx
 from networkx.readwrite.graphml import GraphMLReader
 
-from isingflow.errors import FileError, InvalidInput
+from isingflow.errors import InvalidInput
 from isingflow.lattice.edge_lists import adjacency_list, edge_list, edge_table
 from isingflow.lattice.graph import Lattice
 from isingflow.lattice.networks import read_network
@@ -189,12 +189,10 @@ def read_graph(path: Path) -> Lattice:
 
 def _content(path: Path) -> bytes:
     """All bytes of a file, decompressed if its name says that it is compressed."""
+    check_regular(path, InvalidInput)
     try:
-        check_regular(path)
         with COMPRESSIONS.get(path.suffix.lower(), lambda name: open(name, "rb"))(path) as file:
             content = file.read(LARGEST + 1)
-    except FileError as error:
-        raise InvalidInput(str(error)) from None
     except (OSError, EOFError, zlib.error) as error:
         raise InvalidInput(f"{path}: cannot be read: {reason(error)}") from None
     if len(content) > LARGEST:

@@ -277,7 +277,7 @@ def refusal(path: Path) -> str:
     result = CliRunner().invoke(cli.main, ["exact", "--lattice", str(path), "--beta", "1"])
     assert (result.exit_code, result.stdout) == (2, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"isingflow: error: --lattice {path}: ")
+    assert line.startswith((f"isingflow: error: --lattice {path}: ", f"isingflow: error: --lattice '{path}': "))
     assert len(line) < 600 + len(str(path))
     assert line.isprintable()
     with warnings.catch_warnings():
