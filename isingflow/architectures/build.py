@@ -17,6 +17,7 @@ from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.architectures.own import OwnFlow
 from isingflow.architectures.start import kept
 from isingflow.flows import Flow, Transform, Viewed
+from isingflow.runtime.fields import usual_defaults
 from isingflow.targets.base import Start, Target
 
 AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig | OwnFlow
@@ -70,10 +71,11 @@ def build_between(
     """A flow whose trained maps stand between the maps of a start; arguments and errors as in `build_flow`."""
     generator = torch.Generator().manual_seed(seed)
     plane = domain.plane
-    trained = architecture.build(plane, generator, jitter=jitter, recompute=recompute)
-    if plane is not domain:
-        trained = [Viewed(transform, domain.shape, plane.shape) for transform in trained]
-    return Flow(domain.shape, [*start.latent, *trained, *start.field])
+    with usual_defaults():
+        trained = architecture.build(plane, generator, jitter=jitter, recompute=recompute)
+        if plane is not domain:
+            trained = [Viewed(transform, domain.shape, plane.shape) for transform in trained]
+        return Flow(domain.shape, [*start.latent, *trained, *start.field])
 
 
 def build_density_flow(

@@ -67,7 +67,7 @@ class Autoencoder(nn.Module):
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Mean over images of the cross-entropy of their grey levels, in nats, and the penalty; shape ()."""
         codes = self.encode(images)
-        logits = self.decoder(codes + NOISE * torch.randn(codes.shape, generator=generator))
+        logits = self.decoder(codes + NOISE * torch.randn(codes.shape, generator=generator, dtype=codes.dtype))
         misfit = functional.binary_cross_entropy_with_logits(logits, images, reduction="sum")
         return (misfit + codes.square().sum() / 2) / len(images)
 

@@ -64,7 +64,7 @@ class Pixels(Space):
 
     def to_model(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Jittered levels in logit space; new jitter at every call."""
-        jittered = (rows.float() + torch.rand(rows.shape, generator=generator)) / self.levels
+        jittered = (rows.float() + torch.rand(rows.shape, generator=generator, dtype=torch.float32)) / self.levels
         return self.logit(jittered)[0]
 
     def to_data(self, x: Tensor) -> Tensor:

@@ -207,4 +207,4 @@ def _check_shapes(potential: Potential, group: Group) -> None:
 def _tabulate(elements: Sequence[Element]) -> tuple[Tensor, Tensor]:
     """Permutations, int64 (count, N), and signs, (count,)."""
     permutations = torch.from_numpy(np.stack([g.permutation for g in elements]).astype(np.int64))
-    return permutations, torch.tensor([float(g.sign) for g in elements])
+    return permutations, torch.tensor([float(g.sign) for g in elements], dtype=torch.float32, device="cpu")

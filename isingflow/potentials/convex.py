@@ -300,7 +300,7 @@ class _DenseExpansion(Expansion):
 
     def hessian(self) -> Tensor:
         curvature = self._scale * self._network.hessian()
-        return curvature + self.strength * torch.eye(curvature.shape[1]).to(curvature)
+        return curvature + self.strength * torch.eye(curvature.shape[1], dtype=curvature.dtype, device=curvature.device)
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:

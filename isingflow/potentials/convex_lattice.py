@@ -166,7 +166,7 @@ class _LatticeExpansion(Expansion):
 
 def _differences(shape: list[int]) -> Tensor:
     """Index of the displacement from every site to every other on the torus, shape (sites, sites)."""
-    sites = torch.stack(torch.unravel_index(torch.arange(math.prod(shape)), tuple(shape)))
-    lengths = torch.tensor(shape)[:, None, None]
+    sites = torch.stack(torch.unravel_index(torch.arange(math.prod(shape), device="cpu"), tuple(shape)))
+    lengths = torch.tensor(shape, device="cpu")[:, None, None]
     lx_ly = (sites[:, :, None] - sites[:, None, :]) % lengths
     return lx_ly[0] * shape[1] + lx_ly[1]

@@ -163,8 +163,13 @@ def gradient(**changes: object) -> GradientFlow:
     return GradientFlow(**{"potential": dense(), "steps": 2} | changes)
 
 
+GOOD: list = []
+"""Functions that can be called as they are: what is bad is one argument alone."""
+
+
 def named(make, **bad: list) -> dict:
     """Cases for the keyword arguments of a function."""
+    GOOD.append(make)
     return {f"{name}={{}}": ((lambda value, name=name: make(**{name: value})), values) for name, values in bad.items()}
 
 
@@ -469,6 +474,9 @@ CHAINS = {
 }
 
 
+WHOLE = tuple(GOOD)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A trained run of the 4x4 torus."""
@@ -634,6 +642,11 @@ def check(name: str, case: tuple) -> None:
     call, values = case
     found = {short(value): wrong for value in values if (wrong := refused(call, value))}
     assert not found, "\n".join(f"{name} <- {value}: {wrong}" for value, wrong in found.items())
+
+
+def test_all_else_in_these_calls_is_good():
+    for make in WHOLE:
+        make()
 
 
 @pytest.mark.parametrize("name", [*FLOWS, *POTENTIALS, *TARGETS, *CHAINS])

@@ -105,7 +105,7 @@ def multiplicities(shape: Sequence[int]) -> Tensor:
                 [1., 2., 1.]])
     """
     lx, ly = shape
-    counts = torch.full((lx, ly // 2 + 1), 2.0)
+    counts = torch.full((lx, ly // 2 + 1), 2.0, dtype=torch.float32, device="cpu")
     counts[:, 0] = 1.0
     if ly % 2 == 0:
         counts[:, -1] = 1.0
