@@ -17,7 +17,7 @@ from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runs.settings import MOST_ITERATIONS
 from isingflow.runtime.checks import count, shown
 from isingflow.runtime.files import check_regular, reason
-from isingflow.runtime.settings import Finite, Settings, Steps, Text, read
+from isingflow.runtime.settings import MOST_STEPS, Finite, Settings, Text, read
 
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 LARGEST = 1e100
@@ -39,7 +39,7 @@ class State(Settings, frozen=True, forbid_unknown_fields=False):
 
     iteration: Annotated[int, Meta(ge=0, le=MOST_ITERATIONS)]
     seconds: Amount
-    steps: Steps | Annotated[int, Meta(ge=0, le=0)]
+    steps: Annotated[int, Meta(ge=0, le=MOST_STEPS)]
     finished: bool
     stage_seconds: Amount = 0.0
     integration_error_nats: Amount | None = None
@@ -67,7 +67,7 @@ def checked_record(entries: Any) -> dict[str, Any]:
         raise InvalidInput("expected named entries")
     count("iteration", entries.get("iteration"), least=0, most=MOST_ITERATIONS)
     for name, entry in entries.items():
-        if not _is_number(entry):
+        if not all(map(_is_number, entry if isinstance(entry, list) else [entry])):
             raise InvalidInput(f"{shown(name)} is {shown(entry)}, expected a number or null")
     return entries
 
@@ -112,8 +112,12 @@ def estimate_in(report: Mapping[str, Any] | None, name: str) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def read_text(path: Path) -> str | None:
+def read_text(path: Path, errors: str = "strict") -> str | None:
     """The text in a file of a run; None if there is no file.
+
+    Args:
+        path: the file.
+        errors: what to do about bytes that are no text, as in `open`.
 
     Raises:
         RunFolderError: it is something else than a regular file, or cannot be read.
@@ -122,6 +126,6 @@ def read_text(path: Path) -> str | None:
         return None
     check_regular(path, RunFolderError)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors=errors)
     except (OSError, UnicodeDecodeError, MemoryError) as error:
         raise RunFolderError(f"cannot read {path}: {reason(error)}") from None

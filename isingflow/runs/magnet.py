@@ -90,8 +90,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         lattice = self.lattice.halved()
         if lattice is None or not self.flow.local:
             raise InvalidInput(
-                f"{self.lattice}: training up from half the size (coarse) needs a flow with the lattice potential, on a "
-                "uniform torus whose lengths are even and at least 6"
+                f"{self.lattice}: training up from half the size (coarse) needs a flow with the lattice potential, on "
+                "a uniform torus whose lengths are even and at least 6"
             )
         return replace(self, lattice=lattice, training=self.training.coarse)
 

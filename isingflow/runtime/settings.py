@@ -29,7 +29,8 @@ Width = Annotated[int, Meta(ge=1, le=2**16)]
 Depth = Annotated[int, Meta(ge=1, le=1000)]
 """Parts of a network, one after the other."""
 DepthFromZero = Annotated[int, Meta(ge=0, le=1000)]
-Steps = Annotated[int, Meta(ge=1, le=10**4)]
+MOST_STEPS = 10**4
+Steps = Annotated[int, Meta(ge=1, le=MOST_STEPS)]
 """Of an integration."""
 Duration = Annotated[float, Meta(gt=0, le=1e4)]
 """Of an integration."""

@@ -20,6 +20,7 @@ from isingflow.errors import InvalidInput
 from isingflow.lattice import Group, edwards_anderson, square, triangular
 from isingflow.runs.base import Run
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig, TrainingConfig, config_from_dict
+from isingflow.runs.entries import State
 from isingflow.runs.target import StartMaps
 from isingflow.runtime.settings import Settings, read, types
 
@@ -29,6 +30,7 @@ MADE = [
     ConvexFlowConfig(),
     OwnFlow(("Mine",)),
     TrainingConfig(),
+    State(3, 0.5, 4, False),
     StartMaps(({"map": "Mine"},), ()),
     RunConfig(square(4), 0.4, "quick"),
     DensityConfig("moons", None, 2, "gaussian", 0, 0, "quick"),
@@ -177,7 +179,8 @@ def test_no_entry_takes_what_nobody_has_thought_of(entry, value):
 @pytest.mark.parametrize("made", MADE, ids=lambda made: type(made).__name__)
 def test_entries_that_are_missing_or_unknown_are_refused_by_name(made):
     described = made.to_dict()
-    assert refused(lambda: read_any(made, described | {"colour": 1}), "colour")
+    if not isinstance(made, State):  # which later versions may add to
+        assert refused(lambda: read_any(made, described | {"colour": 1}), "colour")
     for field in fields(type(made)):
         if field.required:
             without = {name: value for name, value in described.items() if name != field.name}

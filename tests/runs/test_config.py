@@ -145,7 +145,7 @@ def test_unknown_presets_are_refused(preset):
 
 @pytest.mark.parametrize("iterations", [0, -5, 1.5, True, "x", 2**80, np.nan])
 def test_there_is_at_least_one_iteration(iterations):
-    with pytest.raises(InvalidInput, match="iterations is .*expected"):
+    with pytest.raises(InvalidInput, match=r"iterations is .*expected"):
         RunConfig.from_preset("quick", square(4), 0.4, iterations=iterations)
 
 

@@ -100,7 +100,8 @@ def trained_folder(path, config, target):
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     run = RunFolder.create(path, config)
     tensors = {f"flow.{name}": value for name, value in flow.state_dict().items()}
-    run.save_checkpoint(tensors, {"steps": getattr(config.flow, "steps", 0)})
+    steps = getattr(config.flow, "steps", 0)
+    run.save_checkpoint(tensors, {"iteration": 0, "seconds": 0.0, "steps": steps, "finished": False})
     return run, flow.eval()
 
 
