@@ -44,7 +44,7 @@ class State(Settings, frozen=True, forbid_unknown_fields=False):
     stage_seconds: Amount = 0.0
     integration_error_nats: Amount | None = None
     device: Text = "cpu"
-    recent: tuple[dict[Text, Finite | None], ...] = ()
+    recent: tuple[dict[Text, Finite], ...] = ()
 
 
 def checked_state(entries: Any) -> dict[str, Any]:

@@ -4,20 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+LONGEST_TOLD = 150
+"""Characters of differences from which no further ones are told."""
 LONGEST_SHOWN = 60
 """Characters of an entry that an error message shows; the bonds of a graph have more."""
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """What differs between two nested descriptions, as "flow.hidden: 32 here, 48 there"."""
+    """What differs between two nested descriptions, as "flow.hidden: 32 here, 48 there"; of much, the beginning.
+
+    Example:
+        >>> differences({"beta": 0.4, "seed": 0}, {"beta": 0.5, "seed": 0})
+        ['beta: 0.4 here, 0.5 there']
+        >>> differences({}, dict.fromkeys(range(100), 1))[6:]
+        ['6: absent here, 1 there', 'and 93 more']
+    """
     here, there = _flatten(here), _flatten(there)
     names = [name for name in here | there if here.get(name) != there.get(name)]
-    return [f"{name}: {_shown(here, name)} here, {_shown(there, name)} there" for name in names]
+    told: list[str] = []
+    for name in names:
+        if sum(map(len, told)) > LONGEST_TOLD:
+            return [*told, f"and {len(names) - len(told)} more"]
+        told.append(f"{_cut(name)}: {_shown(here, name)} here, {_shown(there, name)} there")
+    return told
 
 
 def _shown(flat: dict[str, Any], name: str) -> str:
     """An entry in words that fit on a line."""
-    text = str(flat.get(name, "absent"))
+    return _cut(str(flat.get(name, "absent")))
+
+
+def _cut(text: str) -> str:
+    text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
