@@ -20,7 +20,7 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, InvalidInput
 from isingflow.runs.config import AnyRunConfig, config_from_dict
 from isingflow.runs.entries import checked_state
-from isingflow.runtime.differences import differences
+from isingflow.runtime.differences import differences, in_a_line
 from isingflow.runtime.files import check_regular, reason
 from isingflow.runtime.numbers import finite_or_none, parse
 
@@ -105,7 +105,7 @@ def check_configuration(found: Checkpoint, config: AnyRunConfig, run: Path) -> N
     changed = changes(config.to_dict(), learnt.to_dict())
     if changed:
         raise CheckpointError(
-            f"{run}: the checkpoint does not fit the run's configuration, which was changed since: {'; '.join(changed)}"
+            f"{run}: the checkpoint does not fit the run's configuration, which was changed since: {in_a_line(changed)}"
         )
 
 

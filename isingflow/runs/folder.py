@@ -48,6 +48,7 @@ from isingflow.runs.making import (
     new_numbered_folder,
 )
 from isingflow.runs.provenance import provenance
+from isingflow.runtime.differences import in_a_line
 from isingflow.runtime.files import beside, check_regular, reason, write_atomically, write_beside
 from isingflow.runtime.locks import locked
 from isingflow.runtime.npy import DAMAGED, read_array
@@ -162,7 +163,7 @@ class RunFolder(Generic[Config_co]):
         part = RunFolder.open(path)
         differences = part.config.differences(config)
         if differences:
-            raise RunFolderError(f"{path} is not how {self.path} starts: {'; '.join(differences)}")
+            raise RunFolderError(f"{path} is not how {self.path} starts: {in_a_line(differences)}")
         return part
 
     def discard_unused(self) -> None:

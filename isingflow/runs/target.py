@@ -25,7 +25,7 @@ from isingflow.runs.presets import (
     shortened,
 )
 from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.differences import differences
+from isingflow.runtime.differences import differences, in_a_line
 from isingflow.runtime.settings import Count, Finite, Name, Seed, Settings, Text, Whole, types
 from isingflow.targets.base import Start, Target
 
@@ -188,7 +188,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
         }
         changed = differences(given, own)
         if changed or self.symmetry != target.symmetry:
-            raise InvalidInput(f"not the target of this run: {'; '.join(changed) or 'it has another symmetry'}")
+            raise InvalidInput(f"not the target of this run: {in_a_line(changed) or 'it has another symmetry'}")
 
 
 def _close(one: Any, other: Any) -> bool:

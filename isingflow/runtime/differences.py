@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST_TOLD = 150
@@ -11,22 +12,26 @@ LONGEST_SHOWN = 60
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """What differs between two nested descriptions, as "flow.hidden: 32 here, 48 there"; of much, the beginning.
-
-    Example:
-        >>> differences({"beta": 0.4, "seed": 0}, {"beta": 0.5, "seed": 0})
-        ['beta: 0.4 here, 0.5 there']
-        >>> differences({}, dict.fromkeys(range(100), 1))[6:]
-        ['6: absent here, 1 there', 'and 93 more']
-    """
+    """What differs between two nested descriptions, as "flow.hidden: 32 here, 48 there"."""
     here, there = _flatten(here), _flatten(there)
     names = [name for name in here | there if here.get(name) != there.get(name)]
+    return [f"{_cut(name)}: {_shown(here, name)} here, {_shown(there, name)} there" for name in names]
+
+
+def in_a_line(changes: Sequence[str]) -> str:
+    """Differences as part of a message; of many, the first ones.
+
+    Example:
+        >>> in_a_line(["beta: 0.4 here, 0.5 there"])
+        'beta: 0.4 here, 0.5 there'
+        >>> in_a_line(["beta: 0.4 here, 0.5 there"] * 100)
+        'beta: 0.4 here, ... there; and 93 more'
+    """
     told: list[str] = []
-    for name in names:
-        if sum(map(len, told)) > LONGEST_TOLD:
-            return [*told, f"and {len(names) - len(told)} more"]
-        told.append(f"{_cut(name)}: {_shown(here, name)} here, {_shown(there, name)} there")
-    return told
+    while len(told) < len(changes) and sum(map(len, told)) <= LONGEST_TOLD:
+        told.append(changes[len(told)])
+    more = len(changes) - len(told)
+    return "; ".join([*told, f"and {more} more"] if more else told)
 
 
 def _shown(flat: dict[str, Any], name: str) -> str:
