@@ -15,7 +15,7 @@ from isingflow.architectures.base import Domain, allowed
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
 from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
 from isingflow.potentials.layers.activations import ConvexName
-from isingflow.runtime.settings import Count, CountFromZero, Settings
+from isingflow.runtime.settings import Depth, DepthFromZero, Settings, Width
 
 INVERSE_TOLERANCE = 1e-4
 """Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
@@ -51,13 +51,13 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     title: ClassVar[str] = "CP-Flow"
     local: ClassVar[bool] = False
 
-    blocks: Count = 3
-    width: Count = 24
-    layers: Count = 1
+    blocks: Depth = 3
+    width: Width = 24
+    layers: Depth = 1
     augmented: bool = True
     activation: ConvexName = "squareplus"
-    radial: CountFromZero = 5
-    oriented: CountFromZero = 3
+    radial: DepthFromZero = 5
+    oriented: DepthFromZero = 3
     logdet: Literal["exact", "lanczos"] = "exact"
     whitened: bool = True
 

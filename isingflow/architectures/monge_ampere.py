@@ -16,7 +16,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
-from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings
+from isingflow.runtime.settings import Depth, DepthFromZero, Duration, Positive, Settings, Steps, Width
 
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
@@ -42,15 +42,15 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     title: ClassVar[str] = "Monge-Ampère flow"
 
     potential: Literal["lattice", "dense", "image"] = "lattice"
-    hidden: Count = 32
-    radial: CountFromZero = 6
-    oriented: CountFromZero = 3
-    time_terms: Count = 4
+    hidden: Width = 32
+    radial: DepthFromZero = 6
+    oriented: DepthFromZero = 3
+    time_terms: Depth = 4
     average: Literal["none", "exact", "sampled"] = "none"
     steepness: Positive = 2.0
     whitened: bool = True
-    time: Positive = 1.0
-    steps: Count = 8
+    time: Duration = 1.0
+    steps: Steps = 8
     tableau: TableauName = "rk4"
 
     @property

@@ -14,7 +14,7 @@ from isingflow.architectures.base import Domain, gradient_flow, random_direction
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import LatticeResidualPotential, Potential, ResidualPotential
-from isingflow.runtime.settings import Count, CountFromZero, Positive, Settings
+from isingflow.runtime.settings import Depth, DepthFromZero, Duration, Positive, Settings, Steps, Width
 
 
 class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
@@ -36,16 +36,16 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     title: ClassVar[str] = "OT-Flow"
     local: ClassVar[bool] = False
 
-    width: Count = 32
-    layers: Count = 2
-    rank: Count = 10
+    width: Width = 32
+    layers: Depth = 2
+    rank: Width = 10
     steepness: Positive = 1.7
-    radial: CountFromZero = 4
-    oriented: CountFromZero = 2
-    time_terms: Count = 3
+    radial: DepthFromZero = 4
+    oriented: DepthFromZero = 2
+    time_terms: Depth = 3
     whitened: bool = True
-    time: Positive = 1.0
-    steps: Count = 4
+    time: Duration = 1.0
+    steps: Steps = 4
     tableau: TableauName = "rk4"
 
     def fitted(self, domain: Domain) -> OTFlowConfig:

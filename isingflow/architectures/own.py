@@ -9,7 +9,7 @@ import torch
 from isingflow.architectures.base import Domain
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, Transform
-from isingflow.runtime.settings import Settings
+from isingflow.runtime.settings import Name, Settings
 
 
 class OwnFlow(Settings, frozen=True, tag_field="kind", tag="own"):
@@ -24,7 +24,7 @@ class OwnFlow(Settings, frozen=True, tag_field="kind", tag="own"):
     whitened: ClassVar[bool] = False
     local: ClassVar[bool] = False
 
-    maps: tuple[str, ...]
+    maps: tuple[Name, ...]
 
     @classmethod
     def of(cls, flow: Flow) -> OwnFlow:

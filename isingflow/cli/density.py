@@ -11,6 +11,7 @@ from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, Command, OneOf, Wor
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
+from isingflow.runtime.differences import in_a_line
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -134,4 +135,4 @@ def _check_unchanged(
     given = {key: value for key, value in given.items() if value is not None}
     changed = [f"{key}: {value} here, {own[key]} there" for key, value in given.items() if value != own[key]]
     if changed:
-        raise RunFolderError(f"--resume: not the run in {run.path}: {'; '.join(changed)}")
+        raise RunFolderError(f"--resume: not the run in {run.path}: {in_a_line(changed)}")

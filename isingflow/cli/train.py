@@ -13,6 +13,7 @@ from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runs.settings import BOUNDS
+from isingflow.runtime.differences import in_a_line
 
 if TYPE_CHECKING:
     from isingflow.runs.config import AnyRunConfig, RunConfig
@@ -138,4 +139,4 @@ def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None
         )
     differences = wanted.differences(config)
     if differences:
-        raise RunFolderError(f"--resume: not the run in {run.path}: {'; '.join(differences)}")
+        raise RunFolderError(f"--resume: not the run in {run.path}: {in_a_line(differences)}")

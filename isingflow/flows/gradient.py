@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from isingflow.flows.base import PathCost, Transform
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
-from isingflow.runtime.checks import choice, count, flag, instance, number
+from isingflow.runtime.checks import choice, count, flag, instance, number, shown
+from isingflow.runtime.settings import MOST_STEPS
 
 
 class GradientFlow(Transform):
@@ -204,8 +205,8 @@ class GradientFlow(Transform):
         name = f"{prefix}step_count"
         *_, errors = rest
         given = state_dict.setdefault(name, self.step_count)
-        if given.numel() != 1 or given.is_floating_point() or not given.item() >= 1:
-            errors.append(f"{name} is {given.tolist()}: expected a positive number of steps")
+        if given.numel() != 1 or given.dtype != torch.int64 or not 1 <= given.item() <= MOST_STEPS:
+            errors.append(f"{name} is {shown(given.tolist())}, expected a number of steps from 1 to {MOST_STEPS}")
             return
         super()._load_from_state_dict(state_dict, prefix, *rest)
         self.steps = int(self.step_count)

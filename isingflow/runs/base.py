@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict
 
+from isingflow.architectures.base import Architecture
 from isingflow.errors import InvalidInput
 from isingflow.runs.settings import TrainingConfig
+from isingflow.runtime.checks import shown
 from isingflow.runtime.differences import differences
 from isingflow.runtime.settings import Settings, read
 from isingflow.targets.base import Target
@@ -92,6 +94,30 @@ class Run(Settings, frozen=True, tag_field="kind"):
         return differences(self.to_dict(), other.to_dict())
 
 
+PATHS = ("transport_cost", "hjb")
+"""Settings of a training that are of flows with paths."""
+
+
+def check_training(config: Trainable, *foreign: str) -> None:
+    """Refuse settings of a training that would be ignored.
+
+    Args:
+        config: of a run.
+        foreign: settings that mean nothing to runs of its kind.
+
+    Raises:
+        InvalidInput: one of them, or of those that mean nothing to its flow, is not as it is without being set.
+    """
+    unset = TrainingConfig()
+    reasons = dict.fromkeys(foreign, f"a run on {config.on} has no use for it")
+    if config.flow.kind == "convex":
+        reasons |= dict.fromkeys(PATHS, "a convex flow has no paths")
+    for name, reason in reasons.items():
+        value, without = getattr(config.training, name), getattr(unset, name)
+        if value != without:
+            raise InvalidInput(f"training.{name} is {shown(value)}, but {reason}: expected {without}")
+
+
 class BuildOptions(TypedDict):
     """What the functions that build flows are told of a run."""
 
@@ -103,8 +129,13 @@ class BuildOptions(TypedDict):
 class Trainable(Protocol):
     """A run as far as flows are built by it."""
 
+    on: ClassVar[str]
+
     @property
     def seed(self) -> int: ...
+
+    @property
+    def flow(self) -> Architecture: ...
 
     @property
     def training(self) -> TrainingConfig: ...
@@ -123,8 +154,8 @@ def entries_of(data: Any) -> dict[str, Any]:
     written = entries.pop("format", 1)
     if type(written) is not int or not 1 <= written <= FORMAT:
         raise InvalidInput(
-            f"a run of format {written!r}, written by a newer version: this one reads formats up to {FORMAT}; upgrade "
-            "isingflow"
+            f"a run of format {shown(written)}, written by a newer version: this one reads formats up to {FORMAT}; "
+            "upgrade isingflow"
         )
     if written == 1:
         return {"kind": "data" if "data" in entries else "magnet"} | entries

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from isingflow.errors import CheckpointError, InvalidInput
 from isingflow.runs.config import AnyRunConfig, config_from_dict
-from isingflow.runtime.differences import differences
-from isingflow.runtime.files import reason
-from isingflow.runtime.numbers import finite_or_none
+from isingflow.runs.entries import checked_state
+from isingflow.runtime.differences import differences, in_a_line
+from isingflow.runtime.files import check_regular, reason
+from isingflow.runtime.numbers import finite_or_none, parse
 
 STATE, CONFIGURATION, DIGEST = "state", "configuration", "digest"
 FREE = {"preset", "path", "evaluation_samples", "recompute"}
@@ -67,19 +68,19 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: it is missing, damaged or changed, or no checkpoint.
     """
+    if path.exists():
+        check_regular(path, CheckpointError)
     try:
         content = path.read_bytes()
         tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = parse(content[8 : 8 + int.from_bytes(content[:8], "little")])
         texts = header["__metadata__"]
-        state = json.loads(texts[STATE])
-        if not isinstance(state, dict):
-            raise ValueError("its state is not a JSON object")
+        state = checked_state(parse(texts[STATE]))
         if texts.keys() == {STATE}:
             return Checkpoint(tensors, state, None)
         if texts.pop(DIGEST, None) != _digest(tensors, texts):
             raise ValueError("it is not what was written: damaged or changed since")
-        return Checkpoint(tensors, state, json.loads(texts[CONFIGURATION]))
+        return Checkpoint(tensors, state, parse(texts[CONFIGURATION]))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except KeyError:
@@ -104,7 +105,7 @@ def check_configuration(found: Checkpoint, config: AnyRunConfig, run: Path) -> N
     changed = changes(config.to_dict(), learnt.to_dict())
     if changed:
         raise CheckpointError(
-            f"{run}: the checkpoint does not fit the run's configuration, which was changed since: {'; '.join(changed)}"
+            f"{run}: the checkpoint does not fit the run's configuration, which was changed since: {in_a_line(changed)}"
         )
 
 

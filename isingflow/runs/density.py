@@ -14,7 +14,7 @@ from isingflow.architectures.start import StartOfData, blank_start, fitted_start
 from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
-from isingflow.runs.base import Run, options_of
+from isingflow.runs.base import Run, check_training, options_of
 from isingflow.runs.presets import (
     DATA_PRESETS,
     family,
@@ -22,7 +22,8 @@ from isingflow.runs.presets import (
     shortened,
 )
 from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.settings import Count, CountFromZero, Name
+from isingflow.runtime.checks import shown
+from isingflow.runtime.settings import Count, CountFromZero, Name, Seed, Text
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -49,18 +50,23 @@ class DensityConfig(Run, frozen=True, tag="data"):
     on: ClassVar[str] = "data"
 
     data: Name
-    path: str | None
+    path: Text | None
     dimension: Count
     start: StartOfData
     levels: CountFromZero
     image_width: CountFromZero
-    preset: str
-    seed: int = 0
+    preset: Text
+    seed: Seed = 0
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_training(self, "force_matching", "bounds", "coarse")
+        if (self.path is not None) != (self.data == "tabular"):
+            raise InvalidInput(f"data {self.data!r} with path {shown(self.path)}: tables have a path, and nothing else")
+        if self.start == "copula" and self.levels < 2:
+            raise InvalidInput(f"{self.levels} grey levels: a copula needs at least 2")
         if self.image_width and self.dimension % self.image_width:
             raise InvalidInput(f"images of {self.dimension} pixels in rows of {self.image_width}: not a whole number")
 

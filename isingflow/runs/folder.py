@@ -35,6 +35,7 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, RunFolderError
 from isingflow.runs import checkpoint, metrics
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, config_from_dict
+from isingflow.runs.entries import checked_report, read_text
 from isingflow.runs.making import (
     CHECKPOINT,
     CONFIG,
@@ -47,9 +48,11 @@ from isingflow.runs.making import (
     new_numbered_folder,
 )
 from isingflow.runs.provenance import provenance
-from isingflow.runtime.files import beside, reason, write_atomically, write_beside
+from isingflow.runtime.differences import in_a_line
+from isingflow.runtime.files import beside, check_regular, reason, write_atomically, write_beside
 from isingflow.runtime.locks import locked
-from isingflow.runtime.numbers import finite_or_none
+from isingflow.runtime.npy import DAMAGED, read_array
+from isingflow.runtime.numbers import finite_or_none, parse
 
 RUNS = Path("runs")
 """Where runs without a name get their numbered folders, relative to the working directory."""
@@ -137,19 +140,16 @@ class RunFolder(Generic[Config_co]):
         path = Path(path)
         if not path.is_dir():
             raise RunFolderError(f"no run folder at {path}")
-        try:
-            text = (path / CONFIG).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        text = read_text(path / CONFIG)
+        if text is None:
             begun = "; its making was cut short: give the command that began it again" if is_unmade(path) else ""
-            raise RunFolderError(f"{path} is not a run folder: it has no config.json{begun}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"cannot read {path / CONFIG}: {reason(error)}") from error
+            raise RunFolderError(f"{path} is not a run folder: it has no config.json{begun}")
         try:
-            entries = json.loads(text)
+            entries = parse(text)
             found = entries.pop("provenance", {}) if isinstance(entries, dict) else {}
             return RunFolder(path, config_from_dict(entries), found if isinstance(found, dict) else {})
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise RunFolderError(f"{path / CONFIG} does not describe a run: {reason(error)}") from error
+        except ValueError as error:
+            raise RunFolderError(f"{path / CONFIG} does not describe a run: {reason(error)}") from None
 
     def part(self, name: str, config: AnyRunConfig) -> AnyRun:
         """The run folder of a stage of this run, within it, created if need be.
@@ -163,7 +163,7 @@ class RunFolder(Generic[Config_co]):
         part = RunFolder.open(path)
         differences = part.config.differences(config)
         if differences:
-            raise RunFolderError(f"{path} is not how {self.path} starts: {'; '.join(differences)}")
+            raise RunFolderError(f"{path} is not how {self.path} starts: {in_a_line(differences)}")
         return part
 
     def discard_unused(self) -> None:
@@ -272,7 +272,8 @@ class RunFolder(Generic[Config_co]):
             try:
                 found = checkpoint.read(_previous(current))
             except CheckpointError as other:
-                raise CheckpointError(f"{error}; {other}") from None
+                beside_it = str(other).removeprefix(f"{self.path}{os.sep}")
+                raise CheckpointError(f"{error}; {beside_it}") from None
             _log.warning("%s; using the previous checkpoint", error)
         checkpoint.check_configuration(found, self.config, self.path)
         return found.tensors, found.state
@@ -294,15 +295,11 @@ class RunFolder(Generic[Config_co]):
             RunFolderError: there is a file, but it is not a report.
         """
         path = self.path / "report.json"
+        text = read_text(path)
         try:
-            report = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(report, dict):
-                raise ValueError("not a JSON object")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunFolderError(f"cannot read {path}: {reason(error)}") from error
-        return report
+            return None if text is None else checked_report(parse(text))
+        except ValueError as error:
+            raise RunFolderError(f"{path} is not a report: {reason(error)}") from None
 
     @property
     def table(self) -> str:
@@ -329,13 +326,18 @@ class RunFolder(Generic[Config_co]):
         return {int(path.stem): self._read_snapshot(path) for path in sorted(files, key=lambda path: int(path.stem))}
 
     def _read_snapshot(self, path: Path) -> np.ndarray:
+        check_regular(path, RunFolderError)
         try:
-            samples = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError, MemoryError) as error:
-            raise RunFolderError(f"{path} is not a snapshot: {reason(error)}") from error
+            with open(path, "rb") as file:
+                samples = read_array(file, path.stat().st_size)
+        except (*DAMAGED, MemoryError) as error:
+            raise RunFolderError(f"{path} is not a snapshot: {reason(error)}") from None
         kind, shape = self.config.sample
-        if not isinstance(samples, np.ndarray) or samples.dtype != kind or samples.shape[1:] != shape:
+        if samples.dtype != kind or samples.shape[1:] != shape or not len(samples):
             raise RunFolderError(f"{path} is not a snapshot of {self.config}")
+        if not (np.abs(samples) == 1 if kind == "int8" else np.isfinite(samples)).all():
+            wanted = "spins +1 or -1" if kind == "int8" else "finite numbers"
+            raise RunFolderError(f"{path} is not a snapshot: expected {wanted}")
         return samples
 
     def _in_use(self, how: str) -> RunFolderError:

@@ -15,6 +15,7 @@ from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runtime import devices
 from isingflow.runtime.checks import instance
+from isingflow.runtime.files import reason
 from isingflow.targets.base import TargetLike, as_target
 
 
@@ -88,8 +89,7 @@ def restore(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> No
             for gradient in gradient_flows(flow):
                 gradient.steps = int(state["steps"])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        summary = " ".join(str(error).split())
-        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {summary}") from None
+        raise CheckpointError(f"the checkpoint does not fit the run's configuration: {reason(error)}") from None
 
 
 def is_certified(run: AnyRun) -> bool:

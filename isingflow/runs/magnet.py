@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 
 from isingflow import lattice as lattices
@@ -14,14 +15,14 @@ from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.lattice import Lattice, heading
-from isingflow.runs.base import Run, options_of
+from isingflow.runs.base import Run, check_training, options_of
 from isingflow.runs.presets import (
     MAGNET_PRESETS,
     find_preset,
     shortened,
 )
 from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.settings import Finite
+from isingflow.runtime.settings import Finite, Seed, Text
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 else:
     # A description is taken too, and read when the configuration is made; see `Settings`.
     LatticeEntry = Any
+
+
+STRONGEST = 1e6
+"""Largest |beta J|: beyond, nothing is left of the temperature, and at last numbers overflow."""
 
 
 class RunConfig(Run, frozen=True, tag="magnet"):
@@ -51,15 +56,20 @@ class RunConfig(Run, frozen=True, tag="magnet"):
 
     lattice: LatticeEntry
     beta: Finite
-    preset: str
-    seed: int = 0
+    preset: Text
+    seed: Seed = 0
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_training(self)
         if not isinstance(self.lattice, Lattice):
             msgspec.structs.force_setattr(self, "lattice", lattices.from_dict(self.lattice))
+        strongest = abs(self.beta) * _strongest(self.lattice)
+        if strongest > STRONGEST:
+            raise InvalidInput(f"beta {self.beta:g}: |beta J| reaches {strongest:g}, expected at most {STRONGEST:g}")
+        _ = self.coarse  # which refuses what cannot be
 
     def __str__(self) -> str:
         return str(self.lattice)
@@ -80,8 +90,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         lattice = self.lattice.halved()
         if lattice is None or not self.flow.local:
             raise InvalidInput(
-                f"{self.lattice} with another than the lattice potential: training up from half the size needs that "
-                "potential on a uniform torus whose lengths are even and at least 6"
+                f"{self.lattice}: training up from half the size (coarse) needs a flow with the lattice potential, on "
+                "a uniform torus whose lengths are even and at least 6"
             )
         return replace(self, lattice=lattice, training=self.training.coarse)
 
@@ -147,3 +157,11 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         architecture = found.flow.fitted(Domain(lattice.shape, lattice.symmetry))
         training = shortened(found.training_on(lattice), iterations).narrowing(bounds)
         return cls(lattice, beta, preset, seed, architecture, training)
+
+
+def _strongest(lattice: Lattice) -> float:
+    """The largest |J|."""
+    if lattice.edges is not None:
+        return float(np.abs(lattice.edges[1]).max())
+    along = [lattice.jx, lattice.jy, 1.0] if lattice.kind == "triangular" else [lattice.jx, lattice.jy]
+    return max(float(np.abs(np.asarray(strengths)).max()) for strengths in along)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from isingflow.errors import RunFolderError
+from isingflow.runs.entries import checked_record, read_text
 from isingflow.runtime.files import reason, write_atomically
-from isingflow.runtime.numbers import finite_or_none
+from isingflow.runtime.numbers import finite_or_none, parse
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
@@ -32,23 +33,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     Raises:
         RunFolderError: the file cannot be read, or another line is damaged.
     """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RunFolderError(f"cannot read {path}: {reason(error)}") from error
+    lines = (read_text(path, errors="replace") or "").split("\n")
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get("iteration"), int):
-                raise ValueError("no iteration")
-        except (ValueError, RecursionError):
+            records.append(checked_record(parse(line)))
+        except ValueError as error:
+            # Every line that was written to its end has a new line after it.
             if number == len(lines):
                 break
-            raise RunFolderError(f"{path}: line {number} is not a record of metrics") from None
-        records.append(record)
+            raise RunFolderError(f"{path}: line {number} is not a record of metrics: {reason(error)}") from None
     return records
 
 

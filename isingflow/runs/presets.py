@@ -13,7 +13,8 @@ from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.architectures.start import StartOfData
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
-from isingflow.runs.settings import TrainingConfig
+from isingflow.runs.settings import MOST_ITERATIONS, TrainingConfig
+from isingflow.runtime.checks import count, shown
 
 SMALL_SITES = 256
 """Sites up to which a preset's evaluation has all its samples; on larger fields each costs more and says more."""
@@ -118,10 +119,10 @@ def find_preset(presets: dict[str, dict[str, Preset]], flow: str, name: str) -> 
     Raises:
         InvalidInput: unknown kind of flow or preset; the known ones are listed.
     """
-    if flow not in presets:
-        raise InvalidInput(f"flow {flow!r}: expected one of {', '.join(presets)}")
-    if name not in presets[flow]:
-        raise InvalidInput(f"preset {name!r}: expected one of {', '.join(presets[flow])}")
+    if not isinstance(flow, str) or flow not in presets:
+        raise InvalidInput(f"flow {shown(flow)}: expected one of {', '.join(presets)}")
+    if not isinstance(name, str) or name not in presets[flow]:
+        raise InvalidInput(f"preset {shown(name)}: expected one of {', '.join(presets[flow])}")
     return presets[flow][name]
 
 
@@ -129,13 +130,9 @@ def shortened(training: TrainingConfig, iterations: int | None) -> TrainingConfi
     """The training with this number of iterations, if one is given.
 
     Raises:
-        InvalidInput: fewer than 1.
+        InvalidInput: it is no number of iterations.
     """
-    if iterations is None:
-        return training
-    if iterations < 1:
-        raise InvalidInput(f"{iterations} steps: expected at least 1")
-    return training.scaled(iterations)
+    return training if iterations is None else training.scaled(count("iterations", iterations, most=MOST_ITERATIONS))
 
 
 TOY_DIMENSION = 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from isingflow.runtime.settings import Count, Fraction, NotNegative, Positive, Settings
@@ -12,6 +13,7 @@ Bounds = Literal["upper", "both"]
 BOUNDS: tuple[Bounds, ...] = get_args(Bounds)
 """What training on a magnet can narrow, see `TrainingConfig.bounds`."""
 Schedule = Literal["one-cycle", "constant"]
+MOST_ITERATIONS = 10**9
 
 
 class TrainingConfig(Settings, frozen=True):
@@ -38,7 +40,7 @@ class TrainingConfig(Settings, frozen=True):
         coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
     """
 
-    iterations: Count = 400
+    iterations: Annotated[int, Meta(ge=1, le=MOST_ITERATIONS)] = 400
     batch: Count = 32
     learning_rate: Positive = 1e-2
     schedule: Schedule = "one-cycle"

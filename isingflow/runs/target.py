@@ -17,7 +17,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.lattice import Group
 from isingflow.lattice.symmetry import group_from_dict
-from isingflow.runs.base import Run, options_of
+from isingflow.runs.base import Run, check_training, options_of
 from isingflow.runs.presets import (
     MAGNET_PRESETS,
     evaluated_on,
@@ -25,8 +25,8 @@ from isingflow.runs.presets import (
     shortened,
 )
 from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.differences import differences
-from isingflow.runtime.settings import Count, Finite, Name, Settings, types
+from isingflow.runtime.differences import differences, in_a_line
+from isingflow.runtime.settings import Count, Finite, Name, Seed, Settings, Text, Whole, types
 from isingflow.targets.base import Start, Target
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ SAME = 1e-9
 class StartMaps(Settings, frozen=True):
     """The maps of a target's start, described as by `architectures.start.describe`."""
 
-    latent: tuple[dict[str, str], ...] = ()
-    field: tuple[dict[str, str], ...] = ()
+    latent: tuple[dict[Text, Text], ...] = ()
+    field: tuple[dict[Text, Text], ...] = ()
 
 
 class TargetConfig(Run, frozen=True, tag="target"):
@@ -74,17 +74,18 @@ class TargetConfig(Run, frozen=True, tag="target"):
     on: ClassVar[str] = "a target of the user's own"
 
     name: Name
-    parameters: dict[str, bool | int | Finite | str]
+    parameters: dict[Text, bool | Whole | Finite | Text]
     shape: tuple[Count, ...]
     symmetry: GroupEntry
-    preset: str
+    preset: Text
     start: StartMaps = StartMaps()
-    seed: int = 0
+    seed: Seed = 0
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_training(self, "coarse")
         if not isinstance(self.symmetry, Group):
             msgspec.structs.force_setattr(self, "symmetry", group_from_dict(self.symmetry))
         if self.symmetry.shape != self.shape:
@@ -187,7 +188,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
         }
         changed = differences(given, own)
         if changed or self.symmetry != target.symmetry:
-            raise InvalidInput(f"not the target of this run: {'; '.join(changed) or 'it has another symmetry'}")
+            raise InvalidInput(f"not the target of this run: {in_a_line(changed) or 'it has another symmetry'}")
 
 
 def _close(one: Any, other: Any) -> bool:

@@ -13,33 +13,55 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, get_args, overload
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from isingflow.errors import InvalidInput
-from isingflow.runtime.differences import LONGEST_SHOWN
+from isingflow.runtime.checks import shown
 
-Count = Annotated[int, Meta(ge=1)]
+# The upper limits are far above what anybody wants and below what would run for ever or overflow.
+Count = Annotated[int, Meta(ge=1, le=10**9)]
 """One or more."""
-CountFromZero = Annotated[int, Meta(ge=0)]
+CountFromZero = Annotated[int, Meta(ge=0, le=10**9)]
 """Zero or more."""
+Width = Annotated[int, Meta(ge=1, le=2**16)]
+"""Units side by side in a network."""
+Depth = Annotated[int, Meta(ge=1, le=1000)]
+"""Parts of a network, one after the other."""
+DepthFromZero = Annotated[int, Meta(ge=0, le=1000)]
+MOST_STEPS = 10**4
+Steps = Annotated[int, Meta(ge=1, le=MOST_STEPS)]
+"""Of an integration."""
+Duration = Annotated[float, Meta(gt=0, le=1e4)]
+"""Of an integration."""
+Seed = Annotated[int, Meta(ge=0, le=2**62)]
+Whole = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
-Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
-NotNegative = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 """From 0 to below 1."""
-Name = Annotated[str, Meta(min_length=1)]
+_ONE_LINE = r"^[^\x00-\x1f\x7f\ud800-\udfff\u2028\u2029]*\Z"
+Text = Annotated[str, Meta(max_length=4096, pattern=_ONE_LINE)]
+"""On one line, and such that it can be printed."""
+Name = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_ONE_LINE)]
 
 _WORDS = {
-    "`int`": "an integer",
-    "`float`": "a number",
-    "`bool`": "true or false",
-    "`str`": "a text",
-    "`object`": "named entries",
-    "`array`": "a list",
-    "Expected": "expected",
-    "Number out of range": "expected a finite number",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "object": "named entries",
+    "array": "a list",
+    "null": "null",
 }
-"""What msgspec says, in the words of our messages."""
+"""Types, in the words of our messages."""
+_UNREADABLE = {
+    RecursionError: " is nested too deeply",
+    UnicodeEncodeError: " holds what is no Unicode text",
+}
+_PLACED = re.compile(r" - at ((?:`key` in )?`[^`]*`)\Z")
+_EXPECTED = re.compile("Expected `([^`]*)`(.*)", re.DOTALL)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,9 +87,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if kind is Any:
                 continue
             try:
-                converted = msgspec.convert(value, kind)
+                converted = msgspec.convert(_plain(value), kind)
             except msgspec.ValidationError as error:
                 raise InvalidInput(_told(error, value, kind, name)) from None
+            except (RecursionError, UnicodeError) as error:
+                raise InvalidInput(f"{name}{_UNREADABLE[type(error)]}") from None
             # A number given as 5 is written as 5.0: equal settings have equal descriptions.
             msgspec.structs.force_setattr(self, name, converted)
 
@@ -102,9 +126,11 @@ def read(data: Any, kind: Any, what: str) -> Any:
         InvalidInput: the description is not one; the message names the entry and what is accepted.
     """
     try:
-        return msgspec.convert(data, kind)
+        return msgspec.convert(_plain(data), kind)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"not {what}: {_told(error, data, kind)}") from None
+    except (RecursionError, UnicodeError) as error:
+        raise InvalidInput(f"not {what}: an entry{_UNREADABLE[type(error)]}") from None
 
 
 @cache
@@ -117,19 +143,29 @@ def _described(value: Any) -> Any:
     return value.to_dict() if hasattr(value, "to_dict") else msgspec.to_builtins(value)
 
 
+def _plain(data: Any) -> Any:
+    """The data with numbers of numpy as numbers, and nothing of other classes: msgspec would read their attributes."""
+    if isinstance(data, dict):
+        return {name: _plain(entry) for name, entry in data.items()}
+    if isinstance(data, list | tuple):
+        return [_plain(entry) for entry in data]
+    if isinstance(data, np.generic):
+        return data.item()
+    return data if isinstance(data, type(None) | bool | int | float | str | msgspec.Struct) else Ellipsis
+
+
 def _told(error: msgspec.ValidationError, data: Any, kind: Any, name: str = "") -> str:
     """What is wrong with an entry, on one line."""
-    problem, _, place = str(error).partition(" - at ")
-    path = re.findall(r"[^.`$\[\]]+", place) if place.startswith("`$") else []
+    problem, place = _PLACED.sub("", str(error)), "".join(_PLACED.findall(str(error)))
+    of_name = place.startswith("`key`")
+    path = re.findall(r"[^.`$\[\]]+", place.removeprefix("`key` in "))
     where = ".".join(filter(None, [name, *path]))
-    wanted = _wanted(problem, data, kind, path)
+    wanted = "expected names that are texts on one line" if of_name else _wanted(problem, data, kind, path)
     if not wanted.startswith("expected"):
         return f"{where}: {wanted}" if where else wanted
     for part in path:
         data = _entry(data, part)
-    shown = repr(data)
-    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
-    return f"{where} is {shown}, {wanted}" if where else wanted
+    return f"{where} is {shown(data)}, {wanted}" if where else wanted
 
 
 def _wanted(problem: str, data: Any, kind: Any, path: list[str]) -> str:
@@ -142,12 +178,16 @@ def _wanted(problem: str, data: Any, kind: Any, path: list[str]) -> str:
         return f"the entry {entry[1]} is missing"
     if entry := re.fullmatch("Object contains unknown field `(.*)`", problem):
         return f"the entry {entry[1]} is unknown"
-    if str(sys.float_info.max) in problem:
+    if problem == "Number out of range" or str(sys.float_info.max) in problem:
         return "expected a finite number"
-    problem = problem.partition(", got ")[0]
-    for theirs, ours in _WORDS.items():
-        problem = problem.replace(theirs, ours)
-    return problem
+    expected = _EXPECTED.fullmatch(problem.partition(", got ")[0])
+    if expected is None:
+        return problem
+    kinds, limit = expected.groups()
+    words = " or ".join(_WORDS.get(name, name) for name in kinds.split(" | "))
+    if limit.startswith(" matching"):
+        limit = " on one line"
+    return f"expected {words}{limit.removesuffix('.0')}"
 
 
 def _entry(data: Any, part: str) -> Any:

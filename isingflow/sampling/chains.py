@@ -18,7 +18,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
 from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance
-from isingflow.runtime.differences import differences
+from isingflow.runtime.differences import differences, in_a_line
 from isingflow.sampling.files import Chains, check_room
 from isingflow.sampling.sampler import S, Sampler
 from isingflow.targets.base import Drawing, Target
@@ -171,7 +171,7 @@ def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int, ta
         beta = "" if earlier.beta is None else f", beta {earlier.beta:.12g}"
         changed = [f"{earlier.title}{beta} there"]
     if changed:
-        raise InvalidInput(f"these chains belong to another run and cannot be continued: {'; '.join(changed)}")
+        raise InvalidInput(f"these chains belong to another run and cannot be continued: {in_a_line(changed)}")
     if earlier.samples > samples:
         raise InvalidInput(f"{samples} samples: the chains to continue have {earlier.samples} of them already")
 

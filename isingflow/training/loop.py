@@ -139,6 +139,7 @@ class Trainer(Generic[Samples]):
         self.integrators = approximations(self.flow)
         self.noise = pool.generator(problem.source, config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
+        self._own_optimizer = optimiser is None
         self.optimizer = self._adam() if optimiser is None else optimiser(self.flow.parameters())
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.iteration = 0
@@ -228,9 +229,7 @@ class Trainer(Generic[Samples]):
             iterations=self.config.iterations,
             seconds=self.seconds,
             remaining=max((self.seconds - self._stage_seconds) * (1 / fraction - 1), 0.0),
-            readings={
-                name: sum(readings[name] for readings in self.recent) / len(self.recent) for name in self.recent[-1]
-            },
+            readings={name: _mean_of(self.recent, name) for name in self.recent[-1]},
             integration_error=self.error,
             steps=self.steps,
             learning_rate=self.optimizer.param_groups[0]["lr"],
@@ -359,6 +358,8 @@ class Trainer(Generic[Samples]):
                 prefix = f"optimizer.{name}."
                 moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 if moments:
+                    if self._own_optimizer:
+                        _check_moments(name, moments, parameter)
                     self.optimizer.state[parameter] = {
                         key: value if key == "step" else value.to(self.device) for key, value in moments.items()
                     }
@@ -374,6 +375,21 @@ class Trainer(Generic[Samples]):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
         self.run.truncate_metrics(self.iteration)
+
+
+def _mean_of(records: Iterable[dict[str, float]], name: str) -> float:
+    """The mean of a reading over the records that have it."""
+    values = [record[name] for record in records if name in record]
+    return sum(values) / len(values)
+
+
+def _check_moments(name: str, moments: dict[str, Tensor], parameter: Tensor) -> None:
+    """Refuse what is not Adam's state of a parameter."""
+    wanted = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    fits = {key: value.shape for key, value in moments.items()} == wanted
+    types = {moments[key].dtype for key in wanted if key in moments} - {torch.float32}
+    if not fits or types - {parameter.dtype} or not all(bool(value.isfinite().all()) for value in moments.values()):
+        raise ValueError(f"the optimiser's state of {name} is not one")
 
 
 def choose_kernels(flow: Flow, device: torch.device) -> str:

@@ -40,7 +40,7 @@ def make_run(path, steps=3):
     config = RunConfig.from_preset("quick", square(4), 0.44, iterations=steps)
     folder = RunFolder.create(path, config)
     flow = build_flow(HubbardStratonovich(square(4), 0.44), config.flow, seed=steps)
-    state = {"steps": 2, "seconds": 0.0, "integration_error_nats": 0.0}
+    state = {"iteration": 0, "seconds": 0.0, "steps": 2, "finished": True, "integration_error_nats": 0.0}
     folder.save_checkpoint({f"flow.{name}": tensor for name, tensor in flow.state_dict().items()}, state)
     return str(path)
 

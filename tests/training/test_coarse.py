@@ -276,10 +276,9 @@ def test_a_time_limit_used_up_on_the_smaller_lattice_still_leaves_a_flow(tmp_pat
     ],
     ids=str,
 )
-def test_runs_that_cannot_start_small_are_refused(tmp_path, lattice, flow):
-    run = RunFolder.create(tmp_path / "run", config(lattice, flow=flow))
+def test_runs_that_cannot_start_small_are_refused(lattice, flow):
     with pytest.raises(InvalidInput, match="half the size"):
-        train(run, device=CPU)
+        config(lattice, flow=flow)
 
 
 def test_another_run_in_the_folder_of_the_smaller_one_is_refused(tmp_path):
