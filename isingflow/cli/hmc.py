@@ -134,7 +134,8 @@ def command(
         )
     if found.samples < samples:
         if output.suffix == NETCDF:
-            warn(f"{output}: {found.samples} samples of each chain are saved; netCDF cannot be resumed")
+            saved = f"{found.samples} samples of each chain are saved" if found.samples else "nothing is saved"
+            warn(f"{output}: {saved}; netCDF cannot be resumed")
         else:
             to_continue(ctx, resume_words(ctx.params))
         stopping.check()

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import warnings
+from itertools import count
 
 import networkx
 import numpy as np
@@ -20,6 +21,7 @@ from isingflow.exact import thermodynamics
 from isingflow.lattice import from_graph, square
 from isingflow.runs.config import RunConfig
 from isingflow.runs.folder import RunFolder
+from isingflow.runtime import stopping
 from isingflow.sampling import Chains, sample_chains
 from isingflow.sampling.inference_data import require_arviz, write_netcdf
 from isingflow.targets import HubbardStratonovich, Target
@@ -178,7 +180,7 @@ class TestCommand:
         config = RunConfig.from_preset("quick", square(4), 0.44, iterations=3)
         folder = RunFolder.create("run", config)
         flow = build_flow(HubbardStratonovich(square(4), 0.44), config.flow, seed=1)
-        state = {"steps": 2, "seconds": 0.0, "integration_error_nats": 0.0}
+        state = {"iteration": 0, "seconds": 0.0, "steps": 2, "finished": True, "integration_error_nats": 0.0}
         folder.save_checkpoint({f"flow.{name}": tensor for name, tensor in flow.state_dict().items()}, state)
         return "run"
 
@@ -218,6 +220,17 @@ class TestCommand:
             result = CliRunner().invoke(cli.main, words)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr == f"isingflow: error: {message}\n"
+
+    @pytest.mark.parametrize("steps, kept", [(9, 6), (2, 0)])
+    def test_stopped_early_it_holds_what_there_is(self, steps, kept, run, monkeypatch):
+        asked = count()
+        monkeypatch.setattr(stopping, "requested", lambda: next(asked) >= steps)
+        result = self.hmc(run)
+        said = f"{kept} samples of each chain are saved" if kept else "nothing is saved"
+        assert f"isingflow: warning: chains.nc: {said}; netCDF cannot be resumed\n" in result.stderr
+        assert os.path.exists("chains.nc") == bool(kept)
+        if kept:
+            assert arviz.from_netcdf("chains.nc").posterior["field"].shape == (4, kept, 4, 4)
 
     def test_names_of_other_files_are_refused(self, run):
         result = self.hmc(run, output="chains.h5")
