@@ -90,7 +90,7 @@ def train_and_report(
         should_stop=stopping.requested,
     )
     stopping.check()
-    with run.results(give_up=stopping.requested), run.drawing():
+    with run.results(wait=True), run.drawing():
         evaluation = evaluate(trained, device=device, save=False)
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:

@@ -23,7 +23,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,16 +183,16 @@ class RunFolder(Generic[Config_co]):
         """
         return locked(self.path / TRAINING_LOCK, self._in_use("trains it"))
 
-    def results(self, give_up: Callable[[], bool] = lambda: True) -> AbstractContextManager[None]:
+    def results(self, wait: bool = False) -> AbstractContextManager[None]:
         """Within this context no other process makes the run's report and figures.
 
         Args:
-            give_up: asked while one does; True gives up.
+            wait: for the other to end, rather than be refused.
 
         Raises:
             RunFolderError: one does.
         """
-        return locked(self.path / RESULTS_LOCK, self._in_use("makes its report or figures"), give_up=give_up)
+        return locked(self.path / RESULTS_LOCK, self._in_use("makes its report or figures"), wait=wait)
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -272,8 +272,7 @@ class RunFolder(Generic[Config_co]):
             try:
                 found = checkpoint.read(_previous(current))
             except CheckpointError as other:
-                beside_it = str(other).removeprefix(f"{self.path}{os.sep}")
-                raise CheckpointError(f"{error}; {beside_it}") from None
+                raise CheckpointError(f"{error}; {str(other).removeprefix(f'{self.path}{os.sep}')}") from None
             _log.warning("%s; using the previous checkpoint", error)
         checkpoint.check_configuration(found, self.config, self.path)
         return found.tensors, found.state

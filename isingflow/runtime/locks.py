@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from isingflow.errors import IsingflowError
+from isingflow.runtime import stopping
 from isingflow.runtime.files import reason
 
 CANNOT_BE_WRITTEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -25,14 +26,14 @@ POLL_SECONDS = 0.1
 
 
 @contextmanager
-def locked(path: Path, busy: IsingflowError, *, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def locked(path: Path, busy: IsingflowError, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock within this context.
 
     Args:
         path: of the hidden file, which is there while the lock is held.
         busy: raised where another process, or another part of this one, holds it; one of its type, where the file
             cannot be made because the disk is full.
-        give_up: asked while it does; waits for it until True.
+        wait: for the other to end, rather than be refused.
 
     Example:
         >>> import tempfile
@@ -52,8 +53,9 @@ def locked(path: Path, busy: IsingflowError, *, give_up: Callable[[], bool] = la
     lock = FileLock(path, timeout=0)
     try:
         while not _taken(lock):
-            if give_up():
+            if not wait:
                 raise busy
+            stopping.check()
             time.sleep(POLL_SECONDS)
     except OSError as error:
         raise type(busy)(f"cannot write {path}: {reason(error)}") from error

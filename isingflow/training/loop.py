@@ -12,7 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from importlib.util import find_spec
 from typing import Any, Generic
 
 import torch
@@ -20,12 +19,12 @@ from torch import Tensor
 
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, approximations
-from isingflow.potentials import LatticePotential, Potential
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import restore
 from isingflow.runtime import stopping
 from isingflow.runtime.devices import keep_freed_memory
 from isingflow.runtime.parallel import Backend, workers
+from isingflow.training.kernels import choose_kernels
 from isingflow.training.problems import Problem, Samples
 from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops
 from isingflow.training.schedules import (
@@ -390,18 +389,3 @@ def _check_moments(name: str, moments: dict[str, Tensor], parameter: Tensor) -> 
     types = {moments[key].dtype for key in wanted if key in moments} - {torch.float32}
     if not fits or types - {parameter.dtype} or not all(bool(value.isfinite().all()) for value in moments.values()):
         raise ValueError(f"the optimiser's state of {name} is not one")
-
-
-def choose_kernels(flow: Flow, device: torch.device) -> str:
-    """Have torch.compile fuse the potentials' elementwise work on a GPU where it can; what runs, in words.
-
-    On a CPU the lattice potential has fused kernels of its own, and the others are dominated by matrix products.
-    """
-    potentials = [module for module in flow.modules() if isinstance(module, Potential)]
-    if device.type == "cuda" and find_spec("triton") is not None:
-        for potential in potentials:
-            potential.compiled = True
-        return "fused by torch.compile"
-    if device.type == "cpu" and any(isinstance(potential, LatticePotential) for potential in potentials):
-        return "fused kernels"
-    return "tensor operations"

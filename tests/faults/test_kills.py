@@ -128,6 +128,7 @@ def test_kills_and_full_disks(whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("act", ["kill", "full"])
 def test_many(whole, tmp_path, act):
     campaign(whole, tmp_path, allocating(whole, drawn(whole, np.random.default_rng(1), act, 60)))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -88,15 +89,7 @@ def test_a_file_from_before_the_machine_stopped_is_taken_over(path, content):
     assert take(path) and not path.exists()
 
 
-def test_waiting(path):
-    asked = []
-
-    def give_up():
-        asked.append(1)
-        if len(asked) == 1:
-            release.set()
-        return False
-
+def test_waiting(path, monkeypatch):
     held, release = threading.Event(), threading.Event()
 
     def hold():
@@ -107,7 +100,8 @@ def test_waiting(path):
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    assert take(path, give_up=give_up) and asked
+    monkeypatch.setattr(time, "sleep", lambda seconds: release.set())
+    assert take(path, wait=True) and release.is_set()
     thread.join()
 
 
