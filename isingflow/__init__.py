@@ -41,7 +41,7 @@ __all__ = [
     "train",
 ]
 
-# Everything is imported when first used: `import isingflow` and `isingflow --help` wait for neither torch nor numba.
+# Everything is imported when first used: `import isingflow` and `isingflow --help` load none of numpy, torch, numba.
 _MODULES = ("exact", "lattice", "testing")
 _NAMES = {
     "Estimate": "statistics.estimate",

@@ -54,7 +54,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         options |= {"standalone_mode": False, "prog_name": "isingflow"}
-        process = not args and options.get("args") is None
+        process = not args and options.get("args") is None  # else somebody's Python calls, and lives on
         if process and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may be any bytes
         try:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import isingflow
 from isingflow import cli
 from isingflow.errors import IsingflowError
 from isingflow.evaluation import targets
@@ -209,13 +210,42 @@ class TestHelp:
         result = invoke()
         assert result.exit_code == 0 and "Commands:" in result.stdout
 
-    def test_help_does_not_import_torch(self):
+    @pytest.mark.parametrize(
+        ("words", "without"),
+        [
+            (["train", "--help"], ["numpy", "numba", "scipy", "torch"]),
+            (["--version"], ["numpy", "numba", "scipy", "torch"]),
+            (["exact", "--size", "16"], ["numba", "scipy", "networkx", "torch"]),
+        ],
+        ids=" ".join,
+    )
+    def test_what_is_not_needed_is_not_waited_for(self, words, without):
         code = (
-            "import sys\nfrom isingflow import cli\n"
-            "try: cli.main(['train', '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
-            "sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
+            f"import sys\nfrom isingflow import cli\ntry: cli.main({words})\n"
+            "except SystemExit as end: assert end.code == 0\n"
+            f"sys.exit(str([name for name in {without} if name in sys.modules] or ''))"
         )
-        assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (1, "\n") and done.stdout
+
+    def test_version(self):
+        assert invoke("--version").stdout == f"isingflow {isingflow.__version__}\n"
+
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("load_run", "; did you mean load?"),
+            ("trian", "; did you mean train?"),
+            ("hubbard_stratonovich", "; did you mean HubbardStratonovich?"),
+            ("sampling", "; it is imported by itself: import isingflow.sampling"),
+            ("xyzzy", ""),
+            ("_sampling", ""),
+        ],
+    )
+    def test_misspelt_names(self, name, advice):
+        with pytest.raises(AttributeError) as error:
+            isingflow.__getattr__(name)
+        assert str(error.value) == f"module 'isingflow' has no attribute {name!r}{advice}"
 
 
 def brute_force(lx, ly, beta, jx, jy, periodic):

@@ -3,6 +3,8 @@
 import itertools
 import math
 import time
+import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -233,3 +235,25 @@ def test_a_row_of_rigid_bonds_is_one_spin(kx, ky):
     variance = weights @ (exponents - mean) ** 2 / weights.sum()
     expected = 60 * kx + math.log(weights.sum()), 60 * kx + mean, variance
     assert kaufman.partition_function(6, 10, kx, ky) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(max_examples=200)
+@given(
+    lx=st.integers(2, 40),
+    ly=st.integers(2, 40),
+    kx=st.floats(1e-12, 1e4) | st.sampled_from([1e-90, CRITICAL_BETA, 1e9]),
+    ky=st.floats(1e-12, 1e4) | st.sampled_from([1e-90, CRITICAL_BETA, 1e9]),
+    signs=st.tuples(st.sampled_from([1, -1]), st.sampled_from([1, -1])),
+)
+def test_small_lattices_need_no_compiler(lx, ly, kx, ky, signs):
+    """As they stand, the kernels say what they say when compiled, without a warning."""
+    words = lx, ly, signs[0] * kx, signs[1] * ky
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interpreted = kaufman.partition_function(*words)
+    with mock.patch.object(kaufman, "INTERPRETED", 0):
+        compiled = kaufman.partition_function(*words)
+    assert all(type(value) is float for value in (*interpreted, *compiled))
+    scale = lx * ly * max(1.0, kx, ky)
+    np.testing.assert_allclose(interpreted[:2], compiled[:2], rtol=1e-12, atol=1e-13 * scale)
+    np.testing.assert_allclose(interpreted[2], compiled[2], rtol=1e-8, atol=1e-9 * lx * ly)

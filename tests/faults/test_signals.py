@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -277,16 +278,19 @@ def test_a_terminal_that_is_closed(name, training, tmp_path):
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
-    words = command(training[0], LONG[name])
-    process = subprocess.Popen(
-        words, cwd=tmp_path, stdin=there, stdout=there, stderr=there, preexec_fn=of_the_terminal, close_fds=True
-    )
+    words, environment = command(training[0], LONG[name]), {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    standard = {"stdin": there, "stdout": there, "stderr": there}
+    process = subprocess.Popen(words, cwd=tmp_path, env=environment, preexec_fn=of_the_terminal, **standard)
     os.close(there)
-    seen = b""
-    while b"/1000000" not in seen:
-        seen += os.read(here, 4096)
+    seen, deadline = b"", time.monotonic() + 60
+    while b"/1000000" not in seen and time.monotonic() < deadline:
+        if select.select([here], [], [], 1)[0]:
+            seen += os.read(here, 4096)
     os.close(here)
-    assert process.wait(timeout=120) == 128 + signal.SIGHUP, seen
+    try:
+        assert process.wait(timeout=120) == 128 + signal.SIGHUP, seen
+    finally:
+        process.kill()
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["out.npz"] if name == "latent" else [])
     if left:
