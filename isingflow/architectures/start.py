@@ -23,6 +23,7 @@ from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, SpectralScaling, Transform
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
+from isingflow.runtime.fields import usual_defaults
 from isingflow.runtime.files import listed
 
 StartOfData = Literal["copula", "gaussian", "normal"]
@@ -58,6 +59,7 @@ def fitted_start(dataset: Dataset, start: str, generator: torch.Generator) -> li
     return [GaussianWhitening.fit(scores), marginals, space.logit]
 
 
+@usual_defaults()
 def blank_start(start: str, dimension: int, levels: int = 0) -> list[Transform]:
     """The same maps before anything is fitted: for a checkpoint to be loaded into.
 
@@ -105,6 +107,7 @@ def _check_start(start: str) -> None:
         raise InvalidInput(f"start {start!r}: expected one of {', '.join(STARTS)}")
 
 
+@usual_defaults()
 def fitted_part(flow: Flow) -> Flow:
     """The flow of data without what is trained: where its training started."""
     fitted = (GaussianWhitening, HistogramMarginals, Logit)
@@ -123,6 +126,7 @@ def describe(transforms: Iterable[Transform]) -> list[dict[str, str]]:
     return [_described(transform) for transform in transforms]
 
 
+@usual_defaults()
 def blank(descriptions: Iterable[Mapping[str, str]], shape: Sequence[int]) -> list[Transform]:
     """The maps that `describe` described, as identities: for a checkpoint to be loaded into.
 

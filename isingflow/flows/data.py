@@ -59,7 +59,7 @@ class GaussianWhitening(Transform):
         super().__init__()
         mean = numbers("mean", mean, (None,))
         covariance = numbers("covariance", covariance, (len(mean), len(mean)))
-        if not torch.allclose(covariance, covariance.T, rtol=1e-3, atol=0.0):
+        if not torch.allclose(covariance, covariance.T, rtol=1e-3, atol=1e-6 * float(covariance.abs().max())):
             raise InvalidInput("the covariance is not symmetric")
         variances, axes = torch.linalg.eigh(covariance)
         missing = int((variances <= RANK_TOLERANCE * variances[-1].clamp_min(0)).sum())

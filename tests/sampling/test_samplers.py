@@ -210,7 +210,7 @@ def test_chains_of_any_target_in_a_file(tmp_path):
         ({}, "space: expected latent or physical for the sampler hmc"),
         ({"space": "outer"}, "space outer: expected latent or physical for the sampler hmc"),
         ({"sampler": "gibbs", "space": "latent"}, "space latent: does not go with the sampler gibbs: leave it out"),
-        ({"sampler": "nuts"}, "sampler nuts: expected hmc, metropolis or gibbs"),
+        ({"sampler": "nuts"}, "sampler is 'nuts', expected hmc, metropolis or gibbs"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, message):
