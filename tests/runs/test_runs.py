@@ -280,8 +280,8 @@ class TestCheckpoint:
         assert contents(run.path) == before
 
     def test_what_is_not_finite_is_null(self, run):
-        run.save_checkpoint(TENSORS, {"error": math.nan, "recent": [{"loss": math.inf}]})
-        assert run.load_checkpoint()[1] == {"error": None, "recent": [{"loss": None}]}
+        run.save_checkpoint(TENSORS, STATE | {"error": math.nan, "recent": [{"loss": math.inf}]})
+        assert run.load_checkpoint()[1] == STATE | {"error": None, "recent": [{"loss": None}]}
 
     @pytest.mark.parametrize("call", ["fsync", "replace"])
     def test_a_full_disk_loses_nothing(self, run, monkeypatch, call):
