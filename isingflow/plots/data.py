@@ -23,11 +23,13 @@ from isingflow.architectures.start import fitted_part
 from isingflow.datasets.spaces import Pixels
 from isingflow.flows import Flow, GradientFlow
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, running_mean, save
+from isingflow.runs.entries import estimate_in
 from isingflow.runs.loading import new_flow, trained
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
-    from isingflow.runs.folder import AnyRun
+    from isingflow.runs.entries import estimate_in
+from isingflow.runs.folder import AnyRun
 
 PUBLISHED = {"MADE": 1380.8, "Real NVP": 1323.2, "MAF": 1300.5, "Monge-Ampère": 1255.5}
 """Negative log-likelihoods of MNIST in nats, in logit space, as quoted by Zhang, E and Wang (2018)."""
@@ -51,7 +53,7 @@ def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool
         The paths of the PNG files written.
     """
     published = PUBLISHED if data.name == "mnist" else {}
-    start = (run.report() or {}).get("start_negative_log_likelihood", {}).get("value")
+    start = estimate_in(run.report(), "start_negative_log_likelihood")
     figures = {"training.png": likelihood_figure(run.metrics(), start, published)}
     flow, _ = trained(run, new_flow(run.config), torch.device("cpu"))
     generated = torch.from_numpy(samples)
@@ -84,7 +86,7 @@ def likelihood_figure(
         published: of other methods, by name.
     """
     iterations = np.array([record["iteration"] for record in metrics])
-    values = np.array([record["negative_log_likelihood"] for record in metrics], dtype=float)
+    values = np.array([record.get("negative_log_likelihood") for record in metrics], dtype=float)
     checked = [
         (record["iteration"], record["validation_negative_log_likelihood"])
         for record in metrics
@@ -107,7 +109,8 @@ def likelihood_figure(
             name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=NEUTRAL, size=9
         )
         levels.append(level)
-    low, high = np.nanmin(levels), np.nanmax(levels)
+    levels = [level for level in levels if np.isfinite(level)] or [0.0]
+    low, high = min(levels), max(levels)
     margin = 0.08 * (high - low) or 1.0
     ax.set(xlabel="iteration", ylabel="negative log-likelihood (nats)", ylim=(low - margin, high + margin))
     figure.legend(loc="outside lower center", ncols=4)

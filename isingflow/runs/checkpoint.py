@@ -75,10 +75,11 @@ def read(path: Path) -> Checkpoint:
         tensors = safetensors.torch.load(content)
         header = parse(content[8 : 8 + int.from_bytes(content[:8], "little")])
         texts = header["__metadata__"]
-        old = texts.keys() == {STATE}
-        if not old and texts.pop(DIGEST, None) != _digest(tensors, texts):
+        known = texts.keys() != {STATE}
+        if known and texts.pop(DIGEST, None) != _digest(tensors, texts):
             raise ValueError("it is not what was written: damaged or changed since")
-        return Checkpoint(tensors, checked_state(parse(texts[STATE])), None if old else parse(texts[CONFIGURATION]))
+        state = checked_state(parse(texts[STATE]))
+        return Checkpoint(tensors, state, parse(texts[CONFIGURATION]) if known else None)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing") from None
     except KeyError:

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from msgspec import Meta
 
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runs.settings import MOST_ITERATIONS
 from isingflow.runtime.checks import count, shown
 from isingflow.runtime.files import check_regular, reason
+from isingflow.runtime.npy import DAMAGED, read_array
 from isingflow.runtime.settings import MOST_STEPS, Finite, Settings, Text, read
 
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
@@ -44,7 +46,7 @@ class State(Settings, frozen=True, forbid_unknown_fields=False):
     stage_seconds: Amount = 0.0
     integration_error_nats: Amount | None = None
     device: Text = "cpu"
-    recent: tuple[dict[Text, Finite], ...] = ()
+    recent: tuple[dict[Text, Finite | None], ...] = ()
 
 
 def checked_state(entries: Any) -> dict[str, Any]:
@@ -110,6 +112,30 @@ def estimate_in(report: Mapping[str, Any] | None, name: str) -> float | None:
     entry = (report or {}).get(name)
     value = entry.get("value") if isinstance(entry, Mapping) else None
     return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def read_snapshot(path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Samples of a flow while it was trained.
+
+    Args:
+        path: of the .npy file.
+        kind, shape: of a sample, "int8" for spins, "float32" for others.
+
+    Raises:
+        RunFolderError: the file holds others, or none.
+    """
+    check_regular(path, RunFolderError)
+    try:
+        with open(path, "rb") as file:
+            samples = read_array(file, path.stat().st_size)
+    except (*DAMAGED, MemoryError) as error:
+        raise RunFolderError(f"{path} is not a snapshot: {reason(error)}") from None
+    if samples.dtype != kind or samples.shape[1:] != shape or not len(samples):
+        raise RunFolderError(f"{path} is not a snapshot of samples of shape {shape}, {kind}")
+    if not (np.abs(samples) == 1 if kind == "int8" else np.isfinite(samples)).all():
+        wanted = "spins +1 or -1" if kind == "int8" else "finite numbers"
+        raise RunFolderError(f"{path} is not a snapshot: expected {wanted}")
+    return samples
 
 
 def read_text(path: Path, errors: str = "strict") -> str | None:

@@ -35,7 +35,7 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, RunFolderError
 from isingflow.runs import checkpoint, metrics
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, config_from_dict
-from isingflow.runs.entries import checked_report, read_text
+from isingflow.runs.entries import checked_report, read_snapshot, read_text
 from isingflow.runs.making import (
     CHECKPOINT,
     CONFIG,
@@ -49,9 +49,8 @@ from isingflow.runs.making import (
 )
 from isingflow.runs.provenance import provenance
 from isingflow.runtime.differences import in_a_line
-from isingflow.runtime.files import beside, check_regular, reason, write_atomically, write_beside
+from isingflow.runtime.files import beside, reason, write_atomically, write_beside
 from isingflow.runtime.locks import locked
-from isingflow.runtime.npy import DAMAGED, read_array
 from isingflow.runtime.numbers import finite_or_none, parse
 
 RUNS = Path("runs")
@@ -322,22 +321,10 @@ class RunFolder(Generic[Config_co]):
             RunFolderError: a file is not a snapshot of this run.
         """
         files = [path for path in (self.path / "snapshots").glob("*.npy") if re.fullmatch(r"\d+", path.stem)]
-        return {int(path.stem): self._read_snapshot(path) for path in sorted(files, key=lambda path: int(path.stem))}
-
-    def _read_snapshot(self, path: Path) -> np.ndarray:
-        check_regular(path, RunFolderError)
-        try:
-            with open(path, "rb") as file:
-                samples = read_array(file, path.stat().st_size)
-        except (*DAMAGED, MemoryError) as error:
-            raise RunFolderError(f"{path} is not a snapshot: {reason(error)}") from None
-        kind, shape = self.config.sample
-        if samples.dtype != kind or samples.shape[1:] != shape or not len(samples):
-            raise RunFolderError(f"{path} is not a snapshot of {self.config}")
-        if not (np.abs(samples) == 1 if kind == "int8" else np.isfinite(samples)).all():
-            wanted = "spins +1 or -1" if kind == "int8" else "finite numbers"
-            raise RunFolderError(f"{path} is not a snapshot: expected {wanted}")
-        return samples
+        return {
+            int(path.stem): read_snapshot(path, *self.config.sample)
+            for path in sorted(files, key=lambda path: int(path.stem))
+        }
 
     def _in_use(self, how: str) -> RunFolderError:
         return RunFolderError(f"{self.path} is in use: another process {how}; wait for it, or end it")

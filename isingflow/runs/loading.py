@@ -92,6 +92,19 @@ def restore(flow: Flow, tensors: dict[str, Tensor], state: dict[str, Any]) -> No
         raise CheckpointError(f"the checkpoint does not fit the run's configuration: {reason(error)}") from None
 
 
+def check_moments(name: str, moments: dict[str, Tensor], parameter: Tensor) -> None:
+    """Refuse what is not Adam's state of a parameter.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    wanted = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    fits = {key: value.shape for key, value in moments.items()} == wanted
+    types = {value.dtype for value in moments.values()} - {torch.float32, parameter.dtype}
+    if not fits or types or not all(bool(value.isfinite().all()) for value in moments.values()):
+        raise CheckpointError(f"the checkpoint does not fit the run: the optimiser's state of {name} is not one")
+
+
 def is_certified(run: AnyRun) -> bool:
     """Whether the integration error is within its tolerance, as measured by the training and the last evaluation."""
     error = run.load_checkpoint()[1].get("integration_error_nats")

@@ -20,13 +20,13 @@ from torch import Tensor
 from isingflow.errors import CheckpointError, TrainingDiverged
 from isingflow.flows import Flow, approximations
 from isingflow.runs.folder import AnyRun
-from isingflow.runs.loading import restore
+from isingflow.runs.loading import check_moments, restore
 from isingflow.runtime import stopping
 from isingflow.runtime.devices import keep_freed_memory
 from isingflow.runtime.parallel import Backend, workers
 from isingflow.training.kernels import choose_kernels
 from isingflow.training.problems import Problem, Samples
-from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops
+from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops, mean_readings
 from isingflow.training.schedules import (
     FINAL_MARGIN,
     MAX_STEPS,
@@ -228,7 +228,7 @@ class Trainer(Generic[Samples]):
             iterations=self.config.iterations,
             seconds=self.seconds,
             remaining=max((self.seconds - self._stage_seconds) * (1 / fraction - 1), 0.0),
-            readings={name: _mean_of(self.recent, name) for name in self.recent[-1]},
+            readings=mean_readings(self.recent),
             integration_error=self.error,
             steps=self.steps,
             learning_rate=self.optimizer.param_groups[0]["lr"],
@@ -358,7 +358,7 @@ class Trainer(Generic[Samples]):
                 moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
                 if moments:
                     if self._own_optimizer:
-                        _check_moments(name, moments, parameter)
+                        check_moments(name, moments, parameter)
                     self.optimizer.state[parameter] = {
                         key: value if key == "step" else value.to(self.device) for key, value in moments.items()
                     }
@@ -374,18 +374,3 @@ class Trainer(Generic[Samples]):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
         self.run.truncate_metrics(self.iteration)
-
-
-def _mean_of(records: Iterable[dict[str, float]], name: str) -> float:
-    """The mean of a reading over the records that have it."""
-    values = [record[name] for record in records if name in record]
-    return sum(values) / len(values)
-
-
-def _check_moments(name: str, moments: dict[str, Tensor], parameter: Tensor) -> None:
-    """Refuse what is not Adam's state of a parameter."""
-    wanted = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-    fits = {key: value.shape for key, value in moments.items()} == wanted
-    types = {moments[key].dtype for key in wanted if key in moments} - {torch.float32}
-    if not fits or types - {parameter.dtype} or not all(bool(value.isfinite().all()) for value in moments.values()):
-        raise ValueError(f"the optimiser's state of {name} is not one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,13 @@ class Plateau:
         if value < self._lowest - self.threshold:
             self._lowest, self._since = value, progress.iteration
         return progress.iteration - self._since >= self.patience
+
+
+def mean_readings(records: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The means of what the last record has, each over the records that have it too."""
+    found = {name: [record.get(name) for record in records] for name in records[-1]}
+    known = {name: [value for value in values if value is not None] for name, values in found.items()}
+    return {name: sum(values) / len(values) for name, values in known.items() if values}
 
 
 def any_stops(callbacks: Sequence[Callback], progress: Progress) -> bool:
