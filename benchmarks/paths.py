@@ -59,7 +59,9 @@ def main() -> None:
             reports[kind] = evaluate_density(run, data, device=CPU).as_dict()
             print(title, reports[kind]["straightness"], reports[kind]["negative_log_likelihood"], flush=True)
     arguments.figure.parent.mkdir(parents=True, exist_ok=True)
-    arguments.figure.write_bytes(png(trajectories_figure(paths)))
+    arguments.figure.write_bytes(
+        png(trajectories_figure(paths), f"{arguments.toy}; preset quick, seed {arguments.seed}")
+    )
     command = f"python benchmarks/paths.py {' '.join(sys.argv[1:])}"
     arguments.output.write_text(json.dumps({"command": command, **describe(), **reports}, indent=1) + "\n")
 

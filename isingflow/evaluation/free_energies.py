@@ -266,7 +266,7 @@ class Evaluation:
 
 def _row(name: str, note: str, first: str, second: str) -> str:
     """A line of the table."""
-    return f"{f'{name:<31}{note}':<62}{first:>20}{second:>22}".rstrip()
+    return f"{f'{name:<32}{note}':<62}{first:>20}{second:>22}".rstrip()
 
 
 def _in_words(method: str | None) -> str:

@@ -34,7 +34,7 @@ def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     ax = pyplot.subplots(layout="constrained")[1] if ax is None else ax
     positions = lattice.coordinates()
     add_bonds(ax, lattice, positions, np.zeros((1, 2)))
-    add_sites(ax, positions, radius_of(positions), np.zeros((len(positions), 3)))
+    add_sites(ax, positions, 0.6 * radius_of(positions), np.zeros((len(positions), 3)))
     ax.set(aspect="equal", title=lattice.description)
     ax.axis("off")
     ax.autoscale_view()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from isingflow.flows import Flow
     from isingflow.runs.folder import AnyRun
 
+LEFT = 6.0
+"""Widths below the mean from which log-weights, of hardly any weight, are counted instead of drawn."""
 TRACES, TRACE_SAMPLES = 3, 600
 """Chains whose traces are shown, and how many samples of them, the last ones."""
 
@@ -99,10 +101,15 @@ def log_weight_figure(log_weights: np.ndarray) -> Figure:
     gap = centred.max() + math.log(weights.mean())
 
     figure, ax = new_figure()
-    bins = np.linspace(-0.5, 0.5, 11).tolist() if width < 1e-12 else int(np.clip(math.sqrt(centred.size), 10, 80))
-    ax.hist(centred, bins, density=True, color=FLOW, alpha=0.45, label=f"{len(log_weights)} samples")
+    left = max(centred.min(), -LEFT * width)
+    further = int((centred < left).sum()) + len(log_weights) - len(finite)
+    label = f"{len(log_weights)} samples" + (f", {further} further left" if further else "")
+    bins = int(np.clip(math.sqrt(centred.size), 10, 80))
+    edges = np.linspace(left, centred.max(), bins + 1) if width >= 1e-12 else np.linspace(-0.5, 0.5, 11)
+    heights = np.histogram(centred, edges)[0] / (max(len(log_weights), 1) * np.diff(edges))
+    ax.stairs(heights, edges, fill=True, color=FLOW, alpha=0.45, label=label)
     if width >= 1e-12:
-        x = np.linspace(min(centred.min(), -3 * width), max(centred.max(), 3 * width), 300)
+        x = np.linspace(min(left, -3 * width), max(centred.max(), 3 * width), 300)
         density = np.exp(-((x / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
         ax.plot(x, density, color=NEUTRAL, linewidth=1.4, label=f"Gaussian of width {width:.2g}")
     ax.axvline(0, color=FLOW, linewidth=1.4, label="mean (minus the bound)")

@@ -35,8 +35,8 @@ def trajectories_figure(paths: Mapping[str, np.ndarray]) -> Figure:
     for ax, (title, positions) in zip(panels, paths.items(), strict=True):
         positions = np.asarray(positions, dtype=float)
         ax.plot(positions[..., 0], positions[..., 1], color=FLOW, alpha=0.45, linewidth=0.7)
-        ax.plot(*positions[0].T, "o", color=NEUTRAL, markersize=2.5, label="start")
-        ax.plot(*positions[-1].T, "x", color=EXACT, markersize=4, label="samples")
+        ax.plot(*positions[0].T, "o", color=NEUTRAL, markersize=2, label="start")
+        ax.plot(*positions[-1].T, "x", color=EXACT, markersize=3, markeredgewidth=0.8, label="samples")
         ax.set(title=title, aspect="equal", xlabel="$x_1$")
     panels[0].set_ylabel("$x_2$")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
