@@ -141,7 +141,7 @@ def evaluate_density(
             return [log_prob, start.log_prob(x.to(device)).cpu(), bits]
 
         log_prob, start_log_prob, bits = _scores(score, data.test, samples, generator)
-        check_numbers(run, log_prob)
+        check_numbers(log_prob)
         (validation,) = _scores(lambda x: score(x)[:1], data.validation, samples, generator)
         few = next(data.test.batches(ERROR_SAMPLES, generator)).to(device)
         error = likelihood_error(flow, few, pool).value

@@ -168,8 +168,6 @@ def evaluate_target(
             stopping.check()
             error = max(error, likelihood_error(flow, first_fields, pool).value)
     weights = drawn.log_weight
-    for values in (weights,) if reverse is None else (weights, reverse):
-        check_numbers(run, values)
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
     reweighted = reweighted_free_energy(weights)
@@ -260,6 +258,7 @@ def _draw(
         stopping.check()
         latent = flow.noise(min(batch, samples - start), generator)
         field, log_prob, weights = map(torch.cat, zip(*pool.map(push, latent), strict=True))
+        check_numbers(weights)
         spins = None
         if isinstance(target, Drawing):
             drawn = torch.stack([target.draw(field, generator)["spins"] for _ in range(draws)], 1)
@@ -287,4 +286,6 @@ def _reverse_log_weights(
     for batch in others:
         stopping.check()
         parts += pool.map(pull, drawn(batch))
-    return torch.cat(parts).view(chains, -1).cpu(), first
+    weights = torch.cat(parts).cpu()
+    check_numbers(weights)
+    return weights.view(chains, -1), first

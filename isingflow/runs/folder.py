@@ -175,11 +175,7 @@ class RunFolder(Generic[Config_co]):
                 RUNS.rmdir()
 
     def training(self) -> AbstractContextManager[None]:
-        """Within this context no other process trains the run.
-
-        Raises:
-            RunFolderError: one does.
-        """
+        """Within this context no other process trains the run; RunFolderError where one does."""
         return locked(self.path / TRAINING_LOCK, self._in_use("trains it"))
 
     def results(self, wait: bool = False) -> AbstractContextManager[None]:
@@ -252,6 +248,10 @@ class RunFolder(Generic[Config_co]):
             RunFolderError: the disk is full or cannot be written; the checkpoint that was there is intact.
         """
         self._write(CHECKPOINT, checkpoint.pack(tensors, state, self.config.to_dict()), keep=True)
+        self.save_state(state)
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the copy of the checkpoint's state that is for people."""
         self._write(STATE, _json_bytes(finite_or_none(state)), keep=True)
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,16 +120,16 @@ def is_complete(run: AnyRun) -> bool:
     return state.get("finished") is True and reported and run.has_figures
 
 
-def check_numbers(run: AnyRun, values: np.ndarray | Tensor) -> None:
-    """Refuse a flow whose samples have probabilities that are not numbers, shape (n, ...): nothing can be said of it.
+def check_numbers(log_prob: Tensor) -> None:
+    """Refuse a flow that gives log-probabilities or log-weights, shape (n,), that are no numbers.
 
     Raises:
-        TrainingDiverged: there are some.
+        TrainingDiverged: some are not.
     """
-    lost = np.isnan(np.asarray(values))
-    if lost.any():
+    lost = int(log_prob.isnan().sum())
+    if lost:
         raise TrainingDiverged(
-            f"{run.path} is not certified: its training has diverged, {lost.sum()} of {lost.size} samples have "
+            f"the flow is not certified: its training has diverged, {lost} of {len(log_prob)} samples have "
             "probabilities that are not numbers; a lower learning rate or more integration steps may help"
         )
 

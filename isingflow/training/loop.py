@@ -348,7 +348,9 @@ class Trainer(Generic[Samples]):
             gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
 
     def _snapshot(self) -> None:
-        self.run.save_snapshot(self.iteration, self.problem.snapshot())
+        samples = self.problem.snapshot()
+        if samples is not None:
+            self.run.save_snapshot(self.iteration, samples)
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         restore(self.flow, tensors, state)
@@ -374,3 +376,4 @@ class Trainer(Generic[Samples]):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
         self.run.truncate_metrics(self.iteration)
+        self.run.save_state(state)

@@ -118,8 +118,8 @@ class Problem(ABC, Generic[Samples]):
         return {}
 
     @abstractmethod
-    def snapshot(self) -> np.ndarray:
-        """A few samples of the flow, always from the same noise."""
+    def snapshot(self) -> np.ndarray | None:
+        """A few samples of the flow, always from the same noise; None of one that gives none: it has diverged."""
 
     def stages(self) -> Sequence[Stage]:
         """What is trained on first, in order; every one begins with what the one before has learnt."""
@@ -237,10 +237,12 @@ class Variational(Problem[Tensor | Pair]):
             return error
         return max(error, likelihood_error(self.flow, batch.field, pool).value)
 
-    def snapshot(self) -> np.ndarray:
+    def snapshot(self) -> np.ndarray | None:
         """Spins, int8, of a magnet; fields, float32, of other targets."""
         generator = torch.Generator(self.flow.device).manual_seed(0)
         field, _ = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)
+        if not field.isfinite().all():
+            return None
         shown = self.target.draw(field, generator)["spins"] if isinstance(self.target, Magnetic) else field
         return shown.cpu().numpy()
 
@@ -306,10 +308,11 @@ class Likelihood(Problem[Tensor]):
         log_prob = torch.cat(pool.map(self.flow.log_prob, self.validation))
         return {"validation_negative_log_likelihood": float(-log_prob.mean())}
 
-    def snapshot(self) -> np.ndarray:
+    def snapshot(self) -> np.ndarray | None:
         """Samples, float32."""
         generator = torch.Generator(self.flow.device).manual_seed(0)
-        return self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)[0].cpu().numpy()
+        points = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)[0]
+        return points.cpu().numpy() if points.isfinite().all() else None
 
 
 def problem_of(

@@ -164,7 +164,7 @@ class TestTheEnd:
 
 
 class TestDivergence:
-    @pytest.mark.parametrize("rate", [1e4, 1e12, 1e30])
+    @pytest.mark.parametrize("rate", [1e4, 1e6, 1e9])
     def test_a_flow_that_ends_far_out_is_not_certified(self, rate, magnet, caplog, recwarn):
         """The first step goes too far, and it is the last: no loss tells."""
         done = train(magnet, output="run", iterations=1, learning_rate=rate, **QUICK)
@@ -175,7 +175,7 @@ class TestDivergence:
         assert not is_certified(done.run)
         for words in (["evaluate", "run", "--samples", 8], RESUME):
             message = failure(*words)
-            assert "run is not certified: its training has diverged" in message
+            assert "the flow is not certified: its training has diverged" in message
         assert not recwarn
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -190,7 +190,7 @@ class TestDivergence:
 
     def test_a_loss_that_is_no_number_leaves_the_start(self, magnet):
         with pytest.raises(TrainingDiverged, match=r"the training has diverged: the loss became nan .* iteration 2"):
-            train(magnet, output="run", iterations=3, learning_rate=1e30, **QUICK)
+            train(magnet, output="run", iterations=3, learning_rate=1e9, **QUICK)
         field, log_prob = isingflow.load("run").sample(16)
         assert torch.isfinite(field).all() and torch.isfinite(log_prob).all()
 
