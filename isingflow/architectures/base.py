@@ -21,6 +21,7 @@ from isingflow.flows import GradientFlow, Transform
 from isingflow.lattice.symmetry import Group, require
 from isingflow.potentials import ConvexFunction, Potential
 from isingflow.potentials.kernels import with_inversion
+from isingflow.runtime.resources import require_memory
 from isingflow.targets.base import Target
 
 AnyPotential = TypeVar("AnyPotential", bound=Potential | ConvexFunction)
@@ -143,6 +144,18 @@ class Integrated(Protocol):
 
     @property
     def tableau(self) -> str: ...
+
+
+def check_size(parameters: int) -> None:
+    """Refuse a flow before it is built, if memory cannot hold its parameters.
+
+    Args:
+        parameters: how many there are, about.
+
+    Raises:
+        InvalidInput: there are too many.
+    """
+    require_memory(f"a flow of {parameters:.3g} parameters", 4.0 * parameters, "a smaller or shallower network may fit")
 
 
 def allowed(potential: AnyPotential, domain: Domain) -> AnyPotential:

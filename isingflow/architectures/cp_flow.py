@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, TypedDict
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, allowed
+from isingflow.architectures.base import Domain, allowed, check_size
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
 from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
 from isingflow.potentials.layers.activations import ConvexName
@@ -70,6 +70,11 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
         """Pairs of a normalisation and a gradient; a common scale is what keeps any symmetry."""
+        check_size(
+            self.blocks
+            * self.width
+            * ((self.layers - 1) * self.width + (0 if domain.convolutional else domain.dimension))
+        )
         maps: list[Transform] = []
         for _ in range(self.blocks):
             potential = allowed(self._potential(domain, generator), domain)

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, gradient_flow, random_directions
+from isingflow.architectures.base import Domain, check_size, gradient_flow, random_directions
 from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
@@ -70,6 +70,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
         """One gradient flow."""
+        if self.potential == "dense":
+            check_size(self.hidden * domain.dimension)
         potential = _POTENTIALS[self.potential](self, domain, generator)
         return gradient_flow(potential, domain, self, jitter=jitter, recompute=recompute)
 

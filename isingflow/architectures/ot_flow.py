@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, gradient_flow, random_directions
+from isingflow.architectures.base import Domain, check_size, gradient_flow, random_directions
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import LatticeResidualPotential, Potential, ResidualPotential
@@ -56,6 +56,7 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
         """One gradient flow."""
+        check_size(self.width * ((self.layers - 1) * self.width + (0 if domain.convolutional else domain.dimension)))
         return gradient_flow(self._potential(domain, generator), domain, self, jitter=jitter, recompute=recompute)
 
     def _potential(self, domain: Domain, generator: torch.Generator) -> Potential:

@@ -25,6 +25,7 @@ from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, 
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.runtime.fields import usual_defaults
 from isingflow.runtime.files import listed
+from isingflow.runtime.resources import require_memory
 
 StartOfData = Literal["copula", "gaussian", "normal"]
 STARTS: tuple[StartOfData, ...] = get_args(StartOfData)
@@ -74,6 +75,9 @@ def blank_start(start: str, dimension: int, levels: int = 0) -> list[Transform]:
     _check_start(start)
     if start == "normal":
         return []
+    require_memory(
+        f"a Gaussian in {dimension} dimensions", 4.0 * dimension * (dimension + levels), "fewer dimensions may fit"
+    )
     whitening = GaussianWhitening(torch.zeros(dimension), torch.eye(dimension))
     if start == "gaussian":
         return [whitening]

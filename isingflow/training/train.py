@@ -24,6 +24,7 @@ from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instan
 from isingflow.runtime.progress import is_watched, progress_display
 from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.training.foresight import foresee
 from isingflow.training.loop import Optimiser, fit
 from isingflow.training.objectives import Objective
 from isingflow.training.problems import Problem, Variational, problem_of
@@ -116,7 +117,7 @@ def train(
 
     Raises:
         InvalidTarget, SymmetryMismatch: the target breaks a law, see `targets.check_target`.
-        InvalidInput, RunFolderError, CheckpointError, TrainingDiverged: as they say.
+        InvalidInput, RunFolderError, CheckpointError, TrainingDiverged: as they say; too little memory is InvalidInput.
 
     Example:
         >>> import tempfile
@@ -179,6 +180,8 @@ def train(
         earlier = None if source is None else load(source, device=where)
         if earlier is not None:
             problem.begin(earlier)  # refused before anything is written
+        if run is None or not run.has_checkpoint:
+            foresee(problem, time_limit=time_limit)
         run = RunFolder.create(output, config, begun=earlier is None) if run is None else run
         with run.training(), progress_display(quiet=not shown) as show:
             report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731

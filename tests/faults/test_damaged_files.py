@@ -25,8 +25,7 @@ from isingflow.errors import IsingflowError
 from isingflow.evaluation.files import write_samples
 from isingflow.lattice import square
 from isingflow.observables.samples import Samples
-from isingflow.plots import data as data_plots
-from isingflow.plots import magnets as magnet_plots
+from isingflow.plots import style
 from isingflow.runs import checkpoint
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import RunFolder
@@ -73,14 +72,14 @@ CONFIGS = {
 def coarse_figures():
     """Figures are drawn to their end, in few pixels."""
 
-    def png(figure, **_):
-        figure.savefig(os.devnull, format="png", dpi=8)
-        return b"png"
-
     with pytest.MonkeyPatch.context() as patch:
-        for module in (data_plots, magnet_plots):
-            patch.setattr(module, "png", png)
+        patch.setattr(style, "png", png)
         yield
+
+
+def png(figure, *_, **options):
+    figure.savefig(os.devnull, format="png", dpi=8)
+    return b"png"
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""What a training will take, before it begins: memory, of which there must be enough, and time, of which one is told.
+
+Both are measured, on the flow itself: the objective of one sample and of two, with what backpropagation remembers of
+them. Memory is at least that, times the batch, and a training may add integration steps; so what is refused could not
+have worked. The time is that of the steps that it begins with.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isingflow.errors import InvalidInput
+from isingflow.runtime.parallel import Backend, workers
+from isingflow.runtime.resources import duration, free_memory, memory
+from isingflow.training.problems import Problem
+from isingflow.training.stages import work
+
+logger = logging.getLogger(__name__)
+
+SMALL = 2**13
+"""Numbers in a batch of fields up to which nothing is measured: it always fits, and its progress soon says how long."""
+LONG_SECONDS = 1800.0
+"""From which the time is told."""
+STATES = 5
+"""Copies of the parameters in a training: themselves, their gradient, two moments, and one that is written."""
+
+
+class Needs(NamedTuple):
+    """What a training needs.
+
+    Attributes:
+        memory: bytes at least, besides what is taken already.
+        seconds: of all its iterations, about.
+    """
+
+    memory: float
+    seconds: float
+
+
+def foresee(problem: Problem[Any], *, time_limit: float | None = None) -> Needs | None:
+    """Refuse a training that this machine cannot hold, and say how long one takes that takes long.
+
+    Args:
+        problem: to be trained, stages included.
+        time_limit: of the training in seconds; no time is told that is longer.
+
+    Returns:
+        What it needs; None where it is so small that it was not measured.
+
+    Raises:
+        InvalidInput: it needs more memory than is free.
+    """
+    training = problem.training
+    if training.batch * problem.flow.dimension <= SMALL:
+        return None
+    device = problem.flow.device
+    name = f"a training with batches of {training.batch} on {problem.config}"
+    advice = "a smaller batch, fewer integration steps, recompute or a smaller flow may fit"
+    with workers(device) as pool:
+        try:
+            needs = measured(problem, pool)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise InvalidInput(f"{name} needs more memory than is free, for one sample already: {advice}") from error
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if free is not None and needs.memory > free:
+        raise InvalidInput(f"{name} needs at least {memory(needs.memory)} of memory, {memory(free)} are free: {advice}")
+    if device.type == "cpu" and LONG_SECONDS < needs.seconds < (time_limit or math.inf):
+        logger.info(
+            "%s takes about %s on this machine, and at least %s of memory",
+            name,
+            duration(needs.seconds),
+            memory(needs.memory),
+        )
+    return needs
+
+
+def measured(problem: Problem[Any], pool: Backend) -> Needs:
+    """What a training needs, from gradients of one and of two samples for every thread.
+
+    Args:
+        problem: to be trained; nothing of it is changed.
+        pool: of the threads that will share its batches.
+    """
+    training, trains = problem.training, problem.flow.training
+    problem.flow.eval()
+    _remembered(problem, pool, 1)  # kernels are compiled
+    (one, first), (two, second) = (_remembered(problem, pool, n) for n in (1, 2))
+    problem.flow.train(trains)
+    more = max(training.batch / pool.count - 1, 0)
+    parameters = sum(p.numel() * p.element_size() for p in problem.flow.parameters())
+    share = work(problem.config) / (math.prod(problem.config.sample[1]) * training.batch * training.iterations)
+    seconds = training.iterations * share * (first + more * max(second - first, 0.0))
+    return Needs(one + more * max(two - one, 0) + (STATES + pool.count - 1) * parameters, seconds)
+
+
+def _remembered(problem: Problem[Any], pool: Backend, samples: int) -> tuple[int, float]:
+    """Bytes that backpropagation remembers of so many samples for every thread, and the seconds that they take."""
+    batch = problem.batch(samples * pool.count, torch.Generator(problem.source).manual_seed(0))
+    parameters = list(problem.flow.parameters())
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+
+    def differentiate(share: Any) -> dict[int, int]:
+        remember, kept = _keeper()
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+            loss, _ = problem.objective(share)
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+        return kept
+
+    begun = time.perf_counter()
+    shares = pool.map(differentiate, batch)
+    seconds = time.perf_counter() - begun
+    return sum(size for kept in shares for place, size in kept.items() if place not in own), seconds
+
+
+def _keeper() -> tuple[Callable[[Tensor], Tensor], dict[int, int]]:
+    """What notes the memory of every tensor that passes, and the notes: bytes by place."""
+    kept: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    return remember, kept
