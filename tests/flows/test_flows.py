@@ -491,16 +491,16 @@ def test_a_sampled_flow_is_frozen_until_redrawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tableau": "rk5"}, "'rk5': expected one of euler, midpoint, rk4, dopri5"),
-        ({"steps": 0}, "steps 0"),
-        ({"steps": -2}, "steps -2"),
-        ({"time": 0.0}, "expected a positive time"),
-        ({"time": -1.0}, "expected a positive time"),
-        ({"time": math.nan}, "expected a positive time"),
-        ({"time": math.inf}, "expected a positive time"),
-        ({"jitter": 1.0}, "a jitter below 1"),
-        ({"jitter": -0.1}, "a jitter below 1"),
-        ({"jitter": math.nan}, "a jitter below 1"),
+        ({"tableau": "rk5"}, "tableau is 'rk5', expected euler, midpoint, rk4 or dopri5"),
+        ({"steps": 0}, "steps is 0, expected an integer >= 1"),
+        ({"steps": -2}, "steps is -2"),
+        ({"time": 0.0}, "time is .*, expected a finite number > 0"),
+        ({"time": -1.0}, "time is .*, expected a finite number > 0"),
+        ({"time": math.nan}, "time is .*, expected a finite number > 0"),
+        ({"time": math.inf}, "time is .*, expected a finite number > 0"),
+        ({"jitter": 1.0}, "jitter is .*, expected a finite number >= 0 and < 1"),
+        ({"jitter": -0.1}, "jitter is .*, expected a finite number >= 0 and < 1"),
+        ({"jitter": math.nan}, "jitter is .*, expected a finite number >= 0 and < 1"),
     ],
 )
 def test_impossible_integrations_are_refused(options, message):

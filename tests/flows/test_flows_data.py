@@ -138,7 +138,7 @@ def test_logit_and_its_slope(v, margin):
 
 @pytest.mark.parametrize("margin", [0.0, 0.5, -1.0, math.nan])
 def test_logit_refuses(margin):
-    with pytest.raises(InvalidInput, match="between 0 and 1/2"):
+    with pytest.raises(InvalidInput, match=r"expected a finite number > 0 and < 0\.5"):
         Logit(margin)
 
 
