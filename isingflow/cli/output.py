@@ -19,6 +19,15 @@ from isingflow.errors import IsingflowError
 from isingflow.runtime.numbers import finite_or_none
 from isingflow.runtime.stopping import Stopped, StopRequest
 
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to map segment",
+    "error return without exception set",
+)
+"""What torch, the loader of libraries and the interpreter say when there is no more, in small letters."""
+
 
 def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
     """Print `document` as JSON, null where it is not finite, or else what `text` makes of it."""
@@ -73,7 +82,7 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             tell("isingflow: interrupted")
             code = 128 + signal.SIGINT
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, ImportError, SystemError) as error:
             if not _out_of_memory(error):
                 raise
             code = _fail("out of memory: a smaller lattice, batch or preset may fit")
@@ -110,4 +119,4 @@ def _fail(message: str) -> int:
 
 def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

@@ -38,8 +38,8 @@ SIZE_LIMIT = 10**6
 
 INTERPRETED = 256
 """Largest side that is not worth half a second to load what numba has compiled: it takes milliseconds without."""
-RIGID = 200.0
-"""Coupling beyond which no bond is broken that need not be, exp(-4 K) being 0: ln Z is linear in it."""
+RIGID = 400.0
+"""Coupling beyond which no bond is broken that need not be, exp(-2 K) being 0: ln Z is linear in it."""
 
 
 def log_z(lx: int, ly: int, kx: float, ky: float) -> float:

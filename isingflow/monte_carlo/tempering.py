@@ -20,6 +20,8 @@ from isingflow.runtime.checks import count, instance
 _POPULATION = 32
 _SWEEPS = 10
 MOST_REPLICAS = 10**4
+LOOK_AHEAD = 1000
+"""Temperatures from which on it is foreseen how many there will be."""
 
 
 def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) -> np.ndarray:
@@ -46,10 +48,11 @@ def ladder(graph: tuple, bonds: tuple, beta: float, rng: np.random.Generator) ->
     betas = [0.0]
     while betas[-1] != beta:
         spread = np.std(energies(spins, *bonds))
-        if len(betas) > MOST_REPLICAS:
+        needed = len(betas) + (abs(beta) - abs(betas[-1])) * spread
+        if len(betas) > LOOK_AHEAD and needed > MOST_REPLICAS:
             raise InvalidInput(
-                f"beta {beta:g}: tempering would need more than {MOST_REPLICAS} temperatures, the last of them "
-                f"{betas[-1]:g}; a smaller beta, or heat-bath, is possible"
+                f"beta {beta:g}: tempering would need about {needed:.2g} temperatures, more than {MOST_REPLICAS}: "
+                "a smaller beta, or heat-bath, is possible"
             )
         reach = abs(betas[-1]) + (1 / spread if spread > 0 else math.inf)
         betas.append(math.copysign(min(reach, abs(beta)), beta))

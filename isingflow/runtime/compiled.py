@@ -6,9 +6,15 @@ does not wait for; and where little is to be done, a function of plain numbers m
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
 from typing import Any
+
+from isingflow.runtime.resources import require_address_space
+
+ADDRESS_SPACE = 340 * 2**20
+"""Bytes that numba and what it compiles are loaded into."""
 
 
 class Compilable:
@@ -31,7 +37,13 @@ class Compilable:
 
     @cached_property
     def compiled(self) -> Any:
-        """The function as numba compiles it, or has compiled it before."""
+        """The function as numba compiles it, or has compiled it before.
+
+        Raises:
+            InvalidInput: numba is not loaded yet, and a limit of the address space leaves too little for it.
+        """
+        if "numba" not in sys.modules:
+            require_address_space("compiled code", ADDRESS_SPACE)
         import numba
 
         return numba.njit(**self._options)(self._function)

@@ -33,6 +33,28 @@ def require_memory(name: str, size: float, advice: str) -> None:
         raise InvalidInput(f"{name} needs {memory(size)} of memory, {memory(free)} are free: {advice}")
 
 
+def require_address_space(name: str, size: float) -> None:
+    """Check that a limit of the address space (`ulimit -v`) leaves enough to load compiled code, and threads, with.
+
+    Libraries that find too little hang, abort, or fail in words of their own.
+
+    Args:
+        name: what is to be loaded.
+        size: bytes that it needs.
+
+    Raises:
+        InvalidInput: the limit leaves less.
+
+    Example:
+        >>> require_address_space("nothing at all", 0)
+    """
+    left = _limit()
+    if left is not None and size > left:
+        raise InvalidInput(
+            f"{name} needs {memory(size)} of address space, {memory(left)} are left: raise its limit (ulimit -v)"
+        )
+
+
 def free_memory() -> int | None:
     """Bytes that this process may still take: of the machine, its container and its own limit; None if not known."""
     known = [_machine(), _container(), _limit()]

@@ -214,8 +214,8 @@ def test_bad_input():
 
 
 @pytest.mark.parametrize(("lx", "ly"), [(2, 2), (3, 4), (5, 3), (9, 9)])
-@pytest.mark.parametrize("kx", [-300.0, 300.0])
-@pytest.mark.parametrize("ky", [-500.0, 250.0, 0.3, -0.3, -1e-20])
+@pytest.mark.parametrize("kx", [-500.0, 500.0])
+@pytest.mark.parametrize("ky", [-600.0, 450.0, 0.3, -0.3, -1e-20])
 def test_rigid_bonds_change_nothing_but_the_ground_state(lx, ly, kx, ky, monkeypatch):
     """Beyond RIGID ln Z is continued linearly; the modes themselves still have ten digits there."""
     found = kaufman.partition_function(lx, ly, kx, ky)
@@ -223,7 +223,7 @@ def test_rigid_bonds_change_nothing_but_the_ground_state(lx, ly, kx, ky, monkeyp
     assert found == pytest.approx(kaufman.partition_function(lx, ly, kx, ky), rel=1e-10, abs=1e-10)
 
 
-@pytest.mark.parametrize("kx", [300.0, 1e9, 1e60])
+@pytest.mark.parametrize("kx", [500.0, 1e9, 1e60])
 @pytest.mark.parametrize("ky", [0.2, -0.2, 1e-3])
 def test_a_row_of_rigid_bonds_is_one_spin(kx, ky):
     """Ten rows of six spins each are a ring of ten, its bonds six times as strong."""

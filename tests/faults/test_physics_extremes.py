@@ -2,8 +2,13 @@
 
 import json
 import math
+import re
+import shlex
+import subprocess
+import sys
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import networkx
 import numpy as np
@@ -216,3 +221,21 @@ def test_an_evaluation_whose_sides_do_not_overlap_says_so_in_words_and_in_json()
     assert document["acceptance_ratio_free_energy"]["stderr"] is None
     near = evaluation(noise[0] / 50, noise[1] / 50)
     assert not near.warnings and "no overlap" not in near.table()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space")
+@pytest.mark.parametrize(
+    ("arguments", "limit"),
+    [(["exact", "--size", "300"], 300_000), (["monte-carlo", "--size", "4", "--samples", "8", "--output"], 900_000)],
+)
+def test_a_small_address_space_is_refused_in_one_line(arguments: list[str], limit: int, tmp_path: Path):
+    output = [str(tmp_path / "spins.npz")] if arguments[-1] == "--output" else []
+    words = [sys.executable, "-m", "isingflow.cli", *arguments, *output]
+    found = subprocess.run(
+        ["bash", "-c", f"ulimit -v {limit}; exec {shlex.join(words)}"], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert len(found.stderr.splitlines()) == 1
+    assert re.search(r"error: .* needs .* of address space, \d+ MiB are left", found.stderr)
+    assert not any(tmp_path.iterdir())
