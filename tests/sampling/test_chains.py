@@ -16,7 +16,8 @@ from isingflow.architectures.build import build_flow
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.errors import FileError, InvalidInput
 from isingflow.flows import Flow, SpectralScaling
-from isingflow.plots import magnets as plots
+from isingflow.plots.magnets import chains_figure
+from isingflow.plots.style import png
 from isingflow.runtime.files import read_arrays
 from isingflow.runtime.parallel import Workers
 from isingflow.sampling import BlockGibbs, Chains, FlowMetropolis, latent, physical, run_chains
@@ -252,8 +253,8 @@ def test_short_chains_say_what_is_not_known(shape):
 @pytest.mark.parametrize("shape", [(1, 2), (8, 100), (3, 2000)], ids=str)
 def test_figures_of_chains(shape):
     values = np.random.default_rng(0).normal(size=shape)
-    figure = plots.chains_figure({"noise": values, "constant": np.zeros(shape)}, {"noise": 0.0})
-    assert plots.png(figure).startswith(b"\x89PNG")
+    figure = chains_figure({"noise": values, "constant": np.zeros(shape)}, {"noise": 0.0})
+    assert png(figure).startswith(b"\x89PNG")
     trace, decay = figure.axes[:2]
     np.testing.assert_array_equal(trace.lines[0].get_ydata(), values[0, -600:])
     assert decay.lines[1].get_ydata()[0] == 1
