@@ -132,13 +132,12 @@ def command(
             report_progress=progress,
             should_stop=stopping.requested,
         )
-    if found.samples < samples:
-        if output.suffix == NETCDF:
-            saved = f"{found.samples} samples of each chain are saved" if found.samples else "nothing is saved"
-            warn(f"{output}: {saved}; netCDF cannot be resumed")
-        else:
-            to_continue(ctx, resume_words(ctx.params))
-        stopping.check()
+    if output.suffix != NETCDF:
+        to_continue(ctx, resume_words(ctx.params))
+    elif found.samples < samples:
+        saved = f"{found.samples} samples of each chain are saved" if found.samples else "nothing is saved"
+        warn(f"{output}: {saved}; netCDF cannot be resumed")
+    stopping.check()
     report = chains_report(found, run=folder)
     print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))
     try:

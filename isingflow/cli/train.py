@@ -12,7 +12,6 @@ from isingflow.cli.options import DEVICE, JSON, QUIET, Command, Number, OneOf, P
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
-from isingflow.runs.settings import BOUNDS
 from isingflow.runtime.differences import in_a_line
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ MOST_SITES = 2**18
 @TRAINING
 @click.option(
     "--bounds",
-    type=OneOf(*BOUNDS),
+    type=OneOf("upper", "both"),
     metavar="upper|both",
     help="What training narrows: the bound on the free energy from above (the default), or both, with Monte Carlo "
     "samples: for flows that miss part of the magnet, as in the ordered phase.",

@@ -22,6 +22,7 @@ from isingflow.errors import IsingflowError
 from isingflow.evaluation import targets
 from isingflow.evaluation.reports import evaluate
 from isingflow.runs.folder import RunFolder
+from isingflow.runs.settings import BOUNDS
 from isingflow.runtime.progress import progress_display
 from isingflow.statistics.estimate import Estimate
 from isingflow.training import objectives
@@ -227,6 +228,10 @@ class TestHelp:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (1, "\n") and done.stdout
+
+    def test_bounds_are_those_of_a_training(self):
+        (option,) = [param for param in cli.main.commands["train"].params if param.name == "bounds"]
+        assert option.type.words == BOUNDS
 
     def test_version(self):
         assert invoke("--version").stdout == f"isingflow {isingflow.__version__}\n"

@@ -121,8 +121,10 @@ def test_a_signal_during_the_last_save_loses_nothing(run, number, monkeypatch):
 
     monkeypatch.setattr(ArrayWriter, "_assemble", interrupted)
     result = invoke(*hmc(run, "physical", 9, "--warm-up", 2))
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 128 + number and "saved; to continue: isingflow hmc run" in result.stderr, result.output
     assert Chains.read("chains.npz").samples == 9
+    monkeypatch.setattr(ArrayWriter, "_assemble", assemble)
+    assert invoke(*hmc(run, "physical", 9, "--warm-up", 2, "--resume")).exit_code == 0
 
 
 def test_a_figure_that_cannot_be_written_loses_nothing(run):

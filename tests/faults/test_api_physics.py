@@ -22,7 +22,7 @@ from isingflow.errors import IsingflowError
 from isingflow.exact.continuous import continuous_form
 from isingflow.lattice import Group, Lattice, ring_group, square
 from isingflow.lattice.permutations import SQUARE_POINT_MAPS
-from isingflow.monte_carlo.simulate import Couplings
+from isingflow.monte_carlo.couplings import Couplings
 from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.mixing import Mixing
 

@@ -42,15 +42,9 @@ LATTICES = [
     *[f"{{{kind}}}.{suffix}" for kind in ("text", "empty", "zip", "loop") for suffix in ("json", "gml", "graphml")],
     *["{text}.edgelist", "{empty}.edgelist", "{loop}.edgelist", "{pipe}.json", "{pipe}.edgelist", "{long}.gml"],
 ]
-WAITED_FOR = [(command, "pipe") for command in ("exact", "train", "monte-carlo", "observables", "hmc", "density")]
+WAITED_FOR: list = []
 """Commands, and kinds of files that they open and wait for without an end."""
-NOT_YET = [
-    "observables {folder}",
-    "observables {long}",
-    "observables {under}",
-    "train --output {here}/out --from {run} --size 6",
-    "train --output {here}/out --from {run} --lattice triangular",
-]
+NOT_YET: list = []
 """Lines that get more than one line, or one in the words of the system."""
 
 
@@ -296,14 +290,14 @@ def named(words):
     return " ".join(words)[:120]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("words", CHOSEN, ids=named)
 def test_bad_command_lines(words, materials, tmp_path, monkeypatch):
     refused(words, materials, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("words", OTHERS, ids=named)
 def test_more_bad_command_lines(words, materials, tmp_path, monkeypatch):
     refused(words, materials, tmp_path, monkeypatch)

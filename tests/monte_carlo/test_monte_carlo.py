@@ -17,7 +17,7 @@ from isingflow.errors import InvalidInput
 from isingflow.exact import thermodynamics
 from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, from_graph, square, triangular
 from isingflow.monte_carlo import SAMPLERS, simulate, stream, tempering
-from isingflow.monte_carlo.simulate import Couplings
+from isingflow.monte_carlo.couplings import Couplings
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 CLUSTER_SAMPLERS = ("wolff", "swendsen-wang")
