@@ -16,6 +16,7 @@ from isingflow.cli.options import (
     SEED,
     Command,
     OneOf,
+    Place,
     Whole,
     check_certified,
     check_new_file,
@@ -51,7 +52,7 @@ NETCDF = ".nc"
 @click.option("--samples", type=Whole(1, MOST_SAMPLES), required=True, metavar="N", help="States to keep of each.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=Place(),
     required=True,
     metavar="FILE.npz|FILE.nc",
     help="A new file for the chains; netCDF for arviz, which cannot be resumed, if it ends in .nc.",

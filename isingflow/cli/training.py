@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +77,6 @@ def train_and_report(
     from isingflow.evaluation.reports import draw_figures, evaluate
     from isingflow.training import train
 
-    logging.getLogger(__name__).info("run folder %s", run.path)
     to_continue(ctx, resuming)
     trained = train(
         run,

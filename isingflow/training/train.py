@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from isingflow.training.loop import Optimiser, fit
 from isingflow.training.objectives import Objective
 from isingflow.training.problems import Problem, Variational, problem_of
 from isingflow.training.progress import Callback, Outcome, progress_text
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FLOW = "monge-ampere"
 FINE = 0.5
@@ -183,6 +186,7 @@ def train(
         if run is None or not run.has_checkpoint:
             foresee(problem, time_limit=time_limit)
         run = RunFolder.create(output, config, begun=earlier is None) if run is None else run
+        logger.info("run folder %s", run.path)
         with run.training(), progress_display(quiet=not shown) as show:
             report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731
             outcome = fit(

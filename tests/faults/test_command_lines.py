@@ -42,10 +42,6 @@ LATTICES = [
     *[f"{{{kind}}}.{suffix}" for kind in ("text", "empty", "zip", "loop") for suffix in ("json", "gml", "graphml")],
     *["{text}.edgelist", "{empty}.edgelist", "{loop}.edgelist", "{pipe}.json", "{pipe}.edgelist", "{long}.gml"],
 ]
-WAITED_FOR: list = []
-"""Commands, and kinds of files that they open and wait for without an end."""
-NOT_YET: list = []
-"""Lines that get more than one line, or one in the words of the system."""
 
 
 def bad_values(option):
@@ -209,13 +205,7 @@ def without(words, option):
     return words[:place] + words[place + 2 :]
 
 
-def left_out(words):
-    """Whether the line is one of those that are not refused yet as they should be."""
-    waits = any(words[0] == command and f"{{{kind}}}" in " ".join(words) for command, kind in WAITED_FOR)
-    return waits or " ".join(words) in NOT_YET
-
-
-EVERY = [words for words in campaign() if not left_out(words)]
+EVERY = list(campaign())
 CHOSEN = random.Random(2026).sample(EVERY, 300)
 OTHERS = [words for words in EVERY if words not in CHOSEN]
 
