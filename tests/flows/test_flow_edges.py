@@ -109,7 +109,7 @@ def test_an_empty_batch_gives_an_empty_batch(make, method):
 
 
 @every_flow
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_other_shapes_are_refused(make, data):
     """Whatever the number of entries, by every method, and in the same words."""

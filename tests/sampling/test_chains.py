@@ -84,7 +84,7 @@ def test_impossible_trajectories_are_refused(options):
 
 
 def test_more_than_memory_or_disk_hold_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(InvalidInput, match=r"10000000000 samples of 64 chains take .* GB of memory"):
+    with pytest.raises(InvalidInput, match=r"10000000000 samples of 64 chains take .* of memory"):
         run_chains(BlockGibbs(magnet(0.44)), samples=10**10, chains=64)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**24 + 10**6))
