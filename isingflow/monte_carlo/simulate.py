@@ -16,11 +16,11 @@ from itertools import repeat
 
 import numba
 import numpy as np
-from scipy import sparse
 
 from isingflow.errors import InvalidInput, WrongType
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo import clusters, local, tempering
+from isingflow.monte_carlo.couplings import Couplings
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import LARGEST_SEED, choice, count, shown
 from isingflow.runtime.resources import duration, require_memory
@@ -33,9 +33,6 @@ _SPEED = 1e9
 
 _LONGEST = 3e7
 """Seconds that a run may take at that speed: a year."""
-
-_BYTES_A_SITE = 250
-"""What the couplings of a lattice take."""
 
 _TUNING_SWEEPS = 16
 """Sweeps of one or two Wolff clusters in which every chain measures how large they are."""
@@ -235,62 +232,6 @@ def stream(
                 yield SpinChains(spins.reshape(shape), energy, magnetisation, model.beta, sampler)
 
     return blocks()
-
-
-@dataclass(frozen=True)
-class Couplings:
-    """Couplings as the kernels read them: every bonded pair once, with its total J.
-
-    Attributes:
-        beta: inverse temperature.
-        graph: (starts, neighbours, strengths), the neighbours of every site.
-        bonds: (first, second, strengths), every bond once, in ascending order of its larger site.
-        gauge: signs that make every beta J ferromagnetic, int8, shape (N,); None if there are none.
-    """
-
-    beta: float
-    graph: tuple[np.ndarray, np.ndarray, np.ndarray]
-    bonds: tuple[np.ndarray, np.ndarray, np.ndarray]
-    gauge: np.ndarray | None
-
-    @property
-    def sites(self) -> int:
-        """Number of spins N."""
-        return len(self.graph[0]) - 1
-
-    @classmethod
-    def of(cls, lattice: Lattice, beta: float) -> Couplings:
-        """The couplings of a lattice.
-
-        Raises:
-            InvalidInput: beta is not finite, beta times the couplings overflows, or there is too little memory.
-            WrongType: no lattice, or no number.
-        """
-        beta = check_magnet(lattice, beta)
-        require_memory(f"the couplings of {lattice}", _BYTES_A_SITE * lattice.sites, "a smaller lattice may fit")
-        pairs = sparse.coo_array((lattice.strengths, tuple(lattice.bonds.T)), shape=(lattice.sites, lattice.sites))
-        matrix = (pairs + pairs.T).tocsr()
-        matrix.eliminate_zeros()
-        matrix.sort_indices()
-        graph = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data
-        lower = sparse.tril(matrix, format="coo")
-        bonds = lower.col.astype(np.int32), lower.row.astype(np.int32), lower.data
-        return cls(beta, graph, bonds, clusters.ferromagnetic_gauge(*graph[:2], beta * graph[2]))
-
-    def occupation(self, strengths: np.ndarray) -> np.ndarray:
-        """Probabilities 1 - exp(-2 |K|) that bonds between equal spins are occupied."""
-        return -np.expm1(-2 * np.abs(self.beta * strengths))
-
-    def measure(self, spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Energies and magnetisations, shape (n,) each, of states, int8, shape (n, N).
-
-        Raises:
-            InvalidInput: another shape or type.
-        """
-        known = isinstance(spins, np.ndarray) and spins.dtype == np.int8 and spins.shape[1:] == (self.sites,)
-        if not known or spins.ndim != 2:
-            raise InvalidInput(f"spins is {shown(spins)}, expected int8 of shape (n, {self.sites})")
-        return local.energies(spins, *self.bonds), spins.mean(axis=1)
 
 
 class _Chain:

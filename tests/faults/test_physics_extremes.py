@@ -206,6 +206,9 @@ def evaluation(forward: np.ndarray, reverse: np.ndarray) -> Evaluation:
         exact=None,
         method=None,
         log_z_ising=None,
+        energy_per_site=None,
+        magnetisation_abs=None,
+        exact_spins=None,
         samples=samples,
     )
 
