@@ -361,13 +361,13 @@ def test_bad_beta(beta):
 @pytest.mark.parametrize("of", [square(4), square(4, boundary="open")], ids=str)
 @pytest.mark.parametrize("beta", [1e13, 1e300])
 def test_beta_beyond_floating_point(of, beta):
-    with pytest.raises(InvalidInput, match="lost in rounding"):
+    with pytest.raises(InvalidInput, match=r"lost in rounding|overflows"):
         HubbardStratonovich(of, beta)
 
 
 @pytest.mark.parametrize("smallest", [0, -0.1, math.nan, math.inf, "0.1", None])
 def test_bad_min_eigenvalue(smallest):
-    with pytest.raises(InvalidInput, match="expected a positive number"):
+    with pytest.raises(InvalidInput, match=r"min_eigenvalue is .*, expected a finite number > 0"):
         HubbardStratonovich(square(4), 0.4, min_eigenvalue=smallest)
 
 
