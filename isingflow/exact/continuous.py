@@ -86,8 +86,9 @@ def continuous_form(lattice: Lattice, beta: float, min_eigenvalue: float = MIN_E
     if lattice.translation_invariant:
         strengths = lattice.spectrum()
     else:
-        require_memory(f"the spectrum of {lattice}", 40.0 * lattice.sites**2, "a smaller lattice may fit")
-        strengths, vectors = np.linalg.eigh(lattice.couplings(1.0))
+        couplings = lattice.couplings(1.0)
+        require_memory(f"the spectrum of {lattice}", 32.0 * lattice.sites**2, "a smaller lattice may fit")
+        strengths, vectors = np.linalg.eigh(couplings)
     spread = abs(beta) * float(np.ptp(strengths))
     if not spread <= 1e12 * min_eigenvalue:
         raise InvalidInput(

@@ -12,7 +12,7 @@ import numpy as np
 from isingflow.errors import InvalidInput
 from isingflow.lattice.checks import MAX_SITES, STRONGEST, check_labels, check_shape, frozen
 from isingflow.lattice.graph import CRITICAL_BETA, OPTIONAL, PARAMETERS, Lattice, check_magnet
-from isingflow.runtime.checks import LARGEST_SEED, count, shown
+from isingflow.runtime.checks import LARGEST_SEED, as_numpy, count, shown
 
 
 def heading(lattice: Lattice, beta: float) -> str:
@@ -92,10 +92,13 @@ def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str
 
 def from_bonds(sites: int, *, bonds: Any, strengths: Any, labels: Any = None) -> Lattice:
     """A graph lattice from lists, in which nothing is taken on trust."""
+    pairs = as_numpy(bonds)
     try:
-        pairs, values = np.array(bonds), list(strengths)
+        values = list(strengths)
     except (TypeError, ValueError):
-        raise InvalidInput("bonds must be a list of pairs of sites, strengths a list of numbers") from None
+        values = None
+    if pairs is None or values is None:
+        raise InvalidInput("bonds must be a list of pairs of sites, strengths a list of numbers")
     if pairs.size == 0:
         raise InvalidInput("the graph has no edges: at least one bond is needed")
     if isinstance(sites, bool) or not isinstance(sites, Integral) or not 2 <= sites <= MAX_SITES:

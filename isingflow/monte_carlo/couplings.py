@@ -13,7 +13,7 @@ from isingflow.monte_carlo import clusters, local
 from isingflow.runtime.checks import shown
 from isingflow.runtime.resources import require_memory
 
-BYTES_A_SITE = 250
+_BYTES_A_SITE = 250
 """What the couplings of a lattice take."""
 
 
@@ -47,7 +47,7 @@ class Couplings:
             WrongType: no lattice, or no number.
         """
         beta = check_magnet(lattice, beta)
-        require_memory(f"the couplings of {lattice}", BYTES_A_SITE * lattice.sites, "a smaller lattice may fit")
+        require_memory(f"the couplings of {lattice}", _BYTES_A_SITE * lattice.sites, "a smaller lattice may fit")
         pairs = sparse.coo_array((lattice.strengths, tuple(lattice.bonds.T)), shape=(lattice.sites, lattice.sites))
         matrix = (pairs + pairs.T).tocsr()
         matrix.eliminate_zeros()

@@ -101,9 +101,9 @@ class Means:
                 or entries.shape[axes:] != lattice.shape
             ):
                 shape = ", ".join(map(str, lattice.shape))
+                found = shown(samples) if entries is None else f"{entries.dtype} of shape {entries.shape}"
                 raise InvalidInput(
-                    f"{name}: {shown(samples if entries is None else entries)}: "
-                    f"expected numbers, shape (n, {shape}) or (chains, samples, {shape})"
+                    f"{name}: {found}: expected numbers, shape (n, {shape}) or (chains, samples, {shape})"
                 )
             given[name], leading[name] = entries, entries.shape[:axes]
         if not leading:

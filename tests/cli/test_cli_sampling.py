@@ -402,7 +402,7 @@ class TestMonteCarlo:
             (["--samples", 9, "--chains", 0], "--chains 0: expected an integer from 1"),
             (["--samples", 9, "--every", 0], "--every 0: expected an integer from 1"),
             (["--samples", 9, "--thermalise", 0], "--thermalise 0: expected an integer from 1"),
-            (["--samples", 9, "--sampler", "fast"], "sampler 'fast': expected one of wolff, swendsen-wang"),
+            (["--samples", 9, "--sampler", "fast"], "sampler is 'fast', expected wolff, swendsen-wang"),
             (
                 ["--samples", 9, "--size", "5", "--lattice", "triangular", "--beta", -1, "--sampler", "wolff"],
                 "sampler wol",
@@ -546,7 +546,10 @@ class TestObservables:
             ({"spins": np.ones((9, 4, 4))}, "spins and field have different numbers of samples"),
             ({"spins": np.ones((9, 2, 4, 4))}, "not a file of samples: the shapes of spins and field"),
             ({"spins": np.ones((50, 4, 4, 1))}, "not a file of samples: the shapes of spins and field"),
-            ({"log_weight": np.full(50, "0")}, "log-weights of <U1: expected real numbers"),
+            (
+                {"log_weight": np.full(50, "0")},
+                "log-weights is an array of shape (50,) and type <U1, expected an array",
+            ),
             ({"spins": np.ones((50, 5, 5))}, "spins: float64 of shape (50, 5, 5)"),
             ({"field": np.full((50, 4, 4), np.nan)}, "the field holds values that are not finite"),
             ({"field": np.float64(3)}, "field: float64 of shape ()"),

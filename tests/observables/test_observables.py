@@ -437,7 +437,7 @@ GOOD = np.ones((4, 3, 3), np.int8)
         ({}, "neither spins nor field"),
         (
             {"spins": np.ones((4, 3, 4))},
-            r"spins: .* shape \(4, 3, 4\) and type float64: expected numbers, shape \(n, 3, 3\)",
+            r"spins: .* shape \(4, 3, 4\): expected numbers, shape \(n, 3, 3\)",
         ),
         ({"spins": np.ones((3, 3))}, "expected numbers, shape"),
         ({"field": np.ones((2, 2, 2, 3, 3))}, "field: .* expected numbers, shape"),
