@@ -208,7 +208,7 @@ CONTRADICTIONS = {
         "transport_cost",
     ),
     "couplings that overflow": (MAGNET, {"beta": 1e300}, "1e+300"),
-    "weak couplings of strong bonds": (MAGNET, {"lattice": square(4, jx=1e90), "beta": 1e-80}, "beta J"),
+    "weak couplings of strong bonds": (MAGNET, {"lattice": square(4, jx=1e60), "beta": 1e-50}, "beta J"),
     "a lattice that cannot be halved": (MAGNET, {"training": TrainingConfig(coarse=TrainingConfig())}, "half the size"),
     "half of an open lattice": (
         MAGNET,
