@@ -12,6 +12,8 @@ from isingflow.runs.folder import RunFolder
 
 TRAIN = ["train", "--size", "4", "--steps", "6", "--device", "cpu", "--quiet"]
 RESUME = ["train", "--device", "cpu", "--quiet", "--resume"]
+pytestmark = pytest.mark.timeout(3600)  # dozens of commands, in one process
+
 CLOCK = {"seconds", "stage_seconds", "training_seconds"}
 
 
@@ -128,7 +130,6 @@ def test_kills_and_full_disks(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("act", ["kill", "full"])
 def test_many(whole, tmp_path, act):
     campaign(whole, tmp_path, allocating(whole, drawn(whole, np.random.default_rng(1), act, 60)))
