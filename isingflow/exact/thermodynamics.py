@@ -81,7 +81,7 @@ def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, 
         raise NoExactSolution(
             f"{lattice}: too large; uniform periodic lattices are solved at any size, other square lattices up to "
             f"{pfaffian.LARGEST}, or up to width {transfer_matrix.OPEN_WIDTH_LIMIT} (open) and "
-            f"{transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic) at any length"
+            f"{transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic) if that takes no longer than an hour"
         )
     couplings = _grid_couplings(lattice, beta)
     if transfer_matrix.affordable(*couplings):
