@@ -66,7 +66,10 @@ class DensityConfig(Run, frozen=True, tag="data"):
         if (self.path is not None) != (self.data == "tabular"):
             raise InvalidInput(f"data {self.data!r} with path {shown(self.path)}: tables have a path, and nothing else")
         if self.start == "copula" and self.levels < 2:
-            raise InvalidInput(f"{self.levels} grey levels: a copula needs at least 2")
+            raise InvalidInput(
+                f"levels is {self.levels}: a copula of marginal histograms needs grey levels, at least 2; "
+                "start from gaussian"
+            )
         if self.image_width and self.dimension % self.image_width:
             raise InvalidInput(f"images of {self.dimension} pixels in rows of {self.image_width}: not a whole number")
 

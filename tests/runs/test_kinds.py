@@ -295,7 +295,7 @@ def test_folders_know_their_kind(tmp_path):
 
 def test_titles():
     assert RunConfig.from_preset("quick", square(8), CRITICAL_BETA).title() == (
-        "2D Ising, periodic 8x8, beta = 0.440687 (critical)"
+        "2D Ising, periodic 8x8, beta = 0.440687 (critical), T = 2.26919"
     )
     assert DensityConfig.from_preset("quick", isingflow_data("moons")).title() == "moons in 2 dimensions"
     assert config_of(Phi4()).title() == Phi4().title() == "Phi4, coupling = 0.5, 4x4"

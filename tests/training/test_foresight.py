@@ -39,22 +39,23 @@ def problem(preset="quick", size=16, flow="monge-ampere", **training):
 
 MEASURE = textwrap.dedent(
     """
-    import resource, sys
+    import sys
     import torch
     torch.set_num_threads(1)
     from test_foresight import problem
     from isingflow.runtime.parallel import Workers
     from isingflow.training.foresight import measured
 
+    def status(name):
+        return 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
+
     flow, cases = sys.argv[1], [tuple(map(int, case.split(","))) for case in sys.argv[2:]]
     for size, batch in cases:
         trained = problem(size=size, flow=flow, batch=batch)
-        foreseen = measured(trained, Workers(1)).memory
-        rss = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+        foreseen, before = measured(trained, Workers(1)).memory, status("VmRSS")
         samples = trained.batch(batch, torch.Generator().manual_seed(1))
         torch.autograd.grad(trained.objective(samples)[0], list(trained.flow.parameters()))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - int(rss.split()[1])
-        print(foreseen, 1024 * peak)
+        print(foreseen, status("VmHWM") - before)
     """
 )
 
