@@ -314,7 +314,7 @@ def test_evaluations_and_figures_of_a_training_say_how_to_go_on(training, tmp_pa
         with monkeypatch.context() as patch:
             patch.setattr(module, name, told)
             if module is style:
-                patch.setattr("isingflow.plots.magnets.running_mean", told)
+                patch.setattr("isingflow.plots.training.running_mean", told)
             result = CliRunner().invoke(cli.main, words)
         assert result.exit_code == 129, result.output
         last = result.stderr.splitlines()[-1]
