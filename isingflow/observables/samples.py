@@ -26,7 +26,8 @@ from isingflow.errors import FileError, InvalidInput
 from isingflow.lattice import Lattice, check_beta, square
 from isingflow.observables import Observables, measure
 from isingflow.observables.files import LARGEST_BETA
-from isingflow.runtime.files import read_arrays
+from isingflow.runtime import checks
+from isingflow.runtime.files import read_arrays, reason, text
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import HEAVY_TAIL
 from isingflow.statistics.jackknife import jackknife_mean
@@ -66,6 +67,7 @@ class Samples:
         arrays = read_arrays(path, ("beta", "size"))
         try:
             lattice, beta = _magnet(arrays)
+            certified = checks.flag("certified", arrays["certified"][()]) if "certified" in arrays else None
             samples = {name: arrays[name] for name in ("spins", "field", "log_weight") if name in arrays}
             axes = {name: samples[name].ndim - len(lattice.shape) for name in ("spins", "field") if name in samples}
             if not axes:
@@ -76,7 +78,7 @@ class Samples:
             if "chain" in arrays:
                 samples = {name: _by_chain(array, arrays["chain"]) for name, array in samples.items()}
         except InvalidInput as error:
-            raise FileError(f"{path}: not a file of samples: {error}") from None
+            raise FileError(f"{path}: not a file of samples: {reason(error)}") from None
         return cls(
             path=Path(path),
             lattice=lattice,
@@ -85,7 +87,7 @@ class Samples:
             field=samples.get("field"),
             log_weight=samples.get("log_weight"),
             drawn=drawn,
-            certified=bool(np.all(arrays["certified"])) if "certified" in arrays else None,
+            certified=certified,
         )
 
     def require(self, *, size: tuple[int, ...] | None = None, beta: float | None = None) -> None:
@@ -116,7 +118,7 @@ class Samples:
                 found = replace(found, magnetisation_abs=self._mean_absolute(self.spins))
             return found
         except InvalidInput as error:
-            raise FileError(f"{self.path}: {error}") from None
+            raise FileError(f"{self.path}: {reason(error)}") from None
 
     def warnings(self) -> list[str]:
         """Why averages over these samples should not be trusted, if so."""
@@ -143,12 +145,11 @@ class Samples:
 
 def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:
     """Lattice and inverse temperature of a file."""
-    beta, size = arrays["beta"], arrays["size"]
-    if beta.ndim != 0 or beta.dtype.kind not in "iuf" or size.ndim != 1 or size.dtype.kind not in "iu":
-        raise InvalidInput("beta must be a number, and size a list of lengths")
+    beta = checks.number("beta", arrays["beta"], least=-LARGEST_BETA, most=LARGEST_BETA)
+    size = checks.array("size", arrays["size"], (None,), integers=True)
     if "lattice" in arrays:
         try:
-            lattice = lattices.from_dict(json.loads(str(arrays["lattice"])))
+            lattice = lattices.from_dict(json.loads(text(arrays, "lattice")))
         except (json.JSONDecodeError, RecursionError):
             raise InvalidInput("its lattice is not JSON") from None
     elif len(size) == 2:
@@ -156,10 +157,8 @@ def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:
     else:
         raise InvalidInput("it does not say of which lattice")
     if lattice.size != tuple(size.tolist()):
-        raise InvalidInput(f"its size is {size.tolist()}, that of its lattice {list(lattice.size)}")
-    if abs(beta) > LARGEST_BETA:
-        raise InvalidInput(f"beta {beta:g}: expected a number from {-LARGEST_BETA:g} to {LARGEST_BETA:g}")
-    return lattice, check_beta(float(beta))
+        raise InvalidInput(f"its size is {checks.shown(size.tolist())}, that of its lattice {list(lattice.size)}")
+    return lattice, check_beta(beta)
 
 
 def _without(array: np.ndarray, axis: int) -> tuple[int, ...]:

@@ -247,7 +247,7 @@ def shown(value: Any) -> str:
         kind = "a masked array" if np.ma.is_masked(value) else "an array"
         return f"{kind} of shape {tuple(shape)} and type {str(value.dtype).removeprefix('torch.')}"
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(repr(_scalar(value)).split())
     except Exception:
         text = f"an object of the class {type(value).__name__}"
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

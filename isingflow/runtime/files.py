@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from isingflow.errors import FileError, InvalidInput, IsingflowError
-from isingflow.runtime.checks import shown
+from isingflow.runtime.checks import instance, shown
 from isingflow.runtime.npy import DAMAGED, read_array
 from isingflow.runtime.resources import free_memory, memory
 
@@ -176,6 +176,17 @@ def read_arrays(path: Path | str, required: Sequence[str]) -> dict[str, np.ndarr
         place = f"{shown(entry)}: " if entry else ""
         raise FileError(f"{path}: not a readable .npz file ({place}{reason(error)})") from None
     return arrays
+
+
+def text(arrays: Mapping[str, np.ndarray], name: str) -> str:
+    """The one text that an array of a file holds.
+
+    Raises:
+        InvalidInput: the array is missing, or holds something else.
+    """
+    if name not in arrays:
+        raise InvalidInput(f"the array {name} is missing")
+    return str(instance(name, arrays[name][()], str, "a text"))
 
 
 Columns = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]

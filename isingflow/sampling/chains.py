@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice
-from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance
+from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, shown
 from isingflow.runtime.differences import differences, in_a_line
 from isingflow.sampling.files import Chains, check_room
 from isingflow.sampling.sampler import S, Sampler
@@ -169,7 +169,7 @@ def _check_continues(earlier: Chains, identity: dict[str, Any], samples: int, ta
     here = (target.title(), tuple(target.shape), *magnet(target))
     if not changed and here != (earlier.title, earlier.shape, earlier.lattice, earlier.beta):
         beta = "" if earlier.beta is None else f", beta {earlier.beta:.12g}"
-        changed = [f"{earlier.title}{beta} there"]
+        changed = [f"{shown(earlier.title)}{beta} there"]
     if changed:
         raise InvalidInput(f"these chains belong to another run and cannot be continued: {in_a_line(changed)}")
     if earlier.samples > samples:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from isingflow import lattice as lattices
 from isingflow.errors import FileError, InvalidInput
 from isingflow.lattice import Lattice, check_beta
 from isingflow.observables.files import sample_writer
-from isingflow.runtime.files import ArrayWriter, Columns, check_memory, check_space, read_arrays
+from isingflow.runtime import checks
+from isingflow.runtime.checks import count, flag, number
+from isingflow.runtime.files import ArrayWriter, Columns, check_memory, check_space, read_arrays, reason, text
 
 COPIES = 3
 """Of the arrays on the disk while they are saved: as written, as put together, and as they were saved before."""
@@ -112,6 +116,7 @@ class Chains:
             "generator": self.generator.numpy(),
             **{f"state_{name}": tensor.cpu().numpy() for name, tensor in self.state.items()},
         }
+        constants["digest"] = np.array(_digest(constants))
         if self.lattice is None or self.beta is None:
             writer = ArrayWriter(path, len(self.field), columns, **constants)
         else:
@@ -134,18 +139,20 @@ class Chains:
                 "isingflow observables still reads these"
             )
         try:
+            if "digest" in arrays and text(arrays, "digest") != _digest(arrays):
+                raise InvalidInput("what it says of its chains is not what was written")
             chains = cls(
                 field=arrays["field"],
                 spins=arrays.get("spins"),
                 acceptance=arrays["acceptance"],
-                title=str(arrays["title"]),
-                lattice=lattices.from_dict(json.loads(str(arrays["lattice"]))) if "lattice" in arrays else None,
-                beta=check_beta(float(arrays["beta"])) if "beta" in arrays else None,
-                seconds=float(arrays["seconds"]),
-                identity=dict(json.loads(str(arrays["identity"]))),
-                certified=bool(arrays["certified"]),
-                steps=int(arrays["steps"]),
-                facts=dict(json.loads(str(arrays["facts"]))),
+                title=text(arrays, "title"),
+                lattice=lattices.from_dict(json.loads(text(arrays, "lattice"))) if "lattice" in arrays else None,
+                beta=check_beta(number("beta", arrays["beta"])) if "beta" in arrays else None,
+                seconds=number("seconds", arrays["seconds"], least=0),
+                identity=dict(json.loads(text(arrays, "identity"))),
+                certified=flag("certified", arrays["certified"][()]),
+                steps=count("steps", arrays["steps"], least=0),
+                facts=dict(json.loads(text(arrays, "facts"))),
                 state={
                     name.removeprefix("state_"): torch.from_numpy(array)
                     for name, array in arrays.items()
@@ -153,9 +160,9 @@ class Chains:
                 },
                 generator=torch.from_numpy(arrays["generator"]),
             )
-            chains._check(tuple(arrays["shape"].tolist()))
+            chains._check(tuple(checks.array("shape", arrays["shape"], (None,), integers=True, empty=True).tolist()))
         except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise FileError(f"{path}: not a file of chains: {error}") from None
+            raise FileError(f"{path}: not a file of chains: {reason(error)}") from None
         return chains
 
     def _check(self, shape: tuple[int, ...]) -> None:
@@ -178,6 +185,15 @@ class Chains:
             raise InvalidInput(f"{self.samples} samples and {self.acceptance.shape} acceptances after {steps} steps")
         if self.acceptance.dtype.kind != "f" or not np.isfinite(self.acceptance).all():
             raise InvalidInput("acceptance must be finite")
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of the small arrays of a file: what its chains are, and all that they continue from."""
+    checksum = hashlib.sha256()
+    for name in sorted(arrays.keys() - {"field", "spins", "seconds", "digest", "beta", "size", "lattice", "sites"}):
+        array = np.asarray(arrays[name])
+        checksum.update(f"{name} {array.dtype.str} {array.shape};".encode() + array.tobytes())
+    return checksum.hexdigest()
 
 
 def check_room(shape: tuple[int, ...], *, samples: int, chains: int, spins: bool, path: Path | None = None) -> None:

@@ -150,7 +150,7 @@ def test_stochastic_densities_are_refused():
 def test_damaged_files_are_refused(damage, tmp_path):
     path = tmp_path / "chains.npz"
     run_chains(BlockGibbs(magnet(0.44)), samples=3, chains=3).save(path)
-    arrays = read_arrays(path, ()) | damage
+    arrays = read_arrays(path, ()) | damage | {"digest": None}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(FileError, match=r"chains\.npz"):
         Chains.read(path)
@@ -178,10 +178,22 @@ def test_damaged_files_are_refused(damage, tmp_path):
 def test_damaged_states_are_not_continued(damage, tmp_path):
     path, options = tmp_path / "chains.npz", {"chains": 3, "warm_up": 2}
     run_chains(physical(magnet(0.44)), samples=3, **options).save(path)
-    arrays = read_arrays(path, ()) | damage
+    arrays = read_arrays(path, ()) | damage | {"digest": None}
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(InvalidInput, match="cannot be continued"):
         run_chains(physical(magnet(0.44)), samples=6, earlier=Chains.read(path), **options)
+
+
+@pytest.mark.parametrize(
+    "edit", [{"state_step_size": np.array(0.0)}, {"state_length": np.array(1e30)}, {"steps": None}]
+)
+def test_what_is_edited_is_noticed(edit, tmp_path):
+    path = tmp_path / "chains.npz"
+    run_chains(physical(magnet(0.44)), samples=3, chains=3).save(path)
+    arrays = read_arrays(path, ()) | edit
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(FileError, match="what it says of its chains is not what was written"):
+        Chains.read(path)
 
 
 def test_chains_of_earlier_versions_are_refused_in_one_line(tmp_path):
@@ -189,7 +201,7 @@ def test_chains_of_earlier_versions_are_refused_in_one_line(tmp_path):
     path = tmp_path / "chains.npz"
     run_chains(physical(magnet(0.44)), samples=3, chains=3).save(path)
     arrays = read_arrays(path, ())
-    del arrays["facts"]
+    del arrays["facts"], arrays["digest"]
     np.savez(path, setting_step_size=np.float64(0.1), **arrays)
     with pytest.raises(FileError, match="chains of an earlier version of isingflow cannot be continued"):
         Chains.read(path)
