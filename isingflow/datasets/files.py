@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -142,12 +143,15 @@ def _hdf5(file: IO[bytes], path: Path, array: str | None) -> HDF5Table:
         raise DatasetError(f"{path}: HDF5 files need h5py, which is not installed") from None
     if not isinstance(file, BufferedReader):
         raise DatasetError(f"{path}: HDF5 files are compressed inside, not as a whole: decompress it")
-    # It stays open as long as the table is there.
-    opened = h5py.File(path, "r")
-    # A link may lead to another file.
-    own = [name for name in opened if isinstance(opened.get(name, getlink=True), h5py.HardLink)]
-    names = [name for name in own if isinstance(opened[name], h5py.Dataset)]
-    return HDF5Table(opened[_chosen(path, names, array)], path)
+    with ExitStack() as stack:
+        opened = stack.enter_context(h5py.File(path, "r"))
+        # A link may lead to another file.
+        own = [name for name in opened if isinstance(opened.get(name, getlink=True), h5py.HardLink)]
+        names = [name for name in own if isinstance(opened[name], h5py.Dataset)]
+        table = HDF5Table(opened[_chosen(path, names, array)], path)
+        # It stays open as long as the table is there.
+        stack.pop_all()
+    return table
 
 
 def _stored(blocks: Iterable[np.ndarray], path: Path) -> np.ndarray:

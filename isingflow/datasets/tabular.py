@@ -148,8 +148,8 @@ def _blocks(part: Part, origin: str) -> Iterator[np.ndarray]:
     size = max(1, min(CHUNK, BLOCK_CELLS // max(table.shape[1], 1)))
     for start in range(0, len(index), size):
         rows = index[start : start + size]
-        # Long doubles may be infinite as doubles.
-        with np.errstate(over="ignore"):
+        # Long doubles may be none as doubles.
+        with np.errstate(over="ignore", invalid="ignore"):
             block = np.asarray(table[rows], np.float64)
         wrong = np.argwhere(~(np.abs(block) <= LARGEST))
         if len(wrong):
