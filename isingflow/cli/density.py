@@ -50,7 +50,8 @@ def command(
     """Train a flow on data, evaluate it on data that it has not seen, and draw its figures.
 
     Data sets: mnist; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, rings, swiss-roll, bimodal,
-    trimodal and claw; tabular with a FILE (.npy, .npz, .csv, HDF5), or digits, breast-cancer, or a UCI set by name.
+    trimodal and claw; tabular with a FILE (.npy, .npz, HDF5, or text: .csv, .tsv, .csv.gz), or digits, breast-cancer,
+    or a UCI set by name.
     """
     resumed = run_to_resume(resume, output)
     show_notes(quiet or as_json)
