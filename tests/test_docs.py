@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/python.md", "docs/own-energy.md", "docs/own-potential.md")
+PAGES = (
+    "README.md",
+    "docs/python.md",
+    "docs/own-energy.md",
+    "docs/own-potential.md",
+    "docs/tutorials/arviz.md",
+    "docs/how-to/temperatures.md",
+    "docs/how-to/fine-tune.md",
+)
 
 
 @pytest.mark.slow  # a step of .ci/run
