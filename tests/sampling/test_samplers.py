@@ -196,7 +196,7 @@ def test_chains_of_any_target_in_a_file(tmp_path):
     stopped = sample_chains(None, Wells(), samples=9, should_stop=lambda: True, **options)
     with pytest.raises(InvalidInput, match="stopped before their first sample"):
         chains_report(stopped)
-    with pytest.raises(InvalidInput, match=r"tilt = 0\.3, 2 there"):
+    with pytest.raises(InvalidInput, match=r"'Wells, tilt = 0\.3, 2' there"):
         options["output"] = tmp_path / "wells.npz"
         sample_chains(None, Wells(tilt=0.4), samples=9, resume=True, **options)
 

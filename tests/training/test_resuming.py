@@ -164,7 +164,9 @@ class TestTheEnd:
 
 
 class TestDivergence:
-    @pytest.mark.parametrize("rate", [1e4, 1e6, 1e9])
+    @pytest.mark.parametrize(
+        "rate", [pytest.param(1e4, marks=pytest.mark.slow), 1e6, pytest.param(1e9, marks=pytest.mark.slow)]
+    )
     def test_a_flow_that_ends_far_out_is_not_certified(self, rate, magnet, caplog, recwarn):
         """The first step goes too far, and it is the last: no loss tells."""
         done = train(magnet, output="run", iterations=1, learning_rate=rate, **QUICK)
