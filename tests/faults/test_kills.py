@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from isingflow.runs.folder import RunFolder
+from isingflow.runs.making import LOCKS
 
 TRAIN = ["train", "--size", "4", "--steps", "6", "--device", "cpu", "--quiet"]
 RESUME = ["train", "--device", "cpu", "--quiet", "--resume"]
@@ -52,8 +53,9 @@ def state(path):
         "state.json": timeless(json.loads((path / "state.json").read_text())),
         "report": timeless(run.report()),
         "samples": {number: samples.tolist() for number, samples in run.snapshots().items()},
-        # The copy for people of the state before: its turn may have been missed.
-        "files": {str(file.relative_to(path)) for file in path.rglob("*")} - {"state.previous.json"},
+        # But for the copy for people of the state before, whose turn may have been missed, and for a lock that nobody
+        # holds: the very last operation of a command is to remove it.
+        "files": {str(file.relative_to(path)) for file in path.rglob("*")} - {"state.previous.json", *LOCKS},
     }
 
 
