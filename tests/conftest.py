@@ -1,6 +1,7 @@
 """What every test shares: few threads, no display, property tests that do not depend on the machine's speed; a run."""
 
 import os
+import signal
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,6 +14,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from hypothesis import settings
+
+# What starts the tests in the background may have signals ignored, by them and by all processes that they start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # The tests' tensors are small; more threads cost more than they give. Tests of threads set their own number.
 torch.set_num_threads(1)
