@@ -132,6 +132,7 @@ def test_kills_and_full_disks(whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("act", ["kill", "full"])
-def test_many(whole, tmp_path, act):
-    campaign(whole, tmp_path, allocating(whole, drawn(whole, np.random.default_rng(1), act, 60)))
+def test_many(whole, tmp_path, act, seed):
+    campaign(whole, tmp_path, allocating(whole, drawn(whole, np.random.default_rng(seed), act, 15)))
