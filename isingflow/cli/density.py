@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, QUIET, Command, OneOf, Word, device_from
+from isingflow.cli.options import (
+    DATA,
+    DEVICE,
+    JSON,
+    QUIET,
+    TORCH,
+    Command,
+    OneOf,
+    Word,
+    device_from,
+)
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
 
 
-@click.command("density", cls=Command)
+@click.command("density", cls=Command, address_space=TORCH)
 @click.argument("name", type=Word(), required=False, metavar="mnist|TOY|tabular")
 @click.argument("path", type=Word(), required=False, metavar="[FILE]")
 @TRAINING

@@ -6,12 +6,24 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Command, Whole, hold, open_run
+from isingflow.cli.options import (
+    DATA,
+    DEVICE,
+    JSON,
+    MOST_SAMPLES,
+    RUN,
+    SEED,
+    TORCH,
+    Command,
+    Whole,
+    hold,
+    open_run,
+)
 from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime import stopping
 
 
-@click.command("evaluate", cls=Command)
+@click.command("evaluate", cls=Command, address_space=TORCH)
 @RUN
 @click.option("--samples", type=Whole(2, MOST_SAMPLES), metavar="N", help="Samples; by default the run's own number.")
 @click.option(

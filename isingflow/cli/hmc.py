@@ -14,6 +14,7 @@ from isingflow.cli.options import (
     QUIET,
     RUN,
     SEED,
+    TORCH,
     Command,
     OneOf,
     Place,
@@ -33,7 +34,7 @@ MOST_CHAINS = 10**5
 NETCDF = ".nc"
 
 
-@click.command("hmc", cls=Command)
+@click.command("hmc", cls=Command, address_space=TORCH)
 @RUN
 @click.option(
     "--sampler",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Command, Size, Whole, Word, check_new_file
 from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime.progress import Clock, progress_display
-from isingflow.runtime.resources import require_address_space
 
 MOST_SITES = 2**24
 CHAINS = 8
-ADDRESS_SPACE, THREAD = 800 * 2**20, 72 * 2**20
-"""Bytes that compiled kernels and torch are loaded into, and those that a thread takes."""
+ADDRESS_SPACE = 800 * 2**20
+"""Bytes that compiled kernels and torch are loaded into, besides those of threads."""
 
 
-@click.command("monte-carlo", cls=Command)
+@click.command("monte-carlo", cls=Command, address_space=ADDRESS_SPACE)
 @size_option(Size(sites=MOST_SITES))
 @MAGNET
 @click.option(
@@ -64,7 +62,6 @@ def command(
     check_new_file(output)
     show_notes(quiet or as_json)
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
-    require_address_space("isingflow monte-carlo", ADDRESS_SPACE + (os.cpu_count() or 1) * THREAD)
     from isingflow.evaluation.spins import write_spins
 
     clock = Clock()

@@ -16,6 +16,7 @@ import click
 
 from isingflow.cli.output import warn
 from isingflow.errors import FileError, InvalidInput
+from isingflow.runtime.resources import require_address_space
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -36,8 +37,28 @@ LONGEST_SHOWN = 80
 """Characters of a value that a message repeats."""
 
 
+TORCH = 1150 * 2**20
+"""Bytes of address space that torch and a small flow take, besides those of threads."""
+THREAD = 72 * 2**20
+"""Bytes of address space that a thread takes."""
+
+
 class Command(click.Command):
-    """A command that refuses an option which is given twice: which of the two is meant?"""
+    """A command that refuses an option which is given twice: which of the two is meant?
+
+    Args:
+        address_space: bytes that it takes, besides those of threads. A smaller limit (`ulimit -v`) is told at once:
+            libraries that find no room for their threads hang, or end the process.
+    """
+
+    def __init__(self, *args: Any, address_space: int = 0, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.address_space = address_space
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if self.address_space:
+            require_address_space(f"isingflow {self.name}", self.address_space + (os.cpu_count() or 1) * THREAD)
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = self.make_parser(ctx).parse_args(args=list(args))[2]

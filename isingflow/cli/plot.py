@@ -6,11 +6,23 @@ from pathlib import Path
 
 import click
 
-from isingflow.cli.options import DATA, DEVICE, JSON, MOST_SAMPLES, RUN, SEED, Command, Whole, check_certified, open_run
+from isingflow.cli.options import (
+    DATA,
+    DEVICE,
+    JSON,
+    MOST_SAMPLES,
+    RUN,
+    SEED,
+    TORCH,
+    Command,
+    Whole,
+    check_certified,
+    open_run,
+)
 from isingflow.cli.output import print_result, show_notes
 
 
-@click.command("plot", cls=Command)
+@click.command("plot", cls=Command, address_space=TORCH)
 @RUN
 @click.option("--samples", type=Whole(2, MOST_SAMPLES), metavar="N", help="Samples to draw from; 4096 by default.")
 @DATA

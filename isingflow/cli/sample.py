@@ -15,6 +15,7 @@ from isingflow.cli.options import (
     QUIET,
     RUN,
     SEED,
+    TORCH,
     Command,
     Whole,
     check_certified,
@@ -27,7 +28,7 @@ from isingflow.runtime.progress import Clock, progress_display
 MOST_DRAWS = 10**4
 
 
-@click.command("sample", cls=Command)
+@click.command("sample", cls=Command, address_space=TORCH)
 @RUN
 @click.option("--samples", type=Whole(1, MOST_STREAMED), required=True, metavar="N", help="How many fields.")
 @click.option(

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import DEVICE, JSON, QUIET, Command, Number, OneOf, Place, Size, device_from
+from isingflow.cli.options import (
+    DEVICE,
+    JSON,
+    QUIET,
+    TORCH,
+    Command,
+    Number,
+    OneOf,
+    Place,
+    Size,
+    device_from,
+)
 from isingflow.cli.output import show_notes
 from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
 MOST_SITES = 2**18
 
 
-@click.command("train", cls=Command)
+@click.command("train", cls=Command, address_space=TORCH)
 @size_option(Size(sites=MOST_SITES))
 @MAGNET
 @TRAINING

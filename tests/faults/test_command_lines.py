@@ -7,6 +7,7 @@ One of 300 is about to train, sample or simulate if it is not refused.
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import warnings
@@ -233,11 +234,12 @@ def materials(training, tmp_path_factory):
         (folder / name / "config.json").write_text(text)
     np.savez(folder / "arrays.npz", x=np.zeros(3))
     np.save(folder / "pickle.npy", np.array([{}], dtype=object))
-    words = [str(training[0]), "--space", "physical", "--chains", "2", "--samples", "2", "--warm-up", "1"]
+    run = str(shutil.copytree(training[0], folder / "run"))
+    words = [run, "--space", "physical", "--chains", "2", "--samples", "2", "--warm-up", "1"]
     made = CliRunner().invoke(cli.main, ["hmc", *words, "--device", "cpu", "--output", str(folder / "chains.npz")])
     assert made.exit_code == 0, made.output
     names = {name: str(folder / name) for name in (*FILES, "loop", "broken", "future", "half")}
-    names |= {"long": "n" * 300, "under": str(folder / "text" / "below"), "run": str(training[0])}
+    names |= {"long": "n" * 300, "under": str(folder / "text" / "below"), "run": run}
     names |= {name: str(folder / f"{name}.edgelist") for name in ("graph", "large")}
     return names | {
         "arrays": f"{folder}/arrays.npz",

@@ -229,7 +229,12 @@ def test_an_evaluation_whose_sides_do_not_overlap_says_so_in_words_and_in_json()
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space")
 @pytest.mark.parametrize(
     ("arguments", "limit"),
-    [(["exact", "--size", "300"], 300_000), (["monte-carlo", "--size", "4", "--samples", "8", "--output"], 900_000)],
+    [
+        (["exact", "--size", "300"], 300_000),
+        (["monte-carlo", "--size", "4", "--samples", "8", "--output"], 900_000),
+        (["train", "--size", "4", "--steps", "5", "--output"], 1_200_000),
+        (["density", "moons", "--steps", "5", "--output"], 600_000),
+    ],
 )
 def test_a_small_address_space_is_refused_in_one_line(arguments: list[str], limit: int, tmp_path: Path):
     output = [str(tmp_path / "spins.npz")] if arguments[-1] == "--output" else []
@@ -240,5 +245,5 @@ def test_a_small_address_space_is_refused_in_one_line(arguments: list[str], limi
     assert found.returncode == 2
     assert found.stdout == ""
     assert len(found.stderr.splitlines()) == 1
-    assert re.search(r"error: .* needs .* of address space, \d+ MiB are left", found.stderr)
+    assert re.search(r"error: .* needs .* of address space, [\d.]+ [MG]iB are left", found.stderr)
     assert not any(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,23 +217,29 @@ def campaign(count, seed):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc what a process listens to")
 
 
-def run_one(name, number, delay, training, folder):
-    process = begin(command(training[0], LONG[name]), folder)
+@pytest.fixture(scope="module")
+def trained(training, tmp_path_factory):
+    """The trained run, copied: what is stopped here may leave figures in it."""
+    return Path(shutil.copytree(training[0], tmp_path_factory.mktemp("trained") / "run"))
+
+
+def run_one(name, number, delay, trained, folder):
+    process = begin(command(trained, LONG[name]), folder)
     time.sleep(delay)
     check_stopped(name, process, number, *stop(process, number), folder)
 
 
 @needs_proc
 @pytest.mark.parametrize(("name", "number", "delay"), campaign(6, seed=3))
-def test_signals_at_random_moments(name, number, delay, training, tmp_path):
-    run_one(name, number, delay, training, tmp_path)
+def test_signals_at_random_moments(name, number, delay, trained, tmp_path):
+    run_one(name, number, delay, trained, tmp_path)
 
 
 @needs_proc
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "number", "delay"), campaign(44, seed=11))
-def test_signals_at_many_random_moments(name, number, delay, training, tmp_path):
-    run_one(name, number, 3 * delay, training, tmp_path)
+def test_signals_at_many_random_moments(name, number, delay, trained, tmp_path):
+    run_one(name, number, 3 * delay, trained, tmp_path)
 
 
 @needs_proc
@@ -268,7 +275,7 @@ def test_two_at_once_are_one_request_and_a_later_one_ends_it_at_once(tmp_path):
 
 @needs_proc
 @pytest.mark.parametrize("name", ["latent", "sample"])
-def test_a_terminal_that_is_closed(name, training, tmp_path):
+def test_a_terminal_that_is_closed(name, trained, tmp_path):
     """SIGHUP, and nobody left to print to: neither bar nor last words may cost what is to be saved."""
     here, there = pty.openpty()
 
@@ -278,7 +285,7 @@ def test_a_terminal_that_is_closed(name, training, tmp_path):
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
-    words, environment = command(training[0], LONG[name]), {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    words, environment = command(trained, LONG[name]), {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     standard = {"stdin": there, "stdout": there, "stderr": there}
     process = subprocess.Popen(words, cwd=tmp_path, env=environment, preexec_fn=of_the_terminal, **standard)
     os.close(there)
@@ -297,7 +304,7 @@ def test_a_terminal_that_is_closed(name, training, tmp_path):
         assert Chains.read(tmp_path / "out.npz").steps > 0
 
 
-def test_evaluations_and_figures_of_a_training_say_how_to_go_on(training, tmp_path, monkeypatch):
+def test_evaluations_and_figures_of_a_training_say_how_to_go_on(trained, tmp_path, monkeypatch):
     """The flow is saved by then."""
     from isingflow.plots import style
 
@@ -321,12 +328,12 @@ def test_evaluations_and_figures_of_a_training_say_how_to_go_on(training, tmp_pa
         assert last.startswith("isingflow: interrupted and saved; to continue: isingflow train --resume --output '")
 
 
-def test_a_report_that_was_stopped_leaves_the_earlier_one(training, tmp_path, monkeypatch):
-    report = (training[0] / "report.json").read_bytes()
+def test_a_report_that_was_stopped_leaves_the_earlier_one(trained, tmp_path, monkeypatch):
+    report = (trained / "report.json").read_bytes()
     portions = simulation._portions
     monkeypatch.setattr(
         simulation, "_portions", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or portions(*given)
     )
-    result = CliRunner().invoke(cli.main, ["evaluate", str(training[0])])
+    result = CliRunner().invoke(cli.main, ["evaluate", str(trained)])
     assert (result.exit_code, result.stdout, result.stderr) == (143, "", "isingflow: terminated\n")
-    assert (training[0] / "report.json").read_bytes() == report and json.loads(report)
+    assert (trained / "report.json").read_bytes() == report and json.loads(report)
