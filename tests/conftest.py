@@ -43,6 +43,13 @@ def evaluated_on_few_samples():
     PRESETS["quick"] = quick
 
 
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """The working directory of a test that asks for it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def small_reports():
     """Quick trainings end with an evaluation on few samples."""

@@ -50,13 +50,7 @@ def document(*words):
     return json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-pytestmark = pytest.mark.usefixtures("small_reports")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("small_reports", "empty_folder")
 
 
 @pytest.fixture

@@ -48,13 +48,7 @@ LATTICES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("small_reports")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("small_reports", "empty_folder")
 
 
 @pytest.fixture

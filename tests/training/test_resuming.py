@@ -20,13 +20,7 @@ QUICK = {"progress": False, "device": "cpu"}
 TRAIN = ["train", "--size", "4", "--steps", "5", "--device", "cpu", "--quiet", "--output", "run"]
 RESUME = ["train", "--resume", "--device", "cpu", "--quiet", "--output", "run"]
 
-pytestmark = pytest.mark.usefixtures("small_reports")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("small_reports", "empty_folder")
 
 
 @pytest.fixture
