@@ -127,8 +127,8 @@ def allocating(whole, moments):
 
 def test_kills_and_full_disks(whole, tmp_path):
     rng = np.random.default_rng(0)
-    making = [("from", "kill", 7), ("from", "kill", 15), ("sparse", "kill", 6)]
-    campaign(whole, tmp_path, making + drawn(whole, rng, "kill", 8) + allocating(whole, drawn(whole, rng, "full", 4)))
+    making = [("from", "kill", 7), ("sparse", "kill", 6)]
+    campaign(whole, tmp_path, making + drawn(whole, rng, "kill", 3) + allocating(whole, drawn(whole, rng, "full", 3)))
 
 
 @pytest.mark.slow

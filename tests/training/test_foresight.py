@@ -61,7 +61,13 @@ MEASURE = textwrap.dedent(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 @pytest.mark.parametrize(
-    ("flow", "size", "batch"), [("monge-ampere", 16, 96), ("monge-ampere", 24, 96), ("ot", 8, 96), ("ot", 16, 48)]
+    ("flow", "size", "batch"),
+    [
+        ("monge-ampere", 16, 96),
+        pytest.param("monge-ampere", 24, 96, marks=pytest.mark.slow),
+        ("ot", 8, 48),
+        pytest.param("ot", 16, 48, marks=pytest.mark.slow),
+    ],
 )
 def test_the_memory_is_that_which_a_gradient_takes(flow, size, batch):
     """Within a factor, in a process without a past, and at most what is taken: nothing that would fit is refused."""

@@ -14,7 +14,7 @@ from isingflow.evaluation import reports
 from isingflow.lattice import square
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.loading import is_certified, is_complete
-from isingflow.training import Outcome, train
+from isingflow.training import Outcome, loop, train
 
 QUICK = {"progress": False, "device": "cpu"}
 TRAIN = ["train", "--size", "4", "--steps", "5", "--device", "cpu", "--quiet", "--output", "run"]
@@ -161,8 +161,9 @@ class TestDivergence:
     @pytest.mark.parametrize(
         "rate", [pytest.param(1e4, marks=pytest.mark.slow), 1e6, pytest.param(1e9, marks=pytest.mark.slow)]
     )
-    def test_a_flow_that_ends_far_out_is_not_certified(self, rate, magnet, caplog, recwarn):
+    def test_a_flow_that_ends_far_out_is_not_certified(self, rate, magnet, caplog, recwarn, monkeypatch):
         """The first step goes too far, and it is the last: no loss tells."""
+        monkeypatch.setattr(loop, "MAX_STEPS", 12)
         done = train(magnet, output="run", iterations=1, learning_rate=rate, **QUICK)
         state = done.run.load_checkpoint()[1]
         assert state["finished"] and state["integration_error_nats"] is None
@@ -190,7 +191,9 @@ class TestDivergence:
         field, log_prob = isingflow.load("run").sample(16)
         assert torch.isfinite(field).all() and torch.isfinite(log_prob).all()
 
-    def test_parameters_that_are_no_numbers_are_never_saved(self, magnet):
+    def test_parameters_that_are_no_numbers_are_never_saved(self, magnet, monkeypatch):
+        monkeypatch.setattr(loop, "MAX_STEPS", 12)
+
         def spoil(parameters):
             parameters = list(parameters)
 
