@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,9 @@ MOST_SAMPLES = 10**7
 MOST_STREAMED = 10**12
 """Of samples that go to a file, where the disk is the limit."""
 
+
+WORDS = {"true": True, "false": False, "null": None}
+"""Values of settings that are neither numbers nor texts."""
 
 LONGEST_SHOWN = 80
 """Characters of a value that a message repeats."""
@@ -61,11 +64,28 @@ class Command(click.Command):
         return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = repeated("--set", args)
         given = self.make_parser(ctx).parse_args(args=list(args))[2]
         for option in given:
             if isinstance(option, click.Option) and not (option.is_flag or option.multiple) and given.count(option) > 1:
                 raise InvalidInput(f"{option.opts[0]} is given {given.count(option)} times: give it once")
         return super().parse_args(ctx, args)
+
+
+def repeated(option: str, args: Sequence[str]) -> list[str]:
+    """Arguments in which an option that is followed by several NAME=VALUE stands before each of them.
+
+    Example:
+        >>> repeated("--set", ["moons", "--set", "flow.width=8", "training.batch=64", "--seed", "1"])
+        ['moons', '--set', 'flow.width=8', '--set', 'training.batch=64', '--seed', '1']
+    """
+    found: list[str] = []
+    for word in args:
+        value_of_it = len(found) > 1 and (found[-2] == option or found[-1].startswith(f"{option}="))
+        if value_of_it and re.match(r"[A-Za-z_][\w.]*=", word):
+            found.append(option)
+        found.append(word)
+    return found
 
 
 class Value(click.ParamType):
@@ -165,6 +185,24 @@ class Word(Value):
         return text
 
 
+class Setting(Value):
+    """A setting and its value, such as flow.width=128."""
+
+    name = "name=value"
+
+    def read(self, text: str) -> tuple[str, bool | int | float | str | None]:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not (name and sign and value):
+            raise InvalidInput("expected NAME=VALUE, for example flow.width=128")
+        if value in WORDS:
+            return name, WORDS[value]
+        whole = _integer(value)
+        try:
+            return name, Number().read(value) if whole is None else whole
+        except InvalidInput:
+            return name, value
+
+
 class Place(Value):
     """Where a file or a folder is."""
 
@@ -218,6 +256,18 @@ DATA = click.option(
 )
 QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def settings_from(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The settings of --set by name.
+
+    Raises:
+        InvalidInput: one is given twice.
+    """
+    names = [name for name, _ in given]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InvalidInput(f"--set {twice[0]} is given {names.count(twice[0])} times: give it once")
+    return dict(given)
 
 
 def check_new_file(path: Path, suffixes: tuple[str, ...] = (".npz",)) -> None:

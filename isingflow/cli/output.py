@@ -29,9 +29,20 @@ OUT_OF_MEMORY = (
 """What torch, the loader of libraries and the interpreter say when there is no more, in small letters."""
 
 
-def print_result(document: dict[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+def print_result(document: dict[str, Any] | list[Any], as_json: bool, text: Callable[[], str]) -> None:
     """Print `document` as JSON, null where it is not finite, or else what `text` makes of it."""
-    click.echo(json.dumps(finite_or_none(document), indent=2, allow_nan=False) if as_json else text())
+    click.echo(as_json_text(document) if as_json else text())
+
+
+def print_json(document: dict[str, Any] | list[Any], as_json: bool) -> None:
+    """Print `document` as JSON if that is asked for: what people read is printed already."""
+    if as_json:
+        click.echo(as_json_text(document))
+
+
+def as_json_text(document: dict[str, Any] | list[Any]) -> str:
+    """A document with null where it is not finite."""
+    return json.dumps(finite_or_none(document), indent=2, allow_nan=False)
 
 
 def warn(message: str) -> None:

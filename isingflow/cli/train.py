@@ -19,9 +19,10 @@ from isingflow.cli.options import (
     Place,
     Size,
     device_from,
+    settings_from,
 )
-from isingflow.cli.output import show_notes
-from isingflow.cli.training import TRAINING, print_finished, resume_words, run_to_resume, train_and_report
+from isingflow.cli.output import print_json, show_notes
+from isingflow.cli.training import TRAINING, flow_option, print_finished, resume_words, run_to_resume, train_and_report
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runtime.differences import in_a_line
 
@@ -35,6 +36,7 @@ MOST_SITES = 2**18
 @click.command("train", cls=Command, address_space=TORCH)
 @size_option(Size(sites=MOST_SITES))
 @MAGNET
+@flow_option()
 @TRAINING
 @click.option(
     "--bounds",
@@ -62,6 +64,7 @@ def command(
     source: Path | None,
     rate: float | None,
     time_limit: float | None,
+    settings: tuple[tuple[str, Any], ...],
     resume: bool,
     device: str,
     quiet: bool,
@@ -77,6 +80,7 @@ def command(
     if resumed is not None and (source is not None or rate is not None):
         raise InvalidInput("--from and --rate are for a new run; --resume goes on with what the run has")
     show_notes(quiet or as_json)
+    options["settings"] = settings_from(settings)
     from isingflow.runs.folder import RunFolder, open_magnet
 
     earlier = None
@@ -93,8 +97,8 @@ def command(
         where = device_from(device)
         _check_possible(config)
         run = RunFolder.create(output, config, begun=earlier is None)
-    resuming = resume_words(["train"], run, device, time_limit)
-    train_and_report(
+    resuming = resume_words(["train"], run.path, device, time_limit)
+    document = train_and_report(
         ctx,
         run,
         device=where,
@@ -104,6 +108,7 @@ def command(
         quiet=quiet,
         as_json=as_json,
     )
+    print_json(document, as_json)
 
 
 def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[RunConfig] | None) -> AnyRunConfig:
@@ -115,9 +120,11 @@ def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[
     known = options["critical"] or any(options[name] is not None for name in ("beta", "temperature"))
     beta = beta_from(options) if known or earlier is None else earlier.config.beta
     magnet = HubbardStratonovich(lattice, beta)
-    names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps"}
+    names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps", "settings": "settings"}
     given = {name: options[option] for name, option in names.items()}
-    return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
+    return configured(
+        magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, settings=options["settings"], **given
+    )
 
 
 def _check_possible(config: AnyRunConfig) -> None:
@@ -132,6 +139,7 @@ def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None
     from msgspec.structs import replace
 
     from isingflow.runs.config import RunConfig
+    from isingflow.runs.overrides import overridden
 
     config = run.config
     lattice, beta = lattice_from(options["size"], options, config.lattice), config.beta
@@ -142,11 +150,13 @@ def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None
     bounds = options["bounds"] or config.training.bounds
     training = config.training.scaled(iterations).narrowing(bounds)
     wanted = replace(config, lattice=lattice, beta=beta, seed=seed, training=training)
+    settings = options["settings"]
     if options["preset"] is not None or options["flow"] is not None:
         preset, flow = options["preset"] or config.preset, options["flow"] or config.flow.kind
         wanted = RunConfig.from_preset(
             preset, lattice, beta, flow=flow, bounds=bounds, seed=seed, iterations=iterations
         )
-    differences = wanted.differences(config)
+        settings = config.settings | settings
+    differences = replace(overridden(wanted, settings), settings=config.settings).differences(config)
     if differences:
         raise RunFolderError(f"--resume: not the run in {run.path}: {in_a_line(differences)}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import Number, Place, Whole, Word, seed_option, together
+from isingflow.cli.options import Number, Option, Place, Setting, Whole, Word, seed_option, together
 from isingflow.cli.output import print_result
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
@@ -20,15 +20,27 @@ if TYPE_CHECKING:
     from isingflow.runs.folder import AnyRun
 
 TRAINING = together(
-    click.option("--flow", type=Word(), metavar="KIND", help="monge-ampere (the default), ot or convex."),
     click.option("--preset", type=Word(), metavar="NAME", help="quick (the default), accurate, or paper."),
     click.option("--output", type=Place(), metavar="RUN", help="Its folder; runs/NNN by default."),
     click.option("--time-limit", type=Number(positive=True), metavar="S", help="Train for so many seconds at most."),
     click.option("--steps", type=Whole(1, 10**9), metavar="N", help="Number of training iterations."),
+    click.option(
+        "--set",
+        "settings",
+        type=Setting(),
+        multiple=True,
+        metavar="NAME=VALUE ...",
+        help="Settings in place of the preset's own, such as flow.width=128 training.batch=512.",
+    ),
     click.option("--resume", is_flag=True, help="Continue the run in --output, as if it had not been interrupted."),
     seed_option(default=None),
 )
-"""Options of every training."""
+"""Options of every training, beside its flow."""
+
+
+def flow_option(more: str = "") -> Option:
+    """The kind of flow; what a command knows beside the three is said last."""
+    return click.option("--flow", type=Word(), metavar="KIND", help=f"monge-ampere (the default), ot or convex{more}.")
 
 
 def run_to_resume(resume: bool, output: Path | None) -> Path | None:
@@ -40,13 +52,18 @@ def run_to_resume(resume: bool, output: Path | None) -> Path | None:
 
 def print_finished(run: AnyRun, as_json: bool) -> bool:
     """Print the report of a run that has nothing left to do; whether it is one."""
-    from isingflow.runs.loading import is_complete
-
-    if not is_complete(run):
+    document = finished(run)
+    if document is None:
         return False
-    document = {"run": str(run.path), "outcome": "finished", **(run.report() or {})}
     print_result(document, as_json, lambda: f"{run.path} is finished already; its report:\n{run.table}")
     return True
+
+
+def finished(run: AnyRun) -> dict[str, Any] | None:
+    """The document of a run that has nothing left to do; None of any other."""
+    from isingflow.runs.loading import is_complete
+
+    return {"run": str(run.path), "outcome": "finished", **(run.report() or {})} if is_complete(run) else None
 
 
 def train_and_report(
@@ -60,8 +77,8 @@ def train_and_report(
     resuming: list[str],
     quiet: bool,
     as_json: bool,
-) -> None:
-    """Train a run, evaluate it, draw its figures and print its report; or, if interrupted, how to go on.
+) -> dict[str, Any]:
+    """Train a run, evaluate it, draw its figures and print its table; or, if interrupted, how to go on.
 
     Args:
         ctx: of the command.
@@ -72,7 +89,10 @@ def train_and_report(
         time_limit: in seconds.
         resuming: words of the command that would continue the run.
         quiet: no progress.
-        as_json: print one JSON document.
+        as_json: print nothing.
+
+    Returns:
+        The JSON document of the run.
     """
     from isingflow.evaluation.reports import draw_figures, evaluate
     from isingflow.training import train
@@ -94,12 +114,13 @@ def train_and_report(
         if not as_json:
             click.echo(evaluation.table())
         figures = draw_figures(run, evaluation.samples, data)
-    document = {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
-    print_result(document, as_json, lambda: f"run folder {run.path}, figures in {figures[0].parent}")
+    if not as_json:
+        click.echo(f"run folder {run.path}, figures in {figures[0].parent}")
+    return {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
 
 
-def resume_words(command: list[str], run: AnyRun, device: str, time_limit: float | None) -> list[str]:
-    """The command that continues a run."""
-    words = ["isingflow", *command, "--resume", "--output", str(run.path)]
+def resume_words(command: list[str], output: Path, device: str, time_limit: float | None) -> list[str]:
+    """The command that continues what is in a folder."""
+    words = ["isingflow", *command, "--resume", "--output", str(output)]
     words += [] if device == "auto" else ["--device", device]
     return words + ([] if time_limit is None else ["--time-limit", f"{time_limit:g}"])

@@ -10,17 +10,27 @@ from isingflow.datasets.base import Dataset, Split
 from isingflow.errors import DatasetError
 from isingflow.runtime import checks
 
-__all__ = ["NAMES", "Dataset", "Split", "load"]
+__all__ = ["NAMES", "Dataset", "Split", "canonical", "load"]
 
 NAMES = ("mnist", *toy.TOYS, "tabular")
 """The data sets that `load` knows."""
+
+
+def canonical(name: str) -> str:
+    """The name in `NAMES` of what other codes call otherwise; any other name as it is.
+
+    Example:
+        >>> canonical("8gaussians"), canonical("moons")
+        ('eight-gaussians', 'moons')
+    """
+    return toy.ALIASES.get(name, name)
 
 
 def load(name: str, *, path: str | Path | None = None, root: str | Path | None = None, seed: int = 0) -> Dataset:
     """A data set by name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or what other codes call it, such as "8gaussians", "2spirals" and "swissroll".
         path: for "tabular" only: a file (.npy, .npz, HDF5, or text as .csv), a bundled set (digits, breast-cancer), or
             one of the UCI sets (power, gas, hepmass, miniboone, bsds300), whose files are below `root`.
         root: folder of the files of MNIST and of the UCI sets; the environment variable ISINGFLOW_DATA if not given.
@@ -37,7 +47,7 @@ def load(name: str, *, path: str | Path | None = None, root: str | Path | None =
     checks.instance("name", name, str, f"one of {', '.join(NAMES)}")
     checks.instance("path", path, (str, Path, NoneType), "a file or the name of a table")
     checks.instance("root", root, (str, Path, NoneType), "a folder")
-    seed = checks.count("seed", seed, least=0)
+    seed, name = checks.count("seed", seed, least=0), canonical(name)
     if name == "tabular":
         if path is None:
             raise DatasetError(f"tabular: expected a file, or one of {', '.join(tabular.KNOWN)}")

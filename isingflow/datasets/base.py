@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -96,6 +96,7 @@ class Dataset:
         image_shape: height and width, where a row is an image.
         columns: what the columns are called; empty where they have no names.
         dependent: columns that follow from others; no Gaussian fits these data where there are any.
+        log_prob: ln p of points of model space, shape (n, d) to (n,), where it is known in closed form.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Dataset:
     image_shape: tuple[int, int] | None = None
     columns: tuple[str, ...] = ()
     dependent: tuple[str, ...] = ()
+    log_prob: Callable[[Tensor], Tensor] | None = None
 
     def to_data(self, x: Tensor) -> Tensor:
         """Points of model space, shape (n, d), in the units of the data: grey levels, table columns."""

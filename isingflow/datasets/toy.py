@@ -1,8 +1,8 @@
 """Toy densities in one and two dimensions, with as many samples as are asked for.
 
 In two dimensions the usual ones, as in the code of FFJORD (Grathwohl et al. 2018): eight Gaussians, two spirals, moons,
-pinwheel, checkerboard, rings and swiss roll. In one dimension mixtures of Marron and Wand (1992): bimodal (their #6),
-trimodal (#9) and claw (#10).
+pinwheel, checkerboard, circles, rings and swiss roll. In one dimension mixtures of Marron and Wand (1992): bimodal
+(their #6), trimodal (#9) and claw (#10). What other codes call the same densities are aliases.
 """
 
 from __future__ import annotations
@@ -59,19 +59,20 @@ class Fresh(Split):
 
 
 def load(name: str, seed: int = 0) -> Dataset:
-    """A toy density by its name in `TOYS`; validation and test samples are fixed by the seed.
+    """A toy density by its name in `TOYS` or `ALIASES`; validation and test samples are fixed by the seed.
 
     Example:
         >>> moons = load("moons")
         >>> moons.train.draw(5, torch.Generator().manual_seed(0)).shape, len(moons.test)
         (torch.Size([5, 2]), 10000)
     """
+    name = ALIASES.get(name, name)
     toy, space = TOYS[name], Space()
     generator = torch.Generator().manual_seed(seed)
     validation, test = (
         Rows(toy.sample(count, generator).numpy(), np.arange(count), space) for count in (VALIDATION, TEST)
     )
-    return Dataset(name, toy.dimension, Fresh(toy, TRAIN), validation, test, space)
+    return Dataset(name, toy.dimension, Fresh(toy, TRAIN), validation, test, space, log_prob=toy.log_prob)
 
 
 def _mixture(weights: list[float], means: list[list[float]], deviations: list[float]) -> Toy:
@@ -134,11 +135,23 @@ def _checkerboard_log_prob(x: Tensor) -> Tensor:
     return x.new_full((len(x),), -math.log(32.0), dtype=torch.float64).masked_fill(~inside, -math.inf)
 
 
-def _rings(n: int, generator: torch.Generator) -> Tensor:
-    angle = 2 * math.pi * _uniform((n,), generator)
-    radius = (1 + torch.randint(4, (n,), generator=generator)) / 4
-    circle = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
-    return 3 * circle + 0.08 * _normal((n, 2), generator)
+def _concentric(count: int, noise: float) -> Toy:
+    """So many circles, equally likely, their radii up to 3 at equal distances, with Gaussian noise."""
+
+    def sample(n: int, generator: torch.Generator) -> Tensor:
+        angle = 2 * math.pi * _uniform((n,), generator)
+        radius = (1 + torch.randint(count, (n,), generator=generator)) / count
+        circle = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+        return 3 * circle + noise * _normal((n, 2), generator)
+
+    def log_prob(x: Tensor) -> Tensor:
+        # The Gaussian about a circle of radius R, averaged over it: exp(-(r^2 + R^2) / 2 s^2) I_0(r R / s^2).
+        r, radii = x.double().norm(dim=1)[:, None], 3 * torch.arange(1, count + 1, dtype=torch.float64) / count
+        bessel = torch.special.i0e(r * radii / noise**2).log()
+        terms = bessel - (r - radii).square() / (2 * noise**2) - 2 * math.log(noise) - 2 * _HALF_LOG_2PI
+        return terms.logsumexp(1) - math.log(count)
+
+    return Toy(2, sample, log_prob)
 
 
 def _swiss_roll(n: int, generator: torch.Generator) -> Tensor:
@@ -166,9 +179,24 @@ TOYS = {
     "moons": Toy(2, _moons),
     "pinwheel": Toy(2, _pinwheel),
     "checkerboard": Toy(2, _checkerboard, _checkerboard_log_prob),
-    "rings": Toy(2, _rings),
+    "circles": _concentric(2, 0.24),
+    "rings": _concentric(4, 0.08),
     "swiss-roll": Toy(2, _swiss_roll),
     "bimodal": _mixture([0.5, 0.5], [[-1.0], [1.0]], [2 / 3, 2 / 3]),
     "trimodal": _mixture([9 / 20, 9 / 20, 1 / 10], [[-6 / 5], [6 / 5], [0.0]], [3 / 5, 3 / 5, 1 / 4]),
     "claw": _mixture([0.5] + [0.1] * 5, [[0.0]] + [[k / 2 - 1] for k in range(5)], [1.0] + [0.1] * 5),
 }
+
+ALIASES = {
+    alias: name
+    for name, aliases in {
+        "eight-gaussians": "8gaussians 8-gaussians eight_gaussians eightgaussians",
+        "two-spirals": "2spirals 2-spirals two_spirals twospirals spirals",
+        "moons": "two-moons two_moons twomoons 2moons half-moons",
+        "checkerboard": "checker checkers chessboard",
+        "circles": "two-circles two_circles 2circles",
+        "swiss-roll": "swissroll swiss_roll",
+    }.items()
+    for alias in aliases.split()
+}
+"""What other codes call them."""

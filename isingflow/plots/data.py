@@ -1,4 +1,4 @@
-"""The figures of a run on data: likelihood while training, samples beside data, and data on their way to noise.
+"""The figures of a run on data: likelihood, densities and samples beside those of the data, data on their way to noise.
 
 For MNIST they are figures 3(a) and 3(b) of Zhang, E and Wang (2018). Functions from data to a matplotlib `Figure`;
 `plot_run` writes them to a folder.
@@ -22,6 +22,8 @@ from matplotlib.patches import Rectangle
 from isingflow.architectures.start import fitted_part
 from isingflow.datasets.spaces import Pixels
 from isingflow.flows import Flow, GradientFlow
+from isingflow.plots.densities import density_figure, density_of, grid_of
+from isingflow.plots.points import corner_figure, samples_figure
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, running_mean, save
 from isingflow.runs.entries import estimate_in
 from isingflow.runs.loading import new_flow, trained
@@ -35,9 +37,6 @@ PUBLISHED = {"MADE": 1380.8, "Real NVP": 1323.2, "MAF": 1300.5, "Monge-Ampère":
 """Negative log-likelihoods of MNIST in nats, in logit space, as quoted by Zhang, E and Wang (2018)."""
 SHOWN_IMAGES, STRIPS, TIMES = 100, 10, 8
 SCATTERED = 2000
-FAR = 3.0
-"""Range of points, in units of that of all but the outermost thousandth, from which some are left out of a figure."""
-LONGEST_NAME = 20
 
 
 def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool = True) -> list[Path]:
@@ -68,7 +67,11 @@ def plot_run(run: AnyRun, samples: np.ndarray, data: Dataset, *, certified: bool
         figures["gaussianisation.png"] = tiles_figure(strips.reshape(-1, *data.image_shape), columns=columns)
     else:
         ours, theirs = (data.to_data(points).numpy() for points in (generated, test))
-        figures["samples.png"] = samples_figure(theirs, ours, data.columns)
+        shown = samples_figure if data.dimension <= 2 else corner_figure
+        figures["samples.png"] = shown(theirs, ours, data.columns)
+        if data.dimension <= 2:
+            grid = grid_of(data, torch.Generator().manual_seed(0))
+            figures["density.png"] = density_figure(grid, {"flow": density_of(flow, data, grid)}, data.columns)
         if data.dimension == 2:
             figures["paths.png"] = paths_figure([points.numpy() for points in gaussianised(flow, test[:400])])
     return save(run, figures, certified=certified)
@@ -154,64 +157,6 @@ def synthesis_figure(samples: np.ndarray, interpolations: np.ndarray) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def samples_figure(data: np.ndarray, generated: np.ndarray, columns: Sequence[str] = ()) -> Figure:
-    """Data beside samples of the flow: points of the first two columns, or histograms in one dimension.
-
-    Args:
-        data, generated: shape (n, d).
-        columns: what they are called; x1, x2 if not given.
-
-    Example:
-        >>> figure = samples_figure(np.eye(3), np.eye(3), ["height", "mass", "age"])
-        >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel(), figure.axes[1].get_title()
-        ('height', 'mass', 'flow')
-    """
-    names = [_shortened(name) for name in columns[:2]] or ["x1", "x2"]
-    sets = {"data": data[:, :2], "flow": generated[:, :2]}
-    low, high = _limits(np.concatenate(list(sets.values())))
-    titles = {name: name + _outside(points, low, high) for name, points in sets.items()}
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    if data.shape[1] == 1:
-        ax = figure.subplots()
-        edges = np.linspace(low[0], high[0], 61).tolist()
-        ax.hist(data[:, 0], edges, density=True, color=NEUTRAL, alpha=0.5, label=titles["data"])
-        kept = generated[(generated >= low) & (generated <= high)]
-        ax.hist(kept, edges, density=len(kept) > 0, histtype="step", color=FLOW, linewidth=1.8, label=titles["flow"])
-        ax.set(xlabel=names[0] if columns else "x", ylabel="density")
-        figure.legend(loc="outside lower center", ncols=2)
-        return figure
-    for ax, (name, points) in zip(figure.subplots(1, 2), sets.items(), strict=True):
-        ax.plot(points[:, 0], points[:, 1], ".", color=FLOW if name == "flow" else NEUTRAL, markersize=2, alpha=0.6)
-        ax.set(title=titles[name], xlabel=names[0], ylabel=names[1])
-        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    return figure
-
-
-def _limits(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of axes that show all finite points, shape (n, d); where some are far out, of the bulk of them."""
-    points = points[np.isfinite(points).all(1)]
-    if len(points) == 0:
-        return np.zeros(points.shape[1]), np.ones(points.shape[1])
-    low, high = points.min(0), points.max(0)
-    inner, outer = np.quantile(points, [0.001, 0.999], axis=0)
-    far = high - low > FAR * (outer - inner)
-    room = np.where(far, (outer - inner) / 2, 0.05 * (high - low))
-    room = np.where(room > 0, room, 1.0)
-    return np.where(far, inner, low) - room, np.where(far, outer, high) + room
-
-
-def _outside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """How many points, shape (n, d), are not within these limits, in words."""
-    within = ((points >= low) & (points <= high)).all(1)
-    return "" if within.all() else f" ({np.count_nonzero(~within)} of {len(points)} outside)"
-
-
-def _shortened(name: str) -> str:
-    """A name as the label of an axis, in which a dollar sign is no formula."""
-    return (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}...").replace("$", r"\$")
-
-
-@matplotlib.rc_context(STYLE)
 def paths_figure(points: Sequence[np.ndarray]) -> Figure:
     """Points in the plane at successive times, from whitened data to noise, with their paths."""
     path = np.stack(points)
@@ -219,9 +164,10 @@ def paths_figure(points: Sequence[np.ndarray]) -> Figure:
     left, middle, right = figure.subplots(1, 3, sharex=True, sharey=True)
     for ax, positions, title in ((left, path[0], "whitened data"), (right, path[-1], "noise")):
         ax.plot(positions[:, 0], positions[:, 1], ".", color=FLOW, markersize=2)
-        ax.set(title=title, aspect="equal")
+        ax.set(title=title, aspect="equal", xlabel="first coordinate")
+    left.set_ylabel("second coordinate")
     middle.plot(path[:, :100, 0], path[:, :100, 1], color=NEUTRAL, linewidth=0.5)
-    middle.set(title="between", aspect="equal")
+    middle.set(title="between", aspect="equal", xlabel="first coordinate")
     return figure
 
 

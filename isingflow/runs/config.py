@@ -29,6 +29,7 @@ __all__ = [
     "RunConfig",
     "TargetConfig",
     "TrainingConfig",
+    "by_hand",
     "config_from_dict",
     "differences",
     "heading",
@@ -39,14 +40,19 @@ AnyRunConfig = RunConfig | DensityConfig | TargetConfig
 
 
 def heading(config: AnyRunConfig) -> str:
-    """What a run is on, its flow, preset and seed: the heading of its tables and figures.
+    """What a run is on, its flow, preset, settings by hand and seed: the heading of its tables and figures.
 
     Example:
         >>> from isingflow.lattice import square
         >>> heading(RunConfig.from_preset("quick", square(8), 0.5))
         '2D Ising, periodic 8x8, beta = 0.500000, T = 2; Monge-Ampère flow, preset quick, seed 0'
     """
-    return f"{config.title()}; {config.flow.title}, preset {config.preset}, seed {config.seed}"
+    return f"{config.title()}; {config.flow.title}, preset {config.preset}{by_hand(config)}, seed {config.seed}"
+
+
+def by_hand(config: AnyRunConfig) -> str:
+    """What of a run is not the preset's own, to follow its name: ", flow.width = 64"; empty if nothing is."""
+    return "".join(f", {name} = {value}" for name, value in config.settings.items())
 
 
 def config_from_dict(data: Any) -> AnyRunConfig:

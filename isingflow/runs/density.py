@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
+import msgspec
 import torch
 
 from isingflow.architectures.base import Domain
@@ -23,7 +24,7 @@ from isingflow.runs.presets import (
 )
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.checks import shown
-from isingflow.runtime.settings import Count, CountFromZero, Name, Seed, Text
+from isingflow.runtime.settings import ByHand, Count, CountFromZero, Name, Seed, Text
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -38,6 +39,8 @@ class DensityConfig(Run, frozen=True, tag="data"):
         dimension: of a sample.
         start: what is fitted to the data in closed form before the flow is trained, see `architectures.start`.
         levels, image_width: of images; 0 for other data.
+        settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
+        columns: what the columns are called; empty where they have no names.
 
     Example:
         >>> from isingflow.datasets import load
@@ -59,6 +62,8 @@ class DensityConfig(Run, frozen=True, tag="data"):
     seed: Seed = 0
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
+    settings: ByHand = msgspec.field(default_factory=dict)
+    columns: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +75,8 @@ class DensityConfig(Run, frozen=True, tag="data"):
                 f"levels is {self.levels}: a copula of marginal histograms needs grey levels, at least 2; "
                 "start from gaussian"
             )
+        if self.columns and len(self.columns) != self.dimension:
+            raise InvalidInput(f"columns has {len(self.columns)} names of {self.dimension} columns")
         if self.image_width and self.dimension % self.image_width:
             raise InvalidInput(f"images of {self.dimension} pixels in rows of {self.image_width}: not a whole number")
 
@@ -80,6 +87,11 @@ class DensityConfig(Run, frozen=True, tag="data"):
     def sample(self) -> tuple[str, tuple[int, ...]]:
         """Points of model space."""
         return "float32", (self.dimension,)
+
+    @property
+    def domain(self) -> Domain:
+        """What the flow is built for."""
+        return Domain.of_data(self.dimension, self.image_width)
 
     def data_set(self, root: Path | None = None) -> Dataset:
         """The data of the run, loaded."""
@@ -101,9 +113,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
             if data is None
             else fitted_start(data, self.start, torch.Generator().manual_seed(self.seed))
         )
-        return build_density_flow(
-            Domain.of_data(self.dimension, self.image_width), self.flow, fitted, **options_of(self)
-        )
+        return build_density_flow(self.domain, self.flow, fitted, **options_of(self))
 
     @classmethod
     def from_preset(
@@ -144,4 +154,5 @@ class DensityConfig(Run, frozen=True, tag="data"):
             seed,
             found.flow.fitted(Domain.of_data(data.dimension, image_width)),
             shortened(found.training, iterations),
+            columns=data.columns,
         )

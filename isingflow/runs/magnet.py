@@ -22,7 +22,7 @@ from isingflow.runs.presets import (
     shortened,
 )
 from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.settings import Finite, Seed, Text
+from isingflow.runtime.settings import ByHand, Finite, Seed, Text
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -43,6 +43,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
     Attributes:
         lattice: a `Lattice`, or its description.
         beta: inverse temperature.
+        settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
 
     Example:
         >>> from isingflow.lattice import CRITICAL_BETA, square
@@ -60,6 +61,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
     seed: Seed = 0
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
+    settings: ByHand = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +96,11 @@ class RunConfig(Run, frozen=True, tag="magnet"):
                 "a uniform torus whose lengths are even and at least 6"
             )
         return replace(self, lattice=lattice, training=self.training.coarse)
+
+    @property
+    def domain(self) -> Domain:
+        """What the flow is built for."""
+        return Domain(self.lattice.shape, self.lattice.symmetry)
 
     @property
     def geometry(self) -> Lattice:

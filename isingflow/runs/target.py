@@ -26,7 +26,7 @@ from isingflow.runs.presets import (
 )
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.differences import differences, in_a_line
-from isingflow.runtime.settings import Count, Finite, Name, Seed, Settings, Text, Whole, types
+from isingflow.runtime.settings import ByHand, Count, Finite, Name, Seed, Settings, Text, Whole, types
 from isingflow.targets.base import Start, Target
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
             a target that is handed is that of the run.
         shape, symmetry: of its fields; the symmetry is a `Group`, or its description.
         start: the maps with which its flow starts; their tensors are in the checkpoint.
+        settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
 
     Example:
         >>> import isingflow
@@ -82,6 +83,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
     seed: Seed = 0
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
+    settings: ByHand = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +96,11 @@ class TargetConfig(Run, frozen=True, tag="target"):
     def __str__(self) -> str:
         size = "x".join(map(str, self.shape))
         return ", ".join([self.name, *(f"{name} = {value}" for name, value in self.parameters.items()), size])
+
+    @property
+    def domain(self) -> Domain:
+        """What the flow is built for."""
+        return Domain(self.shape, self.symmetry)
 
     @property
     def sample(self) -> tuple[str, tuple[int, ...]]:
@@ -124,7 +131,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
         if target is not None:
             return build_flow(self.target(target), self.flow, **options_of(self), keep_start=True)
         start = Start(blank(self.start.latent, self.shape), blank(self.start.field, self.shape))
-        return build_between(start, Domain(self.shape, self.symmetry), self.flow, **options_of(self))
+        return build_between(start, self.domain, self.flow, **options_of(self))
 
     @classmethod
     def from_preset(

@@ -10,7 +10,7 @@ import re
 import sys
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args, overload
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, overload
 
 import msgspec
 import numpy as np
@@ -45,6 +45,8 @@ _ONE_LINE = r"^[^\x00-\x1f\x7f\ud800-\udfff\u2028\u2029]*\Z"
 Text = Annotated[str, Meta(max_length=4096, pattern=_ONE_LINE)]
 """On one line, and such that it can be printed."""
 Name = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_ONE_LINE)]
+ByHand = dict[Text, bool | Whole | Finite | Text | None]
+"""Settings in place of a preset's own, by name."""
 
 _WORDS = {
     "int": "an integer",
@@ -137,6 +139,28 @@ def read(data: Any, kind: Any, what: str) -> Any:
 def types(kind: type[Settings]) -> dict[str, Any]:
     """The types of all entries by name."""
     return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def accepted(kind: Any) -> str:
+    """What an entry of a type takes, in words.
+
+    Example:
+        >>> accepted(Width), accepted(Fraction), accepted(bool)
+        ('an integer from 1 to 65536', 'a number >= 0 and < 1', 'true or false')
+    """
+    if get_origin(kind) is Annotated:
+        plain, limits = get_args(kind)[:2]
+        signs = {">=": limits.ge, ">": limits.gt, "<=": limits.le, "<": limits.lt}
+        if limits.ge is not None and limits.le is not None:
+            return f"{accepted(plain)} from {limits.ge:g} to {limits.le:g}"
+        return accepted(plain) + " and".join(f" {sign} {limit:g}" for sign, limit in signs.items() if limit is not None)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if kind is type(None):
+        return "null"
+    if get_args(kind):
+        return " or ".join(accepted(option) for option in get_args(kind))
+    return _WORDS.get(kind.__name__, _WORDS["object"])
 
 
 def _described(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from isingflow.flows import Flow
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
+from isingflow.runs.overrides import overridden, still_true
 from isingflow.runtime import devices
 from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, number
 from isingflow.runtime.progress import is_watched, progress_display
@@ -80,6 +81,7 @@ def train(
     bounds: str | None = None,
     iterations: int | None = None,
     learning_rate: float | None = None,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
     start: AnyRun | Trained | Path | str | None = None,
@@ -103,6 +105,8 @@ def train(
             which is then trained with the preset's settings.
         bounds: what is narrowed: "upper" (the default) or, of targets with samples of their own, "both".
         iterations, learning_rate: of training, if not the preset's own.
+        settings: of flow and training in place of the preset's own, by name, such as {"flow.width": 64,
+            "training.batch": 512}; see `runs.overrides`. Of a run that starts from another: of training alone.
         seed: of the run.
         device: "cpu", "cuda", "cuda:1" or "auto".
         start: a trained run to start from (its folder, path or what `train` returned): at another temperature, with
@@ -162,6 +166,8 @@ def train(
     source = None if start is None else _opened(start)
     own = flow if isinstance(flow, Flow) else None
     if isinstance(what, RunFolder):
+        if settings:
+            raise InvalidInput("settings are for a new run: the run of a folder has its own")
         run, config = what, what.config
     else:
         what = what if isinstance(what, Dataset) else as_target(what)
@@ -175,6 +181,7 @@ def train(
             seed=seed,
             iterations=iterations,
             learning_rate=learning_rate,
+            settings=settings,
         )
         target, data = (None, what) if isinstance(what, Dataset) else (what, None)
     given = None if target is None else as_target(target)
@@ -215,6 +222,7 @@ def configured(
     seed: int = 0,
     iterations: int | None = None,
     learning_rate: float | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> AnyRunConfig:
     """The configuration of a new run; arguments as in `train`.
 
@@ -223,8 +231,11 @@ def configured(
         earlier: a run to start from, whose flow and training are taken over, at a lower rate.
 
     Raises:
-        InvalidInput: unknown names, or a preset or flow beside an earlier run.
+        InvalidInput: unknown names, a preset or flow beside an earlier run, or what is given twice.
     """
+    for name, value in {"iterations": iterations, "learning_rate": learning_rate, "bounds": bounds}.items():
+        if value is not None and f"training.{name}" in (settings or {}):
+            raise InvalidInput(f"training.{name} is given twice: as a setting and as {name}")
     instance("flow", flow, str | AnyFlowConfig | Flow | None, "its name, settings of one, or a Flow")
     if earlier is not None and (preset or flow):
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
@@ -248,10 +259,13 @@ def configured(
                 f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice "
                 "of the same kind, of the same or of half the lengths"
             )
+        if of_flow := [name for name in settings or {} if str(name).startswith("flow.")]:
+            raise InvalidInput(f"{of_flow[0]}: a run that starts from another has its flow: only training.* can be set")
         config = replace(config, preset=earlier.config.preset, flow=flow, training=training)
+        config = replace(config, settings=still_true(config, earlier.config.settings))
     if learning_rate is not None:
         config = replace(config, training=replace(config.training, learning_rate=learning_rate))
-    return config
+    return overridden(config, settings)
 
 
 def _by_preset(

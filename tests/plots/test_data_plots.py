@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from isingflow.plots.data import samples_figure
+from isingflow.plots.points import samples_figure
 
 
 def rows(count, dimension, seed):
