@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -22,16 +23,20 @@ from typing import IO, Any
 import numpy as np
 
 from isingflow.datasets.base import Table
+from isingflow.datasets.names import CALLED, found
 from isingflow.datasets.text import TextTable, as_text, decompressed
 from isingflow.errors import DatasetError
 from isingflow.runtime.files import SPARE_BYTES, check_regular, listed, reason
-from isingflow.runtime.npy import BLOCK_BYTES, DAMAGED, map_array
+from isingflow.runtime.npy import BLOCK_BYTES, DAMAGED, map_array, read_array
 
 PREFERRED = ("data", "x", "X")
 """Names of the array to take where a file holds more than one."""
 
 COMPRESSED = (".gz", ".bz2", ".xz")
 """What the names of compressed files may end in, after their own ending."""
+
+LONGEST_NAMES = 2**24
+"""Bytes of an array of names beyond which it is none."""
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ def open_table(path: Path, array: str | None = None) -> Table:
 class NamedTable:
     """A table whose columns have names."""
 
-    rows: np.ndarray
+    rows: Table
     names: tuple[str, ...]
 
     @property
@@ -120,11 +125,24 @@ def _npy(file: IO[bytes], path: Path, array: str | None) -> np.ndarray:
     return _mapped(file) if isinstance(file, BufferedReader) else _mapped_copy(file, path)
 
 
-def _npz(file: IO[bytes], path: Path, array: str | None) -> np.ndarray:
+def _npz(file: IO[bytes], path: Path, array: str | None) -> Table:
     with zipfile.ZipFile(file) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         with archive.open(f"{_chosen(path, names, array)}.npy") as member:
-            return _mapped_copy(member, path)
+            table = _mapped_copy(member, path)
+
+        def read(name: str) -> np.ndarray:
+            size = archive.getinfo(f"{name}.npy").file_size
+            with archive.open(f"{name}.npy") as member:
+                return read_array(member, size) if size < LONGEST_NAMES else np.empty(0)
+
+        return _named(table, [partial(read, name) for name in CALLED if name in names], path)
+
+
+def _named(table: Table, candidates: Sequence[Callable[[], Any]], path: Path) -> Table:
+    """The table, with the names of its columns where they are found."""
+    names = found(candidates, table.shape[1], path) if len(table.shape) == 2 else ()
+    return NamedTable(table, names) if names else table
 
 
 def _text(file: IO[bytes], path: Path, array: str | None) -> NamedTable:
@@ -136,7 +154,7 @@ def _text(file: IO[bytes], path: Path, array: str | None) -> NamedTable:
     return NamedTable(rows, table.names)
 
 
-def _hdf5(file: IO[bytes], path: Path, array: str | None) -> HDF5Table:
+def _hdf5(file: IO[bytes], path: Path, array: str | None) -> Table:
     try:
         import h5py
     except ImportError:
@@ -148,10 +166,13 @@ def _hdf5(file: IO[bytes], path: Path, array: str | None) -> HDF5Table:
         # A link may lead to another file.
         own = [name for name in opened if isinstance(opened.get(name, getlink=True), h5py.HardLink)]
         names = [name for name in own if isinstance(opened[name], h5py.Dataset)]
-        table = HDF5Table(opened[_chosen(path, names, array)], path)
+        chosen = opened[_chosen(path, names, array)]
+        table = HDF5Table(chosen, path)
+        candidates = [partial(chosen.attrs.__getitem__, name) for name in CALLED if name in chosen.attrs]
+        candidates += [partial(opened[name].__getitem__, ...) for name in CALLED if name in names]
         # It stays open as long as the table is there.
         stack.pop_all()
-    return table
+        return _named(table, candidates, path)
 
 
 def _stored(blocks: Iterable[np.ndarray], path: Path) -> np.ndarray:
@@ -189,6 +210,8 @@ def _check_room(size: int, path: Path) -> None:
 
 
 def _chosen(path: Path, names: list[str], array: str | None) -> str:
+    """The array that is the table, which those of names are not."""
+    names = [name for name in names if name not in CALLED] or names
     candidates = [name for name in ((array,) if array else PREFERRED) if name in names]
     if candidates:
         return candidates[0]

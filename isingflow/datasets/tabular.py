@@ -18,9 +18,10 @@ import torch
 from isingflow.datasets.base import CHUNK, Dataset, Rows
 from isingflow.datasets.files import NamedTable, open_table
 from isingflow.datasets.mnist import ENVIRONMENT
+from isingflow.datasets.names import plain
 from isingflow.datasets.spaces import Pixels, Space, Standardised
 from isingflow.datasets.text import BLOCK_CELLS
-from isingflow.datasets.uci import UCIS, Part, Parts, shuffled
+from isingflow.datasets.uci import UCIS, Part, Parts, joined, shuffled
 from isingflow.errors import DatasetError
 from isingflow.flows.data import RANK_TOLERANCE
 from isingflow.runtime.checks import shown
@@ -51,7 +52,7 @@ def load(path: Path | str, root: Path | str | None = None, seed: int = 0) -> Dat
     if name in BUNDLED:
         return BUNDLED[name](seed)
     if name in UCIS:
-        return _uci(name, root or os.environ.get(ENVIRONMENT), seed)
+        return _uci(name, root or os.environ.get(ENVIRONMENT))
     file = Path(path)
     if not file.suffix and not file.exists():
         raise DatasetError(f"unknown table {name!r}: expected a file, or one of {', '.join(KNOWN)}")
@@ -66,19 +67,28 @@ def _dataset(
     origin: str,
     *,
     names: tuple[str, ...] = (),
-    noise: tuple[float, ...] = (),
+    standardised_by: Part | None = None,
     standardised: bool = True,
 ) -> Dataset:
-    """Three parts, every entry of which has been checked."""
+    """Three parts, every entry of which has been checked.
+
+    Args:
+        name: of the data set.
+        parts: train, validation and test.
+        origin: their name in messages.
+        names: of the columns.
+        standardised_by: the rows by whose moments columns are standardised; those of the train part, if not given.
+        standardised: whether they are.
+    """
     train, validation, test = parts
-    found = _standards(train, origin, names)
+    found = _standards(standardised_by or train, origin, names)
     for part in (validation, test):
         for _ in _blocks(part, origin):
             pass
-    widths = torch.tensor(noise, dtype=torch.float64) if noise else None
-    space = Standardised(found.mean, found.deviation, widths) if standardised else Space()
-    dependent = () if noise else found.dependent
-    return Dataset(name, len(found.mean), *_splits(parts, space), space, columns=names, dependent=dependent)
+    space = Standardised(found.mean, found.deviation) if standardised else Space()
+    return Dataset(
+        name, len(found.mean), *_splits(parts, space), space, columns=plain(names), dependent=found.dependent
+    )
 
 
 @dataclass(frozen=True)
@@ -182,17 +192,19 @@ def _bundled(loader: str) -> Any:
     return getattr(datasets, loader)()
 
 
-def _uci(name: str, root: Path | str | None, seed: int) -> Dataset:
+def _uci(name: str, root: Path | str | None) -> Dataset:
     if root is None:
         raise DatasetError(f"{name}: name the folder that holds its files with --data or {ENVIRONMENT}")
     folder, description = Path(root), UCIS[name]
     if (folder / name).is_dir():
         folder = folder / name
-    parts = description.read(folder, seed)
+    parts = description.read(folder)
     for table, _ in parts:
         if table.shape[1] != description.columns:
             raise DatasetError(f"{folder}: {table.shape[1]} columns; expected the {description.columns} of {name}")
-    return _dataset(name, parts, str(folder), noise=description.noise, standardised=description.standardised)
+    count = description.standardised_by
+    rows = joined(parts[:count]) if count else None
+    return _dataset(name, parts, str(folder), standardised_by=rows, standardised=count > 0)
 
 
 BUNDLED = {"digits": _digits, "breast-cancer": _breast_cancer}

@@ -59,7 +59,8 @@ def write_samples(
     """Independent samples of a trained run in a .npz file; they need not fit in memory.
 
     Of a magnet: spins, field, log_prob and log_weight. Of another target: the same without spins. They follow the flow;
-    averages over the target need the weights exp(log_weight). Of data: samples and log_prob, in the data's units.
+    averages over the target need the weights exp(log_weight). Of data: samples and log_prob, in the data's units, and
+    columns, the names of the columns where they have names.
 
     Args:
         run: a run folder with a checkpoint, or where it is.
@@ -136,6 +137,8 @@ def _of_data(run: AnyRun, asked: Asked, *, data: Dataset | None, **own: Any) -> 
         raise InvalidInput(f"the run is on data, {config}: hand it the data set")
     columns: Columns = {"samples": (data.space.dtype, (data.dimension,)), "log_prob": (np.dtype(np.float64), ())}
     writer = ArrayWriter(asked.output, asked.samples, columns, certified=np.bool_(asked.certified))
+    if data.columns:
+        writer.constants["columns"] = np.array(data.columns)
     blocks = (
         {"samples": data.to_data(x).numpy(), "log_prob": data.data_log_prob(log_prob, x).numpy()}
         for x, log_prob in stream_points(run, samples=asked.samples, device=asked.device, seed=asked.seed)
