@@ -71,7 +71,7 @@ def command(
 
     Data sets: mnist; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, circles, rings, swiss-roll,
     bimodal, trimodal and claw, also as 8gaussians, 2spirals and swissroll; tabular with a FILE (.npy, .npz, HDF5, or
-    text: .csv, .tsv, .csv.gz), or digits, breast-cancer, or a UCI set by name.
+    text: .csv, .tsv, .csv.gz), or digits, breast-cancer, wine, or a UCI set by name.
     """
     resumed = run_to_resume(resume, output)
     show_notes(quiet or as_json)

@@ -1,4 +1,4 @@
-"""Tables of numbers: any file of floats, two sets bundled with scikit-learn, and the five UCI sets of the flow papers.
+"""Tables of numbers: any file of floats, three sets of scikit-learn, and the five UCI sets of the flow papers.
 
 Columns are standardised by the moments of the training rows, which are read in blocks: a table larger than memory
 works. Digits are images of 17 grey levels and go through the pipeline of MNIST.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,18 +178,17 @@ def _digits(seed: int) -> Dataset:
     return Dataset("digits", images.shape[1], *_splits(parts, space), space, (8, 8))
 
 
-def _breast_cancer(seed: int) -> Dataset:
-    """569 rows of 30 measurements."""
-    bunch = _bundled("load_breast_cancer")
-    parts, names = shuffled(bunch.data, "breast-cancer", seed), tuple(map(str, bunch.feature_names))
-    return _dataset("breast-cancer", parts, "breast-cancer", names=names)
+def _measurements(name: str, loader: str, seed: int) -> Dataset:
+    """Rows of measurements with named columns."""
+    bunch = _bundled(loader)
+    return _dataset(name, shuffled(bunch.data, name, seed), name, names=tuple(map(str, bunch.feature_names)))
 
 
 def _bundled(loader: str) -> Any:
     try:
         from sklearn import datasets
     except ImportError:
-        raise DatasetError("the sets digits and breast-cancer come with scikit-learn, which is not installed") from None
+        raise DatasetError(f"the sets {', '.join(BUNDLED)} come with scikit-learn, which is not installed") from None
     return getattr(datasets, loader)()
 
 
@@ -207,6 +207,10 @@ def _uci(name: str, root: Path | str | None) -> Dataset:
     return _dataset(name, parts, str(folder), standardised_by=rows, standardised=count > 0)
 
 
-BUNDLED = {"digits": _digits, "breast-cancer": _breast_cancer}
+BUNDLED = {
+    "digits": _digits,
+    "breast-cancer": partial(_measurements, "breast-cancer", "load_breast_cancer"),
+    "wine": partial(_measurements, "wine", "load_wine"),
+}
 KNOWN = (*BUNDLED, *UCIS)
 """Tables that are known by name."""

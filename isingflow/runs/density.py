@@ -16,12 +16,7 @@ from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.base import Run, check_training, options_of
-from isingflow.runs.presets import (
-    DATA_PRESETS,
-    family,
-    find_preset,
-    shortened,
-)
+from isingflow.runs.presets import data_presets, find_preset, shortened
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.checks import shown
 from isingflow.runtime.settings import ByHand, Count, CountFromZero, Name, Seed, Text
@@ -141,7 +136,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
         Raises:
             InvalidInput: unknown flow or preset, or iterations below 1.
         """
-        found = find_preset(DATA_PRESETS[family(data.dimension, data.image_shape is not None)], flow, preset)
+        found = find_preset(data_presets(data.name, data.dimension, data.image_shape is not None), flow, preset)
         image_width = data.image_shape[1] if data.image_shape else 0
         return cls(
             "tabular" if path is not None else data.name,
