@@ -81,8 +81,8 @@ def repeated(option: str, args: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for word in args:
-        value_of_it = len(found) > 1 and (found[-2] == option or found[-1].startswith(f"{option}="))
-        if value_of_it and re.match(r"[A-Za-z_][\w.]*=", word):
+        follows = found[-2:-1] == [option] or (bool(found) and found[-1].startswith(f"{option}="))
+        if follows and re.match(r"[A-Za-z_][\w.]*=", word):
             found.append(option)
         found.append(word)
     return found

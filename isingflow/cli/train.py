@@ -122,9 +122,7 @@ def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[
     magnet = HubbardStratonovich(lattice, beta)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps", "settings": "settings"}
     given = {name: options[option] for name, option in names.items()}
-    return configured(
-        magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, settings=options["settings"], **given
-    )
+    return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
 
 
 def _check_possible(config: AnyRunConfig) -> None:

@@ -22,9 +22,9 @@ from isingflow.plots.points import label, limits
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, LOWER, NEUTRAL, STYLE, WIDTH
 from isingflow.runtime import stopping
 
-CELLS = {1: 400, 2: 120}
+CELLS = {1: 400, 2: 100}
 """Along an axis, by dimension."""
-DRAWN = 2_000_000
+DRAWN = 1_000_000
 """Samples of a histogram of data that are drawn afresh."""
 ROWS_OF_A_CELL = 20
 """Least mean number of rows in a cell of a histogram where there are only so many."""

@@ -25,6 +25,8 @@ PARTS = ("flow", "training")
 """What of a run has settings."""
 KERNELS = ("flow.radial", "flow.oriented")
 """Of convolutions on a torus; flows of other fields would ignore them."""
+ALIKE = 0.75
+"""How much alike names are, at least, of which one is told as near to the other; see difflib."""
 NOT_OF_DATA = {
     "flow.whitened": "what a flow of data starts from is its `start`",
     "training.evaluation_samples": "a run on data is evaluated on all of its test data",
@@ -127,9 +129,10 @@ def _unknown(name: object, names: list[str]) -> str:
     by_entry: dict[str, list[str]] = {}
     for known_name in names:
         by_entry.setdefault(known_name.rpartition(".")[2], []).append(known_name)
-    near = get_close_matches(text, names, 3, 0.75)
-    for entry in get_close_matches(text.rpartition(".")[2], by_entry, 3, 0.75):
-        near += [found for found in by_entry[entry] if found not in near]
+    near = [
+        found for entry in get_close_matches(text.rpartition(".")[2], by_entry, 3, ALIKE) for found in by_entry[entry]
+    ]
+    near = near or get_close_matches(text, names, 3, ALIKE)
     shortest = [known_name for known_name in names if known_name.count(".") == 1]
     nearest = f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}; " if near else ""
     return f"{shown(name)}: no such setting; {nearest}there are {', '.join(shortest)}"

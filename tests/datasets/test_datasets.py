@@ -163,6 +163,7 @@ def test_the_density_of_the_checkerboard_is_one_or_nothing():
     ("name", "statistic", "values", "spread"),
     [
         ("rings", lambda x: x.norm(dim=1), [0.75, 1.5, 2.25, 3.0], 0.08),
+        ("circles", lambda x: x.norm(dim=1), [1.5, 3.0], 3 * 0.08),
         ("eight-gaussians", lambda x: x.norm(dim=1), [4 / 1.414], 0.5 / 1.414),
         ("moons", lambda x: (x + torch.tensor([1.0, 0.2])).div(2), None, None),
     ],
@@ -184,6 +185,26 @@ def test_arms_and_blades_are_equally_common():
     for order in range(1, 5):
         assert (pinwheel / pinwheel.abs()).pow(order).mean().abs() < 0.03
     assert (pinwheel / pinwheel.abs()).pow(5).mean().abs() > 0.1
+
+
+@pytest.mark.parametrize("alias", toy.ALIASES)
+def test_aliases_give_the_same_data(alias):
+    name = toy.ALIASES[alias]
+    ours, theirs = datasets.load(name, seed=3), datasets.load(alias, seed=3)
+    assert theirs.name == name == datasets.canonical(alias) and alias not in datasets.NAMES
+    assert torch.equal(passed_through(ours.test), passed_through(theirs.test))
+    assert torch.equal(ours.train.draw(9, generator()), theirs.train.draw(9, generator()))
+
+
+def test_circles_are_those_of_scikit_learn():
+    """Its radii, with its noise, three times as large."""
+    from sklearn.datasets import make_circles
+
+    ours = toy.TOYS["circles"].sample(50_000, generator())
+    theirs = 3 * make_circles(50_000, factor=0.5, noise=0.08, random_state=0)[0]
+    edges = np.linspace(0, 4.5, 31)
+    counts = [np.histogram(np.linalg.norm(points, axis=1), edges)[0] for points in (ours.numpy(), theirs)]
+    assert (np.abs(counts[0] - counts[1]) < 5 * np.sqrt(counts[0] + counts[1] + 1)).all()
 
 
 def test_training_samples_are_fresh():
@@ -283,7 +304,7 @@ def test_unknown_names_list_the_known_ones():
     ):
         datasets.load("mnsit")
     with pytest.raises(
-        DatasetError, match=r"unknown table 'digit': expected a file, or one of digits, breast-cancer, "
+        DatasetError, match=r"unknown table 'digit': expected a file, or one of digits, breast-cancer, wine, "
     ):
         datasets.load("tabular", path="digit")
     with pytest.raises(DatasetError, match=r"tabular: expected a file, or one of digits"):
@@ -293,7 +314,7 @@ def test_unknown_names_list_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("digits", "sklearn"), ("breast-cancer", "sklearn"), ("table.h5", "h5py")]
+    ("name", "module"), [("digits", "sklearn"), ("breast-cancer", "sklearn"), ("wine", "sklearn"), ("table.h5", "h5py")]
 )
 def test_a_package_that_is_missing_is_named(files, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
@@ -340,18 +361,87 @@ def test_starts_refuse():
     assert fitted_start(moons, "normal", generator()) == blank_start("normal", 2) == []
 
 
+# --- names of columns
+
+
+def test_names_of_columns_come_from_every_kind_of_file(tmp_path):
+    import h5py
+
+    rows, names = np.random.default_rng(0).normal(size=(40, 3)), ["mass", "length", "age"]
+    for called in ("columns", "feature_names"):
+        np.savez(tmp_path / f"{called}.npz", data=rows, **{called: np.array(names)})
+        with h5py.File(tmp_path / f"{called}.h5", "w") as file:
+            file["data"] = rows
+            file[called] = names
+    np.savez(tmp_path / "bytes.npz", rows=rows, names=np.array(names, dtype="S"))
+    with h5py.File(tmp_path / "attribute.hdf5", "w") as file:
+        file["rows"] = rows
+        file["rows"].attrs["columns"] = names
+    np.savetxt(tmp_path / "text.csv", rows, delimiter=",", header=",".join(names), comments="")
+    for file in tmp_path.iterdir():
+        dataset = datasets.load("tabular", path=file)
+        assert dataset.columns == tuple(names), file
+        close(dataset.to_data(passed_through(dataset.test)), rows[dataset.test.index])
+    assert datasets.load("tabular", path="wine").columns[:2] == ("alcohol", "malic_acid")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [np.array(["a", "b"]), np.arange(3), np.array([["a"], ["b"], ["c"]]), np.array("abc"), np.array(["a", None, "c"])],
+    ids=["too few", "numbers", "a table", "one text", "objects"],
+)
+def test_what_does_not_name_the_columns_is_not_used(tmp_path, names):
+    np.savez(tmp_path / "table.npz", data=np.random.default_rng(0).normal(size=(40, 3)), columns=names)
+    assert datasets.load("tabular", path=tmp_path / "table.npz").columns == ()
+
+
 # --- UCI
 
 
-def test_power_leaves_out_two_columns_and_adds_noise(tmp_path):
-    table = np.random.default_rng(0).integers(0, 9, (200, 8)).astype(float)
+def published(rows):
+    """Train, validation and test rows as Papamakarios's loaders cut them, standardised by the first two."""
+    known, test = rows[: -int(0.1 * len(rows))], rows[-int(0.1 * len(rows)) :]
+    train, validation = known[: -int(0.1 * len(known))], known[-int(0.1 * len(known)) :]
+    return [(part - known.mean(0)) / known.std(0) for part in (train, validation, test)]
+
+
+def check_parts(dataset, parts):
+    for split, part in zip((dataset.train, dataset.validation, dataset.test), parts, strict=True):
+        close(passed_through(split), part)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize("rows", [30, 237])
+def test_power_is_cut_and_made_continuous_as_published(tmp_path, rows, seed):
+    """The published loader, step by step: shuffle, leave out two columns, add noise, cut."""
+    table = np.random.default_rng(0).integers(0, 9, (rows, 8)).astype(float)
     np.save(tmp_path / "data.npy", table)
-    dataset = datasets.load("tabular", path="power", root=tmp_path)
+    random, data = np.random.RandomState(42), table.copy()
+    random.shuffle(data)
+    data = np.delete(np.delete(data, 3, axis=1), 1, axis=1)
+    voltage = 0.01 * random.rand(rows, 1)
+    power = 0.001 * random.rand(rows, 1)
+    meters = random.rand(rows, 3)
+    expected = published(data + np.hstack([power, voltage, meters, np.zeros((rows, 1))]))
+    dataset = datasets.load("tabular", path="power", root=tmp_path, seed=seed)
     assert dataset.dimension == 6
-    rows = dataset.to_data(passed_through(dataset.test)).numpy()
-    noise = rows - table[dataset.test.index][:, [0, 2, 4, 5, 6, 7]]
-    assert (noise > -1e-5).all() and (noise < np.array([0.001, 0.01, 1, 1, 1, 0]) + 1e-5).all()
-    assert (noise[:, 2:5].std(0) > 0.2).all()
+    check_parts(dataset, expected)
+    assert torch.equal(passed_through(dataset.test, seed=1), passed_through(dataset.test, seed=2))
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_miniboone_is_cut_as_published(tmp_path, seed):
+    rows = np.random.default_rng(0).normal(3, 2, (237, 43))
+    np.save(tmp_path / "data.npy", rows)
+    check_parts(datasets.load("tabular", path="miniboone", root=tmp_path, seed=seed), published(rows))
+
+
+def test_gas_is_cut_as_published(tmp_path):
+    """In order of time, standardised by all rows."""
+    rows = np.random.default_rng(0).normal(3, 2, (237, 8))
+    np.save(tmp_path / "data.npy", rows)
+    scaled = (rows - rows.mean(0)) / rows.std(0)
+    check_parts(datasets.load("tabular", path="gas", root=tmp_path), (scaled[:193], scaled[193:214], scaled[214:]))
 
 
 def test_hepmass_keeps_signal_and_columns_that_do_not_repeat(tmp_path):
@@ -365,6 +455,9 @@ def test_hepmass_keeps_signal_and_columns_that_do_not_repeat(tmp_path):
     assert dataset.dimension == 21 and len(dataset.test) == len(signal)
     kept = [1, 2, *range(9, 28)]
     close(dataset.to_data(passed_through(dataset.test)), signal[:, kept])
+    known = np.concatenate([passed_through(split).numpy() for split in (dataset.train, dataset.validation)])
+    assert len(dataset.validation) == len(known) // 10
+    np.testing.assert_allclose([known.mean(0), known.std(0)], [np.zeros(21), np.ones(21)], atol=1e-5)
 
 
 def test_bsds300_is_used_as_it_is(tmp_path):

@@ -117,7 +117,7 @@ def test_of_data(tmp_path, monkeypatch):
     run = RunFolder.create(tmp_path / "run", config)
     train(run, device=torch.device("cpu"), data=data)
     written = data_plots.plot_run(run, np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32), data)
-    assert len(written) == 3
+    assert len(written) == 4
     for path in written:
         assert Image.open(path).text["Title"] == heading(config)
 
