@@ -112,14 +112,17 @@ def test_mistakes_are_one_line_and_nothing_is_written(empty_folder, words, messa
 
 def test_all_kinds_of_flow(empty_folder):
     """Trained one after the other, resumed where the making or a training was cut short, and one table of them."""
-    words = ["density", "claw", "--flow", "all", "--steps", 2, "--set", "training.batch=20", "--output", "all"]
+    np.save("table.npy", np.random.default_rng(0).normal(size=(60, 3)))
+    words = ["density", "tabular", "table.npy", "--flow", "all", "--steps", 2, "--set", "training.batch=20"]
+    words += ["--output", "all"]
     result = invoke(*words)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[-6] == "claw in 1 dimensions: -ln p (nats)" and lines[-5].split()[:2] == ["flow", "start"]
+    assert lines[-6].endswith("table.npy in 3 dimensions: -ln p (nats)") and lines[-5].split()[:2] == ["flow", "start"]
     assert [line.split()[0] for line in lines[-4:-1]] == list(FLOWS)
     assert {path.name for path in (empty_folder / "all").iterdir()} == {*FLOWS, "figures", "report.json", "report.txt"}
-    assert "claw" in Image.open("all/figures/flows.png").text["Title"]
+    title = Image.open("all/figures/flows.png").text["Title"]
+    assert "table.npy in 3 dimensions" in title and title.endswith("preset quick, training.batch = 20, seed 0")
     table = (empty_folder / "all" / "report.txt").read_text()
 
     shutil.rmtree("all/convex")
@@ -130,7 +133,7 @@ def test_all_kinds_of_flow(empty_folder):
         "density", "--resume", "--flow", "ot", "--output", "all/monge-ampere"
     )
     assert "training.batch: 30 here, 20 there" in failure(
-        *words[:6], "--set", "training.batch=30", "--resume", *words[-2:]
+        *words[:7], "--set", "training.batch=30", "--resume", *words[-2:]
     )
     before = (empty_folder / "all" / "monge-ampere" / "report.json").stat().st_mtime_ns
     again = invoke(*words, "--resume", "--json")
