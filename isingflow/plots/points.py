@@ -17,6 +17,9 @@ LONGEST_NAME = 20
 CORNER_COLUMNS = 6
 """Most columns of a corner plot."""
 BINS = 40
+"""Most cells of a histogram; of few points there are fewer."""
+FEW = 300
+"""Points up to which each is drawn larger."""
 
 
 @matplotlib.rc_context(STYLE)
@@ -83,7 +86,14 @@ def corner_figure(data: np.ndarray, generated: np.ndarray, columns: Sequence[str
                 _histograms(ax, sets, row, (low[row], high[row]))
             else:
                 points, colour = (sets["data"], NEUTRAL) if row > column else (sets["flow"], FLOW)
-                ax.plot(points[:, column], points[:, row], ".", color=colour, markersize=1.2, alpha=0.5)
+                ax.plot(
+                    points[:, column],
+                    points[:, row],
+                    ".",
+                    color=colour,
+                    markersize=3 if len(points) < FEW else 1.2,
+                    alpha=0.5,
+                )
                 ax.set(ylim=(low[row], high[row]))
             ax.set(xlim=(low[column], high[column]))
             ax.tick_params(labelsize=7, labelbottom=row == count - 1, labelleft=column == 0 and row > 0)
@@ -97,13 +107,16 @@ def corner_figure(data: np.ndarray, generated: np.ndarray, columns: Sequence[str
                 ax.set_ylabel("density" if row == 0 else names[row], fontsize=8)
     shown = f"columns 1 to {count} of {width}: " if count < width else ""
     words = f"{shown}below the diagonal {titles['data']}, above it {titles['flow']}"
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, title=words)
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, title=words, title_fontsize=9
+    )
     return figure
 
 
 def _histograms(ax: Axes, sets: Mapping[str, np.ndarray], column: int, within: tuple[float, float]) -> None:
     """Of one column of data and of the flow, as densities."""
-    edges = np.linspace(*within, BINS + 1).tolist()
+    cells = min(BINS, max(6, int(2 * min(map(len, sets.values())) ** 0.5)))
+    edges = np.linspace(*within, cells + 1).tolist()
     styles = {"data": {"color": NEUTRAL, "alpha": 0.5}, "flow": {"color": FLOW, "histtype": "step", "linewidth": 1.2}}
     for name, points in sets.items():
         kept = points[(points[:, column] >= within[0]) & (points[:, column] <= within[1]), column]
