@@ -7,7 +7,7 @@ works. Digits are images of 17 grey levels and go through the pipeline of MNIST.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -207,7 +207,7 @@ def _uci(name: str, root: Path | str | None) -> Dataset:
     return _dataset(name, parts, str(folder), standardised_by=rows, standardised=count > 0)
 
 
-BUNDLED = {
+BUNDLED: dict[str, Callable[[int], Dataset]] = {
     "digits": _digits,
     "breast-cancer": partial(_measurements, "breast-cancer", "load_breast_cancer"),
     "wine": partial(_measurements, "wine", "load_wine"),

@@ -41,7 +41,7 @@ Positive = Annotated[float, Meta(gt=0, le=1e9)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, lt=1)]
 """From 0 to below 1."""
-_ONE_LINE = r"^[^\x00-\x1f\x7f\ud800-\udfff\u2028\u2029]*\Z"
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]*\Z"
 Text = Annotated[str, Meta(max_length=4096, pattern=_ONE_LINE)]
 """On one line, and such that it can be printed."""
 Name = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_ONE_LINE)]

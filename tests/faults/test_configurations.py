@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import unicodedata
 from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
@@ -100,6 +101,10 @@ def allowed(value, kind):
     return any(allowed(value, option) for option in options)
 
 
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Control characters, surrogates and what ends a line, as categories of Unicode."""
+
+
 def within(value, limit: Meta):
     return (
         (limit.ge is None or value >= limit.ge)
@@ -108,7 +113,7 @@ def within(value, limit: Meta):
         and (limit.lt is None or value < limit.lt)
         and (limit.min_length is None or len(value) >= limit.min_length)
         and (limit.max_length is None or len(value) <= limit.max_length)
-        and (limit.pattern is None or value.isprintable())
+        and (limit.pattern is None or not {unicodedata.category(letter) for letter in value} & UNPRINTABLE)
     )
 
 
