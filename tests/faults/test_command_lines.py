@@ -73,6 +73,14 @@ def bad_values(option):
         "device": [*TEXTS, "gpu", "cuda:99", "cuda:-1", "cuda:", "CPU", "cuda:0:0", "tpu", "mps"],
         "flow": [*TEXTS, "monge", "OT", "ot ", "real-nvp", "monge_ampere"],
         "preset": [*TEXTS, "fast", "Quick", "quick,paper"],
+        "settings": [
+            *TEXTS,
+            *("flow.hidden", "flow.hidden=", "=3", "=", "flow=3", "flow.=3", "flow.hiden=3", "training.coarse=3"),
+            *(
+                f"flow.hidden={value}"
+                for value in ("0", "-1", "1.5", "nan", "1e99", "9" * 4000, "true", "null", "many")
+            ),
+        ],
         "sampler": [*TEXTS, "gibbs", "Wolff", "wolff,metropolis"],
         "name": [*TEXTS, "Moons", "tabular", "cifar10", "eight gaussians"],
         "path": ["tabular", "extra.csv", "", "{missing}.csv"],
@@ -139,6 +147,12 @@ CONTRADICTIONS = [
     "density --resume --output {run}",
     "density --resume --output {missing} moons",
     "density moons --flow convex --preset paper --output {here}/out",
+    "density moons --flow all --set flow.width=3 --output {here}/out",
+    "density moons --flow all --preset paper --output {here}/out",
+    "density moons --flow all --output {text}/x",
+    "density moons --resume --flow all --output {folder}",
+    "train --output {here}/out --from {run} --set flow.hidden=3",
+    "train --resume --output {run} --set training.batch=3",
     "density mnist --data {folder} --output {here}/out",
     "density mnist --data {text} --output {here}/out",
     "density power --data {missing} --output {here}/out",
