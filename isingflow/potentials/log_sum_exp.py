@@ -71,7 +71,7 @@ class LogSumExpPotential(ConvexFunction):
             start = self.expand(points)
             unit = start.hessian().diagonal(dim1=1, dim2=2).mean() - self.alpha
             self.log_scale.copy_((INITIAL_SHARE / unit).log())
-            self.linear.sub_(self.gradient(points).flatten(1).mean(0))
+            self.linear.sub_((self.gradient(points) - points).flatten(1).mean(0))
 
     @property
     def alpha(self) -> Tensor:
