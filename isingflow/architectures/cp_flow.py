@@ -12,10 +12,12 @@ import torch
 from msgspec.structs import replace
 
 from isingflow.architectures.base import Domain, allowed, check_size
+from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
-from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
+from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential, LogSumExpPotential
 from isingflow.potentials.layers.activations import ConvexName
-from isingflow.runtime.settings import Depth, DepthFromZero, Settings, Width
+from isingflow.runtime.checks import shown
+from isingflow.runtime.settings import Depth, DepthFromZero, Positive, Settings, Width
 
 INVERSE_TOLERANCE = 1e-4
 """Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
@@ -23,6 +25,11 @@ EXACT_DIMENSION = 256
 """Largest dimension in which a preset has exact determinants of Hessians."""
 
 _LOGDETS: dict[str, type[CholeskyLogdet | LanczosLogdet]] = {"exact": CholeskyLogdet, "lanczos": LanczosLogdet}
+_UNUSED: dict[str, dict[str, object]] = {
+    "layers": {"softness": 0.3},
+    "log-sum-exp": {"layers": 1, "augmented": True, "activation": "squareplus", "radial": 0, "oriented": 0},
+}
+"""Settings that mean nothing to a network, and what they are then."""
 
 
 class _Network(TypedDict):
@@ -40,7 +47,11 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
 
     Attributes:
         blocks: number of convex maps.
-        width, layers, augmented, activation: of each network, see `potentials.ConvexPotential`.
+        network: "layers": an input-convex network of hidden layers, `potentials.ConvexPotential`; or "log-sum-exp": a
+            soft maximum of affine functions, `potentials.LogSumExpPotential`, which resolves more in a few dimensions.
+        width: hidden units in a layer; affine functions.
+        layers, augmented, activation: of each network of layers.
+        softness: of each soft maximum.
         radial, oriented: kernels of the exactly symmetric network on a torus with all translations; without kernels,
             the network sees the whole field.
         logdet: "exact", or "lanczos": stochastic Lanczos quadrature, trained by conjugate gradients.
@@ -52,24 +63,28 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     local: ClassVar[bool] = False
 
     blocks: Depth = 3
+    network: Literal["layers", "log-sum-exp"] = "layers"
     width: Width = 24
     layers: Depth = 1
     augmented: bool = True
     activation: ConvexName = "squareplus"
+    softness: Positive = 0.3
     radial: DepthFromZero = 5
     oriented: DepthFromZero = 3
     logdet: Literal["exact", "lanczos"] = "exact"
     whitened: bool = True
 
     def fitted(self, domain: Domain) -> ConvexFlowConfig:
-        """Without convolutions, the general network; determinants of large Hessians are stochastic."""
-        fitted = self if domain.convolutional else replace(self, radial=0, oriented=0)
+        """Without convolutions, no kernels; determinants of large Hessians are stochastic."""
+        kernels = domain.convolutional and self.network == "layers"
+        fitted = self if kernels else replace(self, radial=0, oriented=0)
         return replace(fitted, logdet="lanczos") if domain.dimension > EXACT_DIMENSION else fitted
 
     def build(
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
         """Pairs of a normalisation and a gradient; a common scale is what keeps any symmetry."""
+        self._check_unused()
         check_size(
             self.blocks
             * self.width
@@ -83,7 +98,17 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
             maps += [Inverted(convex), norm] if domain.sampled else [norm, convex]
         return maps
 
+    def _check_unused(self) -> None:
+        """Refuse settings of the other network that would be ignored."""
+        for name, unset in _UNUSED[self.network].items():
+            if (value := getattr(self, name)) != unset:
+                raise InvalidInput(
+                    f"flow.{name} is {shown(value)}, but the network is {self.network}: expected {unset}"
+                )
+
     def _potential(self, domain: Domain, generator: torch.Generator) -> ConvexFunction:
+        if self.network == "log-sum-exp":
+            return LogSumExpPotential(domain.shape, width=self.width, softness=self.softness, generator=generator)
         network: _Network = {
             "width": self.width,
             "layers": self.layers,

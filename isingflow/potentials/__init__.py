@@ -8,6 +8,7 @@ from isingflow.potentials.dense import DensePotential
 from isingflow.potentials.image import ImagePotential
 from isingflow.potentials.lattice import LatticePotential
 from isingflow.potentials.lattice_resnet import LatticeResidualPotential
+from isingflow.potentials.log_sum_exp import LogSumExpPotential
 from isingflow.potentials.resnet import ResidualPotential
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LatticeConvexPotential",
     "LatticePotential",
     "LatticeResidualPotential",
+    "LogSumExpPotential",
     "Potential",
     "ResidualPotential",
     "SampledAverage",

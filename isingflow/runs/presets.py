@@ -151,6 +151,7 @@ _IMAGES = TrainingConfig(
     iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
 )
 _CONVEX = ConvexFlowConfig(blocks=4, width=32, layers=2, radial=0, oriented=0)
+_SOFT_MAXIMUM = ConvexFlowConfig(network="log-sum-exp", blocks=2, width=256, radial=0, oriented=0)
 
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
@@ -166,7 +167,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             ),
         },
         "convex": {
-            "quick": Preset(_CONVEX, _DATA),
+            "quick": Preset(_SOFT_MAXIMUM, replace(_DATA, iterations=5000, learning_rate=3e-2, beta2=0.99)),
             "accurate": Preset(replace(_CONVEX, blocks=5), replace(_DATA, iterations=3000)),
         },
     },

@@ -28,6 +28,7 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LogSumExpPotential,
     ResidualPotential,
     SymmetricAverage,
 )
@@ -134,6 +135,25 @@ def test_convolutions_where_they_are_possible_and_dense_maps_elsewhere(flow, dom
     for potential in potentials(built(flow, domain)):
         inner = potential.potential if isinstance(potential, SymmetricAverage) else potential
         assert isinstance(inner, kind)
+
+
+@every_domain
+def test_a_soft_maximum_sees_the_whole_field(domain):
+    flow = ConvexFlowConfig(network="log-sum-exp", blocks=2, width=4)
+    assert all(isinstance(potential, LogSumExpPotential) for potential in potentials(built(flow, domain)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"softness": 0.5}, "flow.softness is 0.5, but the network is layers: expected 0.3"),
+        ({"network": "log-sum-exp"}, "flow.radial is 5, but the network is log-sum-exp: expected 0"),
+        ({"network": "log-sum-exp", "radial": 0, "layers": 2}, "flow.layers is 2, but .* log-sum-exp: expected 1"),
+    ],
+)
+def test_settings_of_another_network_are_refused(settings, message):
+    with pytest.raises(InvalidInput, match=message):
+        ConvexFlowConfig(**settings).build(next(iter(TORI.values())), torch.Generator())
 
 
 @every_domain

@@ -29,6 +29,7 @@ from isingflow.potentials import (
     DensePotential,
     LatticeConvexPotential,
     LatticeResidualPotential,
+    LogSumExpPotential,
     ResidualPotential,
     group_average,
 )
@@ -73,6 +74,10 @@ def histograms(dimension, seed, bins=4):
 
 def convex(shape, seed, **options):
     return ConvexFlow(ConvexPotential(shape, width=6, **options, generator=generator(seed)))
+
+
+def log_sum_exp(shape, seed):
+    return ConvexFlow(LogSumExpPotential(shape, width=6, softness=0.7, generator=generator(seed)))
 
 
 def convex_lattice(group, seed, **options):
@@ -136,6 +141,7 @@ FLOWS = {
     "convex": lambda seed=0: Flow((3,), [convex((3,), seed, layers=3)]),
     "convex, plain": lambda seed=0: Flow((2, 2), [convex((2, 2), seed, augmented=False)]),
     "convex, inverted": lambda seed=0: Flow((3,), [Inverted(convex((3,), seed, layers=1))]),
+    "log-sum-exp": lambda seed=0: Flow((2,), [Inverted(log_sum_exp((2,), seed)), log_sum_exp((2,), seed + 1)]),
     "convex blocks": lambda seed=0: Flow(
         (3,), [standardising((3,), seed), convex((3,), seed), standardising((3,), seed), convex((3,), seed + 1)]
     ),

@@ -18,8 +18,10 @@ from isingflow.flows.certificate import logdet_error
 from isingflow.flows.solvers.krylov import conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.flows.solvers.lbfgs import minimise
 from isingflow.lattice.symmetry import Group, square_torus_group
-from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential
+from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential, LogSumExpPotential
+from isingflow.potentials.convex import Expansion
 from isingflow.potentials.layers.activations import CONVEX
+from isingflow.potentials.layers.softmax import softmax_moments
 
 every_activation = pytest.mark.parametrize("activation", CONVEX)
 
@@ -83,6 +85,54 @@ def test_a_new_lattice_potential_is_nearly_the_identity():
     assert along.item() == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("sites", [1, 2, 3, 12])
+def test_a_new_soft_maximum_is_nearly_the_identity(sites):
+    potential = LogSumExpPotential((sites,), width=200, generator=generator(sites))
+    x = torch.randn(1000, sites, generator=generator(7))
+    moved = potential.gradient(x) - x
+    assert moved.square().mean().sqrt() < 0.6
+    assert moved.mean(0).abs().max() < 0.05
+    eigenvalues = torch.linalg.eigvalsh(potential.hessian(x))
+    assert eigenvalues.mean().item() == pytest.approx(1.0, abs=0.05) and eigenvalues.min() > 0.49
+
+
+def test_a_soft_maximum_of_two_functions_is_a_logistic_step():
+    """F = gamma s^2 ln(e^u + e^-u) + .., u = x c / s^2: its slope is tanh, its curvature sech^2."""
+    potential = LogSumExpPotential((1,), width=2, softness=0.5, generator=generator()).double()
+    with torch.no_grad():
+        potential.centres.copy_(torch.tensor([[-1.5], [1.5]]))
+        potential.linear.zero_()
+    scale, sharpness, alpha = (getattr(potential, f"log_{name}").item() for name in ("scale", "sharpness", "alpha"))
+    scale, sharpness, alpha = math.exp(scale), math.exp(sharpness), math.exp(alpha)
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
+    u = 1.5 * sharpness * x
+    torch.testing.assert_close(potential.gradient(x), 1.5 * scale * u.tanh() + alpha * x)
+    torch.testing.assert_close(potential.hessian(x)[..., 0], 2.25 * scale * sharpness / u.cosh() ** 2 + alpha)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_fused_moments_are_those_of_tensor_operations(d, dtype, monkeypatch):
+    """Results and cotangents of steep exponents, some of them past the floor, against autograd in double precision."""
+    x, w, b = 2 * randn(40, d), 20 * randn(d, 30), 10 * randn(30)
+    arguments = [tensor.to(dtype).requires_grad_() for tensor in (x, w, b)]
+    fused = softmax_moments(*arguments)
+    weights = [randn(*result.shape, seed=i) for i, result in enumerate(fused)]
+
+    def pulled(results, inputs):
+        total = sum((result.double() * weight).sum() for result, weight in zip(results, weights, strict=True))
+        return torch.autograd.grad(total, inputs)
+
+    ours = pulled(fused, arguments)
+    monkeypatch.setattr("isingflow.potentials.layers.softmax.FUSED_DIMENSION", 0)
+    doubled = [tensor.detach().double().requires_grad_() for tensor in arguments]
+    plain = softmax_moments(*doubled)
+    for one, other in zip([*fused, *ours], [*plain, *pulled(plain, doubled)], strict=True):
+        assert one.dtype == dtype
+        error = (one.double() - other).abs().max() / other.abs().max()
+        assert error < (2e-5 if dtype == torch.float32 else 1e-13)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -98,6 +148,12 @@ def test_impossible_networks_are_refused(options, message):
         ConvexPotential((2,), gain=0, generator=generator())
     with pytest.raises(InvalidInput, match=message):
         LatticeConvexPotential(SQUARE, radial=1, **{"width": 2, **options}, generator=generator())
+
+
+@pytest.mark.parametrize(("options", "message"), [({"width": 0}, "width is 0"), ({"softness": 0}, "softness is 0")])
+def test_impossible_soft_maxima_are_refused(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        LogSumExpPotential((2,), **options, generator=generator())
 
 
 def test_lattice_potentials_need_kernels_and_their_symmetry():
@@ -184,9 +240,9 @@ def test_lanczos_of_an_exhausted_space():
 
 
 def autograd_logdet(potential: ConvexFunction, x: Tensor) -> Tensor:
-    """ln |det| of the autograd Jacobian of the gradient map."""
+    """ln |det| of the autograd Hessian of the value."""
     sites = math.prod(potential.shape)
-    rows = [torch.autograd.functional.jacobian(lambda y: potential.gradient(y[None])[0], one, True) for one in x]
+    rows = [torch.autograd.functional.hessian(lambda y: potential.value(y[None])[0], one, True) for one in x]
     return torch.stack([torch.linalg.slogdet(row.reshape(sites, sites)).logabsdet for row in rows])
 
 
@@ -206,7 +262,7 @@ def by_parameters(potential: ConvexFunction, scalar: Tensor) -> Tensor:
 
 @every_potential
 def test_the_gradient_of_the_exact_logarithm(make):
-    """The trace formula against differentiation through slogdet of the autograd Jacobian."""
+    """The trace formula against differentiation through slogdet of the autograd Hessian."""
     potential = make()
     x = randn(3, *potential.shape)
     ours = by_parameters(potential, CholeskyLogdet()(potential.expand(x), x).sum())
@@ -371,11 +427,30 @@ def test_conjugate_gradients_that_stop_short_are_reported():
     assert caught.value.residuals.shape == (5,) and isinstance(caught.value, IsingflowError)
 
 
-def test_a_hessian_that_is_no_number_is_reported():
-    potential, x = convex((3,)), randn(4, 3)
+@pytest.mark.parametrize(("size", "what"), [(3, "determinant"), (4, "Cholesky factorisation")])
+def test_a_hessian_that_is_no_number_is_reported(size, what):
+    potential, x = convex((size,)), randn(4, size)
     x[2] = math.nan
-    with pytest.raises(NotConverged, match="Cholesky factorisation of the Hessian: 1 of 4"):
+    with pytest.raises(NotConverged, match=f"{what} of the Hessian: 1 of 4"):
         CholeskyLogdet()(potential.expand(x), x)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_matrices_that_are_not_positive_are_reported(size):
+    """Whatever the sign of their determinant: one, two and all eigenvalues negative, of four matrices."""
+
+    class Given(Expansion):
+        def __init__(self, matrices):
+            self.gradient, self.matrices = randn(4, size), matrices
+
+        def hessian(self):
+            return self.matrices
+
+    vectors = torch.linalg.qr(randn(4, size, size)).Q
+    values = torch.ones(4, size, dtype=torch.float64)
+    values[1, 0] = values[2, :2] = values[3] = -1.0
+    with pytest.raises(NotConverged, match="of the Hessian: 3 of 4"):
+        CholeskyLogdet()(Given(vectors * values[:, None] @ vectors.mT), vectors)
 
 
 # --- inversion

@@ -13,6 +13,7 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LogSumExpPotential,
     ResidualPotential,
     SampledAverage,
     SymmetricAverage,
@@ -60,6 +61,10 @@ def sampled(potential, group, slots, seed=0):
 
 def convex(shape=(3,), seed=0, **options):
     return shaken(ConvexPotential(shape, generator=generator(seed), **{"width": 7, **options}), 0.5, seed)
+
+
+def log_sum_exp(shape, seed=0, **options):
+    return shaken(LogSumExpPotential(shape, generator=generator(seed), **{"width": 9, **options}), 0.5, seed)
 
 
 def convex_lattice(group, seed=0, **options):
@@ -138,6 +143,9 @@ CONVEX_POTENTIALS = {
     "field": lambda seed=0: convex((2, 2), seed=seed),
     "gaussian": lambda seed=0: convex(activation="gaussian", seed=seed),
     "one dimension": lambda seed=0: convex((1,), seed=seed),
+    "log-sum-exp": lambda seed=0: log_sum_exp((2,), seed),
+    "log-sum-exp of a field": lambda seed=0: log_sum_exp((2, 2), seed),
+    "log-sum-exp of a number": lambda seed=0: log_sum_exp((1,), seed),
     "square": lambda seed=0: convex_lattice(SQUARE, seed),
     "radial": lambda seed=0: convex_lattice(SQUARE, seed, oriented=0, layers=2),
     "rectangle": lambda seed=0: convex_lattice(square_torus_group(2, 4), seed, layers=2, activation="softplus"),
