@@ -31,7 +31,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         hidden: number of hidden units.
         radial, oriented: lattice potential only, see `potentials.LatticePotential`.
         time_terms: number of polynomials in time; the even dense potential has none.
-        average: dense potential only: "none", "exact" or "sampled" average over the symmetry group.
+        average: dense potential only: over the symmetry group, "none"; "exact"; or "sampled", in training, see
+            `potentials.SampledAverage`.
         steepness: length of the initial directions of hidden units, in whitened coordinates; not of even potentials.
         whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
             Gaussian (and acts on its whitened coordinates); else from a standard normal.
@@ -107,7 +108,7 @@ def _dense(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> 
         )
     if settings.average == "none":
         return dense
-    return group_average(dense, domain.symmetry, settings.average, slots=settings.steps, generator=generator)
+    return group_average(dense, domain.symmetry, settings.average)
 
 
 def _image(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:

@@ -88,10 +88,13 @@ PRESETS = {
             learning_rate=1e-3,
             schedule="constant",
             weight_decay=1e-3,
+            per_site=True,
             beta2=0.999,
             clip=0.0,
             jitter=0.0,
             adapt_steps=False,
+            check_every=2000,
+            evaluation_samples=64,
         ),
     ),
 }
