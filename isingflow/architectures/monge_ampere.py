@@ -16,7 +16,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
-from isingflow.runtime.settings import Depth, DepthFromZero, Duration, Positive, Settings, Steps, Width
+from isingflow.runtime.settings import Depth, DepthFromZero, Duration, NotNegative, Settings, Steps, Width
 
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
@@ -33,7 +33,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         time_terms: number of polynomials in time; the even dense potential has none.
         average: dense potential only: over the symmetry group, "none"; "exact"; or "sampled", in training, see
             `potentials.SampledAverage`.
-        steepness: length of the initial directions of hidden units, in whitened coordinates; not of even potentials.
+        steepness: length of the initial directions of hidden units, in whitened coordinates; not of even potentials. 0,
+            dense potential only: small random weights as published, see `potentials.DensePotential`.
         whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
             Gaussian (and acts on its whitened coordinates); else from a standard normal.
         time, steps, tableau: of the integration.
@@ -48,7 +49,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     oriented: DepthFromZero = 3
     time_terms: Depth = 4
     average: Literal["none", "exact", "sampled"] = "none"
-    steepness: Positive = 2.0
+    steepness: NotNegative = 2.0
     whitened: bool = True
     time: Duration = 1.0
     steps: Steps = 8
@@ -98,12 +99,15 @@ def _dense(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> 
     if domain.even:
         dense = DensePotential(domain.shape, settings.hidden, generator=generator)
     else:
+        directions = None
+        if settings.steepness:
+            directions = random_directions(settings.hidden, domain.dimension, settings.steepness, generator)
         dense = DensePotential(
             domain.shape,
             settings.hidden,
             activation="softplus",
             time_terms=settings.time_terms,
-            directions=random_directions(settings.hidden, domain.dimension, settings.steepness, generator),
+            directions=directions,
             generator=generator,
         )
     if settings.average == "none":

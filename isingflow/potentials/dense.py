@@ -36,7 +36,7 @@ class DensePotential(Potential):
         time_terms: number of Chebyshev polynomials in time.
         directions: initial w_h, shape (hidden, N). The planes in which units bend then have standard normal distances
             from the origin, and a(t) starts at zero: the flow starts as the identity.
-        generator: source of the initial weights: entries of w_h uniform within +-1/sqrt(N), a_h within
+        generator: source of the initial weights: entries of w_h, and b_h, uniform within +-1/sqrt(N), a_h within
             +-1/sqrt(hidden), as in the paper's implementation; higher terms of a_h(t) start at zero.
 
     Raises:
@@ -65,11 +65,13 @@ class DensePotential(Potential):
         self.activation = choice("activation", activation, DENSE_ACTIVATIONS)
         hidden, time_terms = count("hidden", hidden), count("time_terms", time_terms)
         generator = source(generator)
-        self.symmetry = Group(self.shape, flip=activation == "lncosh")
+        even = activation == "lncosh"
+        self.symmetry = Group(self.shape, flip=even)
         sites = math.prod(self.shape)
         if directions is None:
             self.weight = nn.Parameter(_uniform((hidden, sites), generator) / math.sqrt(sites))
-            constant, bias = _uniform((hidden,), generator) / math.sqrt(hidden), torch.zeros(hidden)
+            constant = _uniform((hidden,), generator) / math.sqrt(hidden)
+            bias = torch.zeros(hidden) if even else _uniform((hidden,), generator) / math.sqrt(sites)
         else:
             self.weight = nn.Parameter(numbers("directions", directions, (hidden, sites)).float())
             constant = torch.zeros(hidden)
@@ -77,7 +79,7 @@ class DensePotential(Potential):
         # One term is kept without its axis, as a constant was before there were more.
         rest = torch.zeros(hidden, time_terms - 1)
         self.amplitude = nn.Parameter(constant if time_terms == 1 else torch.cat([constant[:, None], rest], 1))
-        if activation == "lncosh":
+        if even:
             self.register_buffer("bias", torch.zeros(hidden), persistent=False)
         else:
             self.bias = nn.Parameter(bias)
