@@ -38,6 +38,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
             Gaussian (and acts on its whitened coordinates); else from a standard normal.
         time, steps, tableau: of the integration.
+        training_steps: sampled average only, which is another flow in training: its steps there, always as many; those
+            of the exact average, `steps`, follow its error.
     """
 
     kind: ClassVar[str] = "monge-ampere"
@@ -54,6 +56,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     time: Duration = 1.0
     steps: Steps = 8
     tableau: TableauName = "rk4"
+    training_steps: Steps | None = None
 
     @property
     def local(self) -> bool:
@@ -75,7 +78,10 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         if self.potential == "dense":
             check_size(self.hidden * domain.dimension)
         potential = _POTENTIALS[self.potential](self, domain, generator)
-        return gradient_flow(potential, domain, self, jitter=jitter, recompute=recompute)
+        flow = gradient_flow(potential, domain, self, jitter=jitter, recompute=recompute)
+        if self.average == "sampled":
+            flow[0].training_steps = self.training_steps
+        return flow
 
 
 def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:

@@ -31,6 +31,8 @@ class GradientFlow(Transform):
         potential: phi; it is given t / time, which runs from 0 to 1.
         time: length of the trajectory.
         steps: number of equal integration steps.
+        training_steps: how many they are in training mode, if not as many: a potential that is another one there (see
+            `potentials.SampledAverage`) needs another number.
         tableau: "euler", "midpoint", "rk4" or "dopri5".
         jitter: relative half-width, below 1, of the step lengths' uniform distribution in training mode. Steps redrawn
             for every trajectory leave an optimiser no fixed grid whose error it could learn to exploit.
@@ -62,6 +64,7 @@ class GradientFlow(Transform):
         *,
         time: float = 1.0,
         steps: int,
+        training_steps: int | None = None,
         tableau: str = "rk4",
         jitter: float = 0.0,
         context: Tensor | None = None,
@@ -75,6 +78,7 @@ class GradientFlow(Transform):
         self.register_buffer("context", context, persistent=False)
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64, device="cpu"))
         self.steps = steps
+        self.training_steps = None if training_steps is None else count("training_steps", training_steps)
         self.tableau = choice("tableau", tableau, TABLEAUX)
         self.jitter = number("jitter", jitter, least=0, below=1)
         self.recompute = flag("recompute", recompute)
@@ -119,7 +123,7 @@ class GradientFlow(Transform):
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new step lengths for training, and whatever is random in the potential."""
         if self.jitter:
-            noise = torch.rand(self.steps, generator=generator, dtype=torch.float64, device=generator.device)
+            noise = torch.rand(self.training_steps or self.steps, generator=generator, dtype=torch.float64, device=generator.device)
             self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
         self.potential.redraw(generator)
 
@@ -133,8 +137,9 @@ class GradientFlow(Transform):
 
     def grid(self) -> list[float]:
         """Times of the step boundaries, from 0 to 1: equal steps; in training mode, those last drawn."""
-        lengths = [1.0] * self.steps
-        if self.training and len(self._stretch) == self.steps:
+        steps = self.training_steps if self.training and self.training_steps else self.steps
+        lengths = [1.0] * steps
+        if self.training and len(self._stretch) == steps:
             lengths = self._stretch
         edges = list(accumulate(lengths, initial=0.0))
         return [edge / edges[-1] for edge in edges]

@@ -2,11 +2,11 @@
 
     phi_G(x) = mean over g of phi(g x),    grad phi_G(x) = mean over g of g^-1 grad phi(g x)
 
-The exact sum is exactly symmetric and costs |G| evaluations; over all translations of a dense potential it is a circular
-convolution. Zhang, E and Wang (2018) trained with one g instead, drawn anew for every sample at every stage of the
-integrator: that costs one evaluation and is phi_G on average. But stages of different fields are no Runge-Kutta method,
-the sum of their Laplacians is no log-determinant of any map, and so what is trained is no bound. `SampledAverage` does
-this in training alone; everywhere else it is the exact average of the same weights.
+The exact sum is exactly symmetric and costs |G| evaluations; over all translations of a dense potential it is a
+circular convolution. Zhang, E and Wang (2018) trained with one g instead, drawn anew for every sample at every stage of
+the integrator: that costs one evaluation and is phi_G on average. But stages of different fields are no Runge-Kutta
+method, the sum of their Laplacians is no log-determinant of any map, and so what is trained is no bound.
+`SampledAverage` does this in training alone; everywhere else it is the exact average of the same weights.
 """
 
 from __future__ import annotations
@@ -183,7 +183,10 @@ class _Elements(nn.Module):
         permutations, inverses = self.points[point], self.inverse_points[point]
         if self.translations:
             shift = numbers // len(self.points)
-            permutations, inverses = self._shifted(shift, 1).gather(1, permutations), inverses.gather(1, self._shifted(shift, -1))
+            permutations, inverses = (
+                self._shifted(shift, 1).gather(1, permutations),
+                inverses.gather(1, self._shifted(shift, -1)),
+            )
         return _Moves(permutations, inverses, signs)
 
     def _shifted(self, shift: Tensor, sign: int) -> Tensor:

@@ -80,7 +80,15 @@ PRESETS = {
     ),
     "paper": Preset(
         FlowConfig(
-            potential="dense", hidden=512, average="sampled", whitened=False, time=5.0, steps=50, radial=0, oriented=0
+            potential="dense",
+            hidden=512,
+            average="sampled",
+            whitened=False,
+            time=5.0,
+            steps=12,
+            training_steps=50,
+            radial=0,
+            oriented=0,
         ),
         TrainingConfig(
             iterations=2000,
