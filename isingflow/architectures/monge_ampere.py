@@ -16,7 +16,16 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
-from isingflow.runtime.settings import Depth, DepthFromZero, Duration, NotNegative, Settings, Steps, Width
+from isingflow.runtime.settings import (
+    Depth,
+    DepthFromZero,
+    Duration,
+    NotNegative,
+    Settings,
+    Steps,
+    StepsFromZero,
+    Width,
+)
 
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
@@ -38,8 +47,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
             Gaussian (and acts on its whitened coordinates); else from a standard normal.
         time, steps, tableau: of the integration.
-        training_steps: sampled average only, which is another flow in training: its steps there, always as many; those
-            of the exact average, `steps`, follow its error.
+        training_steps: sampled average only, which is another flow in training: its steps there, 0 for as many as
+            `steps`, those of the exact average.
     """
 
     kind: ClassVar[str] = "monge-ampere"
@@ -56,7 +65,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     time: Duration = 1.0
     steps: Steps = 8
     tableau: TableauName = "rk4"
-    training_steps: Steps | None = None
+    training_steps: StepsFromZero = 0
 
     @property
     def local(self) -> bool:
@@ -78,10 +87,10 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         if self.potential == "dense":
             check_size(self.hidden * domain.dimension)
         potential = _POTENTIALS[self.potential](self, domain, generator)
-        flow = gradient_flow(potential, domain, self, jitter=jitter, recompute=recompute)
-        if self.average == "sampled":
-            flow[0].training_steps = self.training_steps
-        return flow
+        training_steps = self.training_steps if self.average == "sampled" else 0
+        return gradient_flow(
+            potential, domain, self, jitter=jitter, recompute=recompute, training_steps=training_steps or None
+        )
 
 
 def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:

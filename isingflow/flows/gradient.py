@@ -123,7 +123,9 @@ class GradientFlow(Transform):
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new step lengths for training, and whatever is random in the potential."""
         if self.jitter:
-            noise = torch.rand(self.training_steps or self.steps, generator=generator, dtype=torch.float64, device=generator.device)
+            noise = torch.rand(
+                self.training_steps or self.steps, generator=generator, dtype=torch.float64, device=generator.device
+            )
             self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
         self.potential.redraw(generator)
 

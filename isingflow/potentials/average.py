@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,9 @@ from isingflow.runtime.hashing import keys
 
 MAX_EXACT_ORDER = 4096
 """Terms up to which a sum is taken one by one."""
+_UNDRAWN = -1
+_TABLE = 2**20
+"""Sites of all permutations of a group up to which they are kept."""
 _AT_ONCE = 2**22
 """Numbers of the images of a batch that are held at a time."""
 
@@ -71,7 +75,7 @@ class SymmetricAverage(Potential):
         inner = self.potential.bind() if context is None else self.potential.bind(context)
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-            total, trace = torch.zeros_like(x), 0.0
+            total, trace = torch.zeros_like(x), torch.zeros_like(x.flatten(1)[:, 0])
             for moved in self._parts(len(x)):
                 gradient, laplacian = inner(moved.images(x), t)
                 total = total + moved.back(gradient).view(-1, *x.shape).sum(0)
@@ -101,21 +105,23 @@ class SampledAverage(SymmetricAverage):
         InvalidInput: as for the exact average.
     """
 
+    seed: Tensor
+
     def __init__(self, potential: Potential, group: Group) -> None:
         super().__init__(potential, group)
-        self._seed: int | None = None
+        self.register_buffer("seed", torch.tensor(_UNDRAWN, device="cpu"))
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new elements for training."""
         instance("generator", generator, torch.Generator, "a torch.Generator")
-        self._seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        self.seed.copy_(torch.randint(2**62, (), generator=generator, device=generator.device))
         self.potential.redraw(generator)
 
     def bind(self, context: Tensor | None = None) -> Field:
         """Gradient and Laplacian of the mean or, in training mode, of one term of it for each sample."""
-        if not self.training or self._seed is None:
+        if not self.training or self.seed == _UNDRAWN:
             return super().bind(context)
-        inner, seed = self.potential.bind() if context is None else self.potential.bind(context), self._seed
+        inner, seed = self.potential.bind() if context is None else self.potential.bind(context), self.seed.clone()
 
         def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             moved = self.elements.moves(keys(x, seed) % self.elements.order)
@@ -124,10 +130,11 @@ class SampledAverage(SymmetricAverage):
 
         return field
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Checkpoints from before draws belonged to samples hold one for each interval of time: they are left out."""
         for name in ("permutations", "inverses", "signs"):
             state_dict.pop(prefix + name, None)
+        state_dict.setdefault(prefix + "seed", self.seed)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -155,7 +162,7 @@ def group_average(potential: Potential, group: Group, mode: str = "exact") -> Sy
 
 
 class _Elements(nn.Module):
-    """The elements of a group by their numbers, 0 to order - 1, composed when asked for.
+    """The elements of a group by their numbers, 0 to order - 1; those of large groups are composed when asked for.
 
     Attributes:
         points, inverse_points: site permutations of the point group, and their inverses, shape (operations, N).
@@ -163,6 +170,7 @@ class _Elements(nn.Module):
 
     points: Tensor
     inverse_points: Tensor
+    _table: Tensor | None
 
     def __init__(self, group: Group) -> None:
         super().__init__()
@@ -173,21 +181,28 @@ class _Elements(nn.Module):
         points = torch.from_numpy(np.stack(group.point).astype(np.int64))
         self.register_buffer("points", points, persistent=False)
         self.register_buffer("inverse_points", points.argsort(1), persistent=False)
+        count = group.order // (2 if group.flip else 1)
+        table = torch.stack(self._composed(torch.arange(count))) if count * group.sites <= _TABLE else None
+        self.register_buffer("_table", table, persistent=False)
 
     def moves(self, numbers: Tensor) -> _Moves:
         """One element for each field of a batch, shape (m,)."""
         signs = None
         if self.flip:
             signs, numbers = 1 - 2 * (numbers % 2), numbers // 2
+        if self._table is not None:
+            return _Moves(self._table[0, numbers], self._table[1, numbers], signs)
+        return _Moves(*self._composed(numbers), signs)
+
+    def _composed(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Site permutations and their inverses, shape (m, N)."""
         point = numbers % len(self.points)
         permutations, inverses = self.points[point], self.inverse_points[point]
         if self.translations:
             shift = numbers // len(self.points)
-            permutations, inverses = (
-                self._shifted(shift, 1).gather(1, permutations),
-                inverses.gather(1, self._shifted(shift, -1)),
-            )
-        return _Moves(permutations, inverses, signs)
+            permutations = self._shifted(shift, 1).gather(1, permutations)
+            inverses = inverses.gather(1, self._shifted(shift, -1))
+        return permutations, inverses
 
     def _shifted(self, shift: Tensor, sign: int) -> Tensor:
         """All sites moved by the displacement from site 0 to the site `shift`, or back, shape (m, N)."""

@@ -6,6 +6,8 @@ samples are independent.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,14 @@ def keys(samples: Tensor, seed: Tensor | int) -> Tensor:
         (True, False)
     """
     rows = samples.detach().flatten(1)
-    place = torch.arange(rows.shape[1], device=rows.device) * GOLDEN
-    return mix(mix(rows.double().view(torch.int64) + place).sum(1) ^ seed)
+    bits = rows.view(torch.int64) if rows.dtype == torch.float64 else rows.float().view(torch.int32)
+    return mix((bits * _factors(rows.shape[1], rows.device)).sum(1) ^ seed)
+
+
+@lru_cache
+def _factors(count: int, device: torch.device) -> Tensor:
+    """Odd random numbers: sums of bits times these differ, all but surely, where the bits do."""
+    return mix(torch.arange(1, count + 1, device=device) * GOLDEN) | 1
 
 
 def mix(x: Tensor) -> Tensor:

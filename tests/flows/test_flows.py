@@ -566,14 +566,14 @@ def test_fixed_maps_cost_nothing_and_stay_out_of_the_state():
     assert not scaling.state_dict() and not list(scaling.parameters())
 
 
-def test_checkpoints_hold_parameters_only():
+def test_checkpoints_hold_parameters_and_draws_only():
     """What is rebuilt from the configuration is not stored: bases, scales, orbits."""
     names = ("radial", "oriented", "weight", "bias", "amplitude", "quadratic")
     stored = {"transforms.1.step_count", *(f"transforms.1.potential.{name}" for name in names)}
     assert set(FLOWS["square"]().state_dict()) == stored
     assert isinstance(gradient_flows(FLOWS["square"]())[0].potential, LatticePotential)
     sampled = {name.rpartition(".")[2] for name in FLOWS["sampled average"]().state_dict()}
-    assert sampled == {"weight", "amplitude", "step_count"}
+    assert sampled == {"weight", "amplitude", "seed", "step_count"}
 
 
 def test_a_large_lattice_is_affordable():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_potential_laws import POTENTIALS, convolutional, dense, generator, image, randn
+from test_potential_laws import POTENTIALS, convolutional, dense, generator, image, randn, residual
 
 from isingflow.architectures.build import build_flow
 from isingflow.errors import InvalidInput, SymmetryMismatch
@@ -615,7 +615,7 @@ def test_averages_refuse():
         with pytest.raises(InvalidInput, match=r"fields of shape \(4, 4\), the group acts on \(2, 8\)"):
             group_average(potential, square_torus_group(2, 8), mode)
         with pytest.raises(InvalidInput, match="has 16384 terms; at most 4096"):
-            group_average(dense((1024,), hidden=1), square_torus_group(32, 32), mode)
+            group_average(residual((32, 32)), square_torus_group(32, 32), mode)
 
 
 TARGETS = {
