@@ -176,6 +176,7 @@ def gradient_flow(
     jitter: float,
     recompute: bool,
     training_steps: int | None = None,
+    reversible: bool = False,
 ) -> list[Transform]:
     """The map along the gradient of a potential, checked against the domain's symmetry."""
     flow = GradientFlow(
@@ -186,6 +187,7 @@ def gradient_flow(
         tableau=settings.tableau,
         jitter=jitter,
         recompute=recompute,
+        reversible=reversible,
     )
     return [flow]
 

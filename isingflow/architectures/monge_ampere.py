@@ -49,6 +49,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         time, steps, tableau: of the integration.
         training_steps: sampled average only, which is another flow in training: its steps there, 0 for as many as
             `steps`, those of the exact average.
+        reversible: whether the integrator is the reversible one made of the tableau, see `flows.GradientFlow`.
     """
 
     kind: ClassVar[str] = "monge-ampere"
@@ -66,6 +67,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     steps: Steps = 8
     tableau: TableauName = "rk4"
     training_steps: StepsFromZero = 0
+    reversible: bool = False
 
     @property
     def local(self) -> bool:
@@ -89,7 +91,13 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         potential = _POTENTIALS[self.potential](self, domain, generator)
         training_steps = self.training_steps if self.average == "sampled" else 0
         return gradient_flow(
-            potential, domain, self, jitter=jitter, recompute=recompute, training_steps=training_steps or None
+            potential,
+            domain,
+            self,
+            jitter=jitter,
+            recompute=recompute,
+            training_steps=training_steps or None,
+            reversible=self.reversible,
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isingflow.flows.base import PathCost, Transform
+from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
 from isingflow.runtime.checks import choice, count, flag, instance, number, shown
@@ -69,6 +70,7 @@ class GradientFlow(Transform):
         jitter: float = 0.0,
         context: Tensor | None = None,
         recompute: bool = False,
+        reversible: bool = False,
     ) -> None:
         super().__init__()
         self.potential = instance("potential", potential, Potential, "a Potential")
@@ -82,6 +84,7 @@ class GradientFlow(Transform):
         self.tableau = choice("tableau", tableau, TABLEAUX)
         self.jitter = number("jitter", jitter, least=0, below=1)
         self.recompute = flag("recompute", recompute)
+        self.reversible = flag("reversible", reversible)
         self._stretch: list[float] = []
 
     @property
@@ -173,12 +176,26 @@ class GradientFlow(Transform):
         """
         state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (1 + costs))
         intervals = list(pairwise(grid))
+        if self.reversible:
+            learnt = [tensor for tensor in (*self.potential.parameters(), self.context) if tensor is not None]
+            return self._reversible(intervals, costs == 2).integrate(state, [t for t in learnt if t.requires_grad])
         if self.recompute and torch.is_grad_enabled():
             for interval in intervals:
                 arguments = [interval], state, self.context
                 state = checkpoint(self._advance, *arguments, use_reentrant=False, preserve_rng_state=False)
             return state
         return self._advance(intervals, state, self.context)
+
+    def _reversible(self, intervals: Sequence[tuple[float, float]], hjb: bool = False) -> Reversible:
+        """The reversible trajectory; the context of this pass is kept for its derivative."""
+        given = () if self.context is None else (self.context,)
+
+        def derivative(interval: tuple[float, float]) -> Derivative:
+            if hjb:
+                return self._derivative(self.potential.bind_timed(*given))
+            return self._derivative(self.potential.fields([sum(interval) / 2], *given)[0])
+
+        return Reversible(TABLEAUX[self.tableau], derivative, intervals)
 
     def _advance(self, intervals: Sequence[tuple[float, float]], state: State, context: Tensor | None) -> State:
         """The state after some steps. The context is an argument: recomputed stages need the one of their own pass."""

@@ -104,6 +104,7 @@ FLOWS = {
     "dense from a standard normal": of(square(3), DENSE, whitened=False, time=2.0),
     "exact average": of(square(2, 3), DENSE, average="exact"),
     "sampled average": of(square(2, 3), DENSE, average="sampled"),
+    "reversible": of(square(3), DENSE, reversible=True),
     "the paper's": of(square(3), DENSE, average="sampled", whitened=False, time=2.0),
     "softplus": lambda seed=0: Flow(
         (5,),

@@ -452,7 +452,7 @@ def test_new_step_numbers_make_regular_grids():
     assert gradient.grid() == pytest.approx([i / 10 for i in range(11)])
 
 
-@pytest.mark.parametrize("name", ["square", "dense", "sampled average"])
+@pytest.mark.parametrize("name", ["square", "dense", "exact average"])
 def test_a_jittered_flow_is_inverted_on_its_own_grid(name):
     """Lengths stay as drawn between forward and inverse, or coarse steps would not retrace each other."""
     flow = fine(awake(FLOWS[name]()), refinement=6).train()
