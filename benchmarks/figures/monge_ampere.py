@@ -27,7 +27,6 @@ from isingflow import datasets
 from isingflow.datasets import Dataset
 from isingflow.evaluation.data import evaluate_density
 from isingflow.evaluation.targets import evaluate_target
-from isingflow.flows import gradient_flows
 from isingflow.lattice import CRITICAL_BETA, square
 from isingflow.plots.configurations import tile
 from isingflow.plots.data import plot_run
@@ -74,12 +73,6 @@ def means(values: np.ndarray) -> np.ndarray:
     return values[: len(values) // WINDOW * WINDOW].reshape(-1, WINDOW).mean(1)
 
 
-def uniform_mode(run: AnyRun) -> float:
-    """How fast the untrained flow stretches the mean of a field: the sum of a_h (sum_i w_hi)^2 / N."""
-    potential = gradient_flows(run.config.new_flow())[0].potential.potential.requires_grad_(False)
-    return float((potential.amplitude * potential.weight.sum(1).square()).sum() / potential.weight.shape[1])
-
-
 def beside_the_log(losses: np.ndarray) -> dict[str, Any]:
     """How far a curve is from the published one, per site, in the parts that it has reached."""
     ours = means(losses)
@@ -123,7 +116,6 @@ def figure_4(options: Options) -> dict[str, Any]:
                 "seed": seed,
                 "iterations": len(losses),
                 "processor_seconds": seconds,
-                "uniform_mode_at_the_start": uniform_mode(run),
                 **({} if options.quick else beside_the_log(losses)),
                 "bound_per_site": found.variational.value / length**2,
                 "bound_stderr": found.variational.stderr / length**2,
