@@ -169,16 +169,25 @@ def allowed(potential: AnyPotential, domain: Domain) -> AnyPotential:
 
 
 def gradient_flow(
-    potential: Potential, domain: Domain, settings: Integrated, *, jitter: float, recompute: bool
+    potential: Potential,
+    domain: Domain,
+    settings: Integrated,
+    *,
+    jitter: float,
+    recompute: bool,
+    training_steps: int | None = None,
+    reversible: bool = False,
 ) -> list[Transform]:
     """The map along the gradient of a potential, checked against the domain's symmetry."""
     flow = GradientFlow(
         allowed(potential, domain),
         time=settings.time,
         steps=settings.steps,
+        training_steps=training_steps,
         tableau=settings.tableau,
         jitter=jitter,
         recompute=recompute,
+        reversible=reversible,
     )
     return [flow]
 

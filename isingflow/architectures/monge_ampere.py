@@ -16,7 +16,16 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
-from isingflow.runtime.settings import Depth, DepthFromZero, Duration, Positive, Settings, Steps, Width
+from isingflow.runtime.settings import (
+    Depth,
+    DepthFromZero,
+    Duration,
+    NotNegative,
+    Settings,
+    Steps,
+    StepsFromZero,
+    Width,
+)
 
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
@@ -31,11 +40,16 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         hidden: number of hidden units.
         radial, oriented: lattice potential only, see `potentials.LatticePotential`.
         time_terms: number of polynomials in time; the even dense potential has none.
-        average: dense potential only: "none", "exact" or "sampled" average over the symmetry group.
-        steepness: length of the initial directions of hidden units, in whitened coordinates; not of even potentials.
+        average: dense potential only: over the symmetry group, "none"; "exact"; or "sampled", in training, see
+            `potentials.SampledAverage`.
+        steepness: length of the initial directions of hidden units, in whitened coordinates; not of even potentials. 0,
+            dense potential only: small random weights as published, see `potentials.DensePotential`.
         whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
             Gaussian (and acts on its whitened coordinates); else from a standard normal.
         time, steps, tableau: of the integration.
+        training_steps: sampled average only, which is another flow in training: its steps there, 0 for as many as
+            `steps`, those of the exact average.
+        reversible: whether the integrator is the reversible one made of the tableau, see `flows.GradientFlow`.
     """
 
     kind: ClassVar[str] = "monge-ampere"
@@ -47,11 +61,13 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     oriented: DepthFromZero = 3
     time_terms: Depth = 4
     average: Literal["none", "exact", "sampled"] = "none"
-    steepness: Positive = 2.0
+    steepness: NotNegative = 2.0
     whitened: bool = True
     time: Duration = 1.0
     steps: Steps = 8
     tableau: TableauName = "rk4"
+    training_steps: StepsFromZero = 0
+    reversible: bool = False
 
     @property
     def local(self) -> bool:
@@ -73,7 +89,16 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         if self.potential == "dense":
             check_size(self.hidden * domain.dimension)
         potential = _POTENTIALS[self.potential](self, domain, generator)
-        return gradient_flow(potential, domain, self, jitter=jitter, recompute=recompute)
+        training_steps = self.training_steps if self.average == "sampled" else 0
+        return gradient_flow(
+            potential,
+            domain,
+            self,
+            jitter=jitter,
+            recompute=recompute,
+            training_steps=training_steps or None,
+            reversible=self.reversible,
+        )
 
 
 def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
@@ -97,17 +122,20 @@ def _dense(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> 
     if domain.even:
         dense = DensePotential(domain.shape, settings.hidden, generator=generator)
     else:
+        directions = None
+        if settings.steepness:
+            directions = random_directions(settings.hidden, domain.dimension, settings.steepness, generator)
         dense = DensePotential(
             domain.shape,
             settings.hidden,
             activation="softplus",
             time_terms=settings.time_terms,
-            directions=random_directions(settings.hidden, domain.dimension, settings.steepness, generator),
+            directions=directions,
             generator=generator,
         )
     if settings.average == "none":
         return dense
-    return group_average(dense, domain.symmetry, settings.average, slots=settings.steps, generator=generator)
+    return group_average(dense, domain.symmetry, settings.average)
 
 
 def _image(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:

@@ -77,6 +77,7 @@ class Evaluation:
         title: of the run, as `runs.config.heading` gives it.
         energy_per_site, magnetisation_abs: of a magnet's spins, averages over the samples with their weights.
         exact_spins: of a magnet that has an exact solution.
+        sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
     """
 
     title: str
@@ -106,6 +107,7 @@ class Evaluation:
     magnetisation_abs: Estimate | None
     exact_spins: Thermodynamics | None
     samples: SampleSet
+    sampled_loss: float | None = None
 
     def __str__(self) -> str:
         return self.table()
@@ -239,6 +241,8 @@ class Evaluation:
         rows: list[tuple[str, str, Estimate | float | None]] = []
         if self.mean_field is not None:
             rows.append(("mean-field Gaussian bound", "from above", self.mean_field))
+        if self.sampled_loss is not None:
+            rows.append(("training, as published", "stages of sampled elements: no bound", self.sampled_loss))
         rows += [
             ("variational bound", f"from above, {count} samples", self.variational),
             ("reweighted estimate", f"{count} samples", self.reweighted),

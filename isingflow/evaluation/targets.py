@@ -42,6 +42,7 @@ from isingflow.statistics.weights import pareto_k
 from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.problems import REFERENCE_CHAINS
+from isingflow.training.progress import RECENT
 
 BATCH = 256
 MOST_SPINS = 2**24
@@ -198,7 +199,14 @@ def evaluate_target(
         log_z_ising=found.log_z_ising(best) if isinstance(found, Magnetic) else None,
         **_of_spins(found, drawn),
         samples=drawn,
+        sampled_loss=_sampled_loss(run),
     )
+
+
+def _sampled_loss(run: AnyRun) -> float | None:
+    """The mean over the last iterations of what a flow with a sampled average was trained for; None of other flows."""
+    last = [record["sampled_loss"] for record in run.metrics()[-RECENT:] if record.get("sampled_loss") is not None]
+    return sum(last) / len(last) if last else None
 
 
 def _of_spins(target: Target, samples: SampleSet) -> dict[str, Any]:

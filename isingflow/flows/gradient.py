@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isingflow.flows.base import PathCost, Transform
+from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
 from isingflow.runtime.checks import choice, count, flag, instance, number, shown
@@ -31,6 +32,8 @@ class GradientFlow(Transform):
         potential: phi; it is given t / time, which runs from 0 to 1.
         time: length of the trajectory.
         steps: number of equal integration steps.
+        training_steps: how many they are in training mode, if not as many: a potential that is another one there (see
+            `potentials.SampledAverage`) needs another number.
         tableau: "euler", "midpoint", "rk4" or "dopri5".
         jitter: relative half-width, below 1, of the step lengths' uniform distribution in training mode. Steps redrawn
             for every trajectory leave an optimiser no fixed grid whose error it could learn to exploit.
@@ -62,10 +65,12 @@ class GradientFlow(Transform):
         *,
         time: float = 1.0,
         steps: int,
+        training_steps: int | None = None,
         tableau: str = "rk4",
         jitter: float = 0.0,
         context: Tensor | None = None,
         recompute: bool = False,
+        reversible: bool = False,
     ) -> None:
         super().__init__()
         self.potential = instance("potential", potential, Potential, "a Potential")
@@ -75,9 +80,11 @@ class GradientFlow(Transform):
         self.register_buffer("context", context, persistent=False)
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64, device="cpu"))
         self.steps = steps
+        self.training_steps = None if training_steps is None else count("training_steps", training_steps)
         self.tableau = choice("tableau", tableau, TABLEAUX)
         self.jitter = number("jitter", jitter, least=0, below=1)
         self.recompute = flag("recompute", recompute)
+        self.reversible = flag("reversible", reversible)
         self._stretch: list[float] = []
 
     @property
@@ -119,7 +126,9 @@ class GradientFlow(Transform):
     def redraw(self, generator: torch.Generator) -> None:
         """Draw new step lengths for training, and whatever is random in the potential."""
         if self.jitter:
-            noise = torch.rand(self.steps, generator=generator, dtype=torch.float64, device=generator.device)
+            noise = torch.rand(
+                self.training_steps or self.steps, generator=generator, dtype=torch.float64, device=generator.device
+            )
             self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
         self.potential.redraw(generator)
 
@@ -133,8 +142,9 @@ class GradientFlow(Transform):
 
     def grid(self) -> list[float]:
         """Times of the step boundaries, from 0 to 1: equal steps; in training mode, those last drawn."""
-        lengths = [1.0] * self.steps
-        if self.training and len(self._stretch) == self.steps:
+        steps = self.training_steps if self.training and self.training_steps else self.steps
+        lengths = [1.0] * steps
+        if self.training and len(self._stretch) == steps:
             lengths = self._stretch
         edges = list(accumulate(lengths, initial=0.0))
         return [edge / edges[-1] for edge in edges]
@@ -166,12 +176,26 @@ class GradientFlow(Transform):
         """
         state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (1 + costs))
         intervals = list(pairwise(grid))
+        if self.reversible:
+            learnt = [tensor for tensor in (*self.potential.parameters(), self.context) if tensor is not None]
+            return self._reversible(intervals, costs == 2).integrate(state, [t for t in learnt if t.requires_grad])
         if self.recompute and torch.is_grad_enabled():
             for interval in intervals:
                 arguments = [interval], state, self.context
                 state = checkpoint(self._advance, *arguments, use_reentrant=False, preserve_rng_state=False)
             return state
         return self._advance(intervals, state, self.context)
+
+    def _reversible(self, intervals: Sequence[tuple[float, float]], hjb: bool = False) -> Reversible:
+        """The reversible trajectory; the context of this pass is kept for its derivative."""
+        given = () if self.context is None else (self.context,)
+
+        def derivative(interval: tuple[float, float]) -> Derivative:
+            if hjb:
+                return self._derivative(self.potential.bind_timed(*given))
+            return self._derivative(self.potential.fields([sum(interval) / 2], *given)[0])
+
+        return Reversible(TABLEAUX[self.tableau], derivative, intervals)
 
     def _advance(self, intervals: Sequence[tuple[float, float]], state: State, context: Tensor | None) -> State:
         """The state after some steps. The context is an argument: recomputed stages need the one of their own pass."""

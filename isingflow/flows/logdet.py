@@ -21,12 +21,12 @@ from isingflow.flows.base import LogdetEstimate
 from isingflow.flows.solvers.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.potentials.convex import Expansion
 from isingflow.runtime.checks import count, number
+from isingflow.runtime.hashing import GOLDEN, keys, mix
 
 LARGEST_EXACT = 1024
 """Entries of a field up to which a Hessian is formed: 8 MB a sample in float64."""
 CLOSED_FORM = 3
 """Entries of a field up to which determinants are by formula."""
-_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, odd
 
 
 class LogDeterminant(nn.Module):
@@ -167,12 +167,10 @@ class LanczosLogdet(LogDeterminant):
 
     def draw(self, samples: Tensor, probes: int | None = None) -> Tensor:
         """Signs for these samples, shape (probes, n, *shape)."""
-        rows = samples.detach().flatten(1)
-        place = torch.arange(rows.shape[1], device=rows.device) * _GOLDEN
-        key = _mix(_mix(rows.double().view(torch.int64) + place).sum(1) ^ self.seed)
+        key = keys(samples, self.seed)
         count = self.probes if probes is None else probes
-        index = torch.arange(count * rows.shape[1], device=rows.device).view(count, 1, -1) * _GOLDEN
-        signs = torch.where(_mix(key[:, None] + index) < 0, -1.0, 1.0)
+        index = torch.arange(count * samples[0].numel(), device=key.device).view(count, 1, -1) * GOLDEN
+        signs = torch.where(mix(key[:, None] + index) < 0, -1.0, 1.0)
         return signs.to(samples).view(count, *samples.shape)
 
     def estimate(self, expansion: Expansion, samples: Tensor) -> LogdetEstimate:
@@ -226,10 +224,3 @@ def _flat(expansion: Expansion, like: Tensor) -> Product:
     """Products with the Hessian for flattened fields."""
     shape = expansion.gradient.shape[1:]
     return lambda v: expansion.product(v.view(*v.shape[:-1], *shape)).reshape(v.shape)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 64-bit integers after which near numbers have nothing in common (the last part of SplitMix64)."""
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return x ^ ((x >> 31) & ((1 << 33) - 1))

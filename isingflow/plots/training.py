@@ -51,6 +51,9 @@ def training_figure(
     """
     snapshots = snapshots or {}
     iterations, bound = column(metrics, "iteration"), column(metrics, "variational_free_energy") / sites
+    what = "upper bound"
+    if not np.isfinite(bound).any() and np.isfinite(sampled := column(metrics, "sampled_loss")).any():
+        bound, what = sampled / sites, "loss of sampled stages, no bound"
     smooth, window = running_mean(bound)
     lower, _ = running_mean(column(metrics, "lower_bound") / sites)
     exact = None if exact_free_energy is None else exact_free_energy / sites
@@ -60,8 +63,8 @@ def training_figure(
     bottom = low - 0.06 * (top - low)
 
     figure, ax = new_figure()
-    ax.plot(iterations, bound, color=FLOW, alpha=0.3, linewidth=0.8, label="upper bound, one batch")
-    ax.plot(iterations, smooth, color=FLOW, label=f"upper bound, running mean of {window}")
+    ax.plot(iterations, bound, color=FLOW, alpha=0.3, linewidth=0.8, label=f"{what}, one batch")
+    ax.plot(iterations, smooth, color=FLOW, label=f"{what}, running mean of {window}")
     if np.isfinite(lower).any():
         unseen = iterations[np.isfinite(lower) & (lower < bottom)]
         note = f" (below the axis until {unseen[-1]:.0f})" if unseen.size else ""

@@ -22,6 +22,8 @@ from isingflow.runtime.checks import choice, count, lengths
 from isingflow.runtime.fields import numbers, source, usual_defaults
 
 DENSE_ACTIVATIONS = ("lncosh", "softplus")
+_AT_ONCE = 2**18
+"""Pre-activations of an average that are held at a time: they stay in the cache."""
 
 
 class DensePotential(Potential):
@@ -34,7 +36,7 @@ class DensePotential(Potential):
         time_terms: number of Chebyshev polynomials in time.
         directions: initial w_h, shape (hidden, N). The planes in which units bend then have standard normal distances
             from the origin, and a(t) starts at zero: the flow starts as the identity.
-        generator: source of the initial weights: entries of w_h uniform within +-1/sqrt(N), a_h within
+        generator: source of the initial weights: entries of w_h, and b_h, uniform within +-1/sqrt(N), a_h within
             +-1/sqrt(hidden), as in the paper's implementation; higher terms of a_h(t) start at zero.
 
     Raises:
@@ -63,11 +65,13 @@ class DensePotential(Potential):
         self.activation = choice("activation", activation, DENSE_ACTIVATIONS)
         hidden, time_terms = count("hidden", hidden), count("time_terms", time_terms)
         generator = source(generator)
-        self.symmetry = Group(self.shape, flip=activation == "lncosh")
+        even = activation == "lncosh"
+        self.symmetry = Group(self.shape, flip=even)
         sites = math.prod(self.shape)
         if directions is None:
             self.weight = nn.Parameter(_uniform((hidden, sites), generator) / math.sqrt(sites))
-            constant, bias = _uniform((hidden,), generator) / math.sqrt(hidden), torch.zeros(hidden)
+            constant = _uniform((hidden,), generator) / math.sqrt(hidden)
+            bias = torch.zeros(hidden) if even else _uniform((hidden,), generator) / math.sqrt(sites)
         else:
             self.weight = nn.Parameter(numbers("directions", directions, (hidden, sites)).float())
             constant = torch.zeros(hidden)
@@ -75,7 +79,7 @@ class DensePotential(Potential):
         # One term is kept without its axis, as a constant was before there were more.
         rest = torch.zeros(hidden, time_terms - 1)
         self.amplitude = nn.Parameter(constant if time_terms == 1 else torch.cat([constant[:, None], rest], 1))
-        if activation == "lncosh":
+        if even:
             self.register_buffer("bias", torch.zeros(hidden), persistent=False)
         else:
             self.bias = nn.Parameter(bias)
@@ -95,6 +99,41 @@ class DensePotential(Potential):
             columns = x.flatten(1).T
             gradient, laplacian = hidden_layer(columns, self.weight, self.bias, amplitude(t), gamma, layer)
             return gradient.T.reshape(x.shape), laplacian
+
+        return field
+
+    def bind_average(self, points: Tensor, flip: bool) -> Field:
+        """Gradient and Laplacian of the mean of phi(g x, t) over all translations, times point operations and sign.
+
+        The pre-activations of all translations of x are correlations u_f = w_f * x with filters w_f, one for each
+        hidden unit, point operation and sign:
+
+            phi_G = mean over sites and filters of the sum over h,    laplacian phi_G = mean of a_h |w_h|^2 f''(u_f)
+
+        Args:
+            points: site permutations, shape (operations, N).
+            flip: whether the mean is over x and -x too.
+        """
+        axes, inverses = tuple(range(-len(self.shape), 0)), points.argsort(1)
+        filters = self.weight[:, inverses].transpose(0, 1).reshape(-1, *self.shape)
+        filters = torch.cat([filters, -filters]) if flip else filters
+        copies, units = len(filters) // len(self.weight), (-1, 1, *[1] * len(axes))
+        spectra, bias = torch.fft.rfftn(filters, dim=axes), self.bias.repeat(copies)
+        gamma = self.weight.square().sum(1).repeat(copies)
+        scale = 1 / (copies * self.weight.shape[1])
+        derivatives = ACTIVATIONS[self.activation].derivatives
+        amplitude = lru_cache(lambda t: scale * self._at(t).repeat(copies))
+
+        def field(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+            momenta = torch.fft.rfftn(x, dim=axes)
+            gradient, laplacian = torch.zeros_like(momenta), torch.zeros_like(x.flatten(1)[:, 0])
+            rows = max(_AT_ONCE // max(x.numel(), 1), 1)
+            for w, b, a, g in zip(*(every.split(rows) for every in (spectra, bias, amplitude(t), gamma)), strict=True):
+                u = torch.fft.irfftn(w.conj()[:, None] * momenta, s=self.shape, dim=axes)
+                first, second, *_ = derivatives(u, b.view(units))
+                gradient = gradient + ((a.view(units) * w[:, None]) * torch.fft.rfftn(first, dim=axes)).sum(0)
+                laplacian = laplacian + (a * g) @ second.flatten(2).sum(2)
+            return torch.fft.irfftn(gradient, s=self.shape, dim=axes), laplacian
 
         return field
 

@@ -24,8 +24,9 @@ class TrainingConfig(Settings, frozen=True):
         batch: samples per step.
         learning_rate: peak of the one-cycle schedule, or the constant rate.
         schedule: "one-cycle" or "constant".
-        weight_decay, beta2, clip: of Adam (L2 form) and of the gradient's norm, for the loss of the whole lattice;
-            clip 0 for none.
+        weight_decay, beta2, clip: of Adam (L2 form) and of the gradient's norm; clip 0 for none.
+        per_site: whether the loss is divided by the number of sites; to Adam it is the same, but for the decay beside
+            it, which is as many times stronger.
         jitter: relative half-width of random integration step lengths during training, 0 for a fixed grid.
         adapt_steps: whether training adds and removes integration steps to hold the error near its tolerance.
         transport_cost: weight of the penalty int |dx/dt|^2 / 2 dt.
@@ -47,6 +48,7 @@ class TrainingConfig(Settings, frozen=True):
     weight_decay: NotNegative = 0.0
     beta2: Fraction = 0.99
     clip: NotNegative = 10.0
+    per_site: bool = False
     jitter: Fraction = 0.3
     adapt_steps: bool = True
     transport_cost: NotNegative = 0.0

@@ -32,6 +32,7 @@ DepthFromZero = Annotated[int, Meta(ge=0, le=1000)]
 MOST_STEPS = 10**4
 Steps = Annotated[int, Meta(ge=1, le=MOST_STEPS)]
 """Of an integration."""
+StepsFromZero = Annotated[int, Meta(ge=0, le=MOST_STEPS)]
 Duration = Annotated[float, Meta(gt=0, le=1e4)]
 """Of an integration."""
 Seed = Annotated[int, Meta(ge=0, le=2**62)]

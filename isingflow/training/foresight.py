@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.flows.gradient import gradient_flows
 from isingflow.runtime.parallel import Backend, workers
 from isingflow.runtime.resources import duration, free_memory, memory
 from isingflow.training.problems import Problem
@@ -85,11 +86,14 @@ def measured(problem: Problem[Any], pool: Backend) -> Needs:
     """What a training needs, from gradients of one and of two samples for every thread.
 
     Args:
-        problem: to be trained; nothing of it is changed.
+        problem: to be trained; nothing of it is changed but draws, which every iteration makes anew.
         pool: of the threads that will share its batches.
     """
     training, trains = problem.training, problem.flow.training
     problem.flow.eval()
+    for part in gradient_flows(problem.flow):
+        part.train()
+        part.redraw(torch.Generator().manual_seed(0))
     _remembered(problem, pool, 1)  # kernels are compiled
     (one, first), (two, second) = (_remembered(problem, pool, n) for n in (1, 2))
     problem.flow.train(trains)

@@ -321,6 +321,8 @@ class Trainer(Generic[Samples]):
         def differentiate(share: Samples) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
             loss, values = self.problem.objective(share)
             loss = loss * (len(share) / (len(batch) * self.pool.world))
+            if self.config.per_site:
+                loss = loss / self.flow.dimension
             return loss.detach(), torch.autograd.grad(loss, parameters), values
 
         self.flow.train()
@@ -334,8 +336,9 @@ class Trainer(Generic[Samples]):
         return float(total), self.pool.gather(torch.cat(values))
 
     def _measure_error(self, batches: int = 1) -> float:
-        """The integration error now, on fresh samples."""
-        return self.problem.error(batches * self.config.batch, self.noise, self.pool)
+        """The integration error now, on fresh samples: no more than the evaluation is to have."""
+        n = min(batches * self.config.batch, self.config.evaluation_samples)
+        return self.problem.error(n, self.noise, self.pool)
 
     def _control_error(self) -> None:
         """Measure the integration error and adapt the number of steps to it."""

@@ -19,6 +19,7 @@ READINGS = {
     "lower_bound": ("from below {:.2f}", 1),
     "gap_nats": ("gap {:.2f} nats", 1),
     "effective_sample_size": ("sample size {:.0f} %", 100),
+    "sampled_loss": ("loss {:.2f}, no bound", 1),
     "negative_log_likelihood": ("-ln p {:.3f}", 1),
 }
 """How the progress shows a reading: its text, and what it is multiplied by."""

@@ -339,10 +339,6 @@ POTENTIALS = {
     "group_average(potential)": (lambda p: group_average(p, square_torus_group(4, 4), "exact"), [*OBJECTS, None]),
     "group_average(group)": (lambda g: group_average(dense(), g, "exact"), [*OBJECTS, None, Group((3, 3))]),
     "group_average(mode)": (lambda mode: group_average(dense(), square_torus_group(4, 4), mode), [*OPTIONS, None]),
-    "group_average(slots)": (
-        lambda n: group_average(dense(), square_torus_group(4, 4), "sampled", slots=n, generator=source()),
-        COUNTS,
-    ),
 }
 
 TARGETS = {

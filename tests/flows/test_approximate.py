@@ -135,7 +135,7 @@ def test_a_flow_passes_its_context_on(recompute):
 
 @pytest.mark.parametrize("mode", ["exact", "sampled"])
 def test_averages_pass_a_context_on(mode):
-    average = group_average(Tilted(), Group((2,)), mode, slots=1, generator=generator())
+    average = group_average(Tilted(), Group((2,)), mode)
     context = torch.tensor([2.0])
     for field in (average.bind(context), *average.fields([0.5], context)):
         torch.testing.assert_close(field(torch.zeros(1, 2), 0.5)[0], torch.tensor([[2.0, 4.0]]))
@@ -145,7 +145,7 @@ def test_averages_pass_a_context_on(mode):
 def test_potentials_that_depend_on_nothing_refuse_a_context(average):
     potential = dense()
     if average:
-        potential = group_average(potential, Group((2,)), average, slots=1, generator=generator())
+        potential = group_average(potential, Group((2,)), average)
     context = torch.tensor([0.44])
     for call in (
         lambda: potential.bind(context),

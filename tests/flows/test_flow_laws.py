@@ -109,6 +109,7 @@ FLOWS = {
     "dense from a standard normal": of(square(3), DENSE, whitened=False, time=2.0),
     "exact average": of(square(2, 3), DENSE, average="exact"),
     "sampled average": of(square(2, 3), DENSE, average="sampled"),
+    "reversible": of(square(3), DENSE, reversible=True),
     "the paper's": of(square(3), DENSE, average="sampled", whitened=False, time=2.0),
     "softplus": lambda seed=0: Flow(
         (5,),
@@ -180,7 +181,7 @@ def awake(flow: Flow, seed: int = 0, strength: float = 0.1) -> Flow:
 
 
 def fine(flow: Flow, refinement: int = 3) -> Flow:
-    """In float64, integrated and inverted to about 1e-8: no error of method is left. (Sampled slots still fit.)"""
+    """In float64, integrated and inverted to about 1e-8: no error of method is left."""
     for gradient in gradients_of(flow):
         gradient.tableau = "dopri5"
         gradient.steps *= refinement
@@ -283,7 +284,7 @@ def averaged_softplus(mode, seed):
     """Over both swaps of the two sites and both signs."""
     group = Group((2,), point=(np.array([0, 1]), np.array([1, 0])), flip=True)
     dense = DensePotential((2,), 6, activation="softplus", generator=generator(seed))
-    return group_average(dense, group, mode, slots=4, generator=generator(seed))
+    return group_average(dense, group, mode)
 
 
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isingflow.lattice.symmetry import Group, square_torus_group, triangular_torus_group
+from isingflow.lattice.symmetry import Group, ring_group, square_torus_group, triangular_torus_group
 from isingflow.potentials import (
     ConvexPotential,
     DensePotential,
@@ -53,10 +53,6 @@ def residual_lattice(group, seed=0, **options):
     return LatticeResidualPotential(
         group, generator=generator(seed), **{"radial": 2, "oriented": 2, "width": 4, **options}
     )
-
-
-def sampled(potential, group, slots, seed=0):
-    return SampledAverage(potential, group, slots=slots, generator=generator(seed + 1))
 
 
 def convex(shape=(3,), seed=0, **options):
@@ -126,13 +122,13 @@ POTENTIALS = {
     "exact average of a lattice potential": lambda seed=0: SymmetricAverage(
         convolutional(mirrors(3, 3), seed=seed), SQUARE
     ),
-    "sampled average": lambda seed=0: sampled(dense((2, 3), "softplus", seed=seed), square_torus_group(2, 3), 3, seed),
-    "sampled average of an even potential": lambda seed=0: sampled(dense((3, 3), seed=seed), SQUARE, 4, seed),
-    "sampled average of a lattice potential": lambda seed=0: sampled(
-        convolutional(mirrors(3, 3), seed=seed), SQUARE, 2, seed
+    "exact average over a ring, even": lambda seed=0: SymmetricAverage(dense((5,), seed=seed), ring_group(5)),
+    "sampled average": lambda seed=0: SampledAverage(dense((2, 3), "softplus", seed=seed), square_torus_group(2, 3)),
+    "sampled average of a lattice potential": lambda seed=0: SampledAverage(
+        convolutional(mirrors(3, 3), seed=seed), SQUARE
     ),
-    "sampled average over more than normalises the potential's own group": lambda seed=0: sampled(
-        SymmetricAverage(dense((3, 3), "softplus", seed=seed), point_group((3, 3))), SQUARE, 4, seed
+    "sampled average of an average": lambda seed=0: SampledAverage(
+        SymmetricAverage(dense((3, 3), "softplus", seed=seed), point_group((3, 3))), SQUARE
     ),
 }
 

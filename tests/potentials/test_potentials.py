@@ -9,16 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_potential_laws import POTENTIALS, convolutional, dense, generator, image, randn
+from test_potential_laws import POTENTIALS, convolutional, dense, generator, image, randn, residual
 
 from isingflow.architectures.build import build_flow
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import GradientFlow, gradient_flows
 from isingflow.lattice import CRITICAL_BETA, square, triangular
-from isingflow.lattice.symmetry import Group, require, square_torus_group, triangular_torus_group
+from isingflow.lattice.symmetry import Group, require, ring_group, square_torus_group, triangular_torus_group
 from isingflow.potentials import (
     LatticePotential,
-    SampledAverage,
     SymmetricAverage,
     group_average,
 )
@@ -44,9 +43,8 @@ times = st.floats(0, 1)
         (POTENTIALS["dense softplus"], Group((2, 3), flip=True)),
         (POTENTIALS["anisotropic"], square_torus_group(4, 4)),
         (POTENTIALS["triangular"], square_torus_group(3, 3)),
-        (POTENTIALS["sampled average"], square_torus_group(2, 3)),
     ],
-    ids=["dense: translations", "softplus: flip", "anisotropic: D4", "triangular: D4", "sampled: all"],
+    ids=["dense: translations", "softplus: flip", "anisotropic: D4", "triangular: D4"],
 )
 def test_symmetry_that_is_not_claimed_is_not_there(make, larger):
     """Or the potential would be less expressive than it says: an anisotropic one must tell x from y."""
@@ -152,75 +150,127 @@ def test_averaging_what_is_symmetric_changes_nothing():
         torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-12)
 
 
-def test_sampled_average_approaches_the_exact_one():
-    """4000 draws: value, gradient and Laplacian within five standard errors of the sum over all elements."""
-    inner, group, draws = shaken(dense((2, 3), "softplus"), strength=1.0), square_torus_group(2, 3), 4000
-    sampled = group_average(inner, group, "sampled", slots=draws, generator=generator(3))
-    x = randn(1, 2, 3)
-    midpoints = [(slot + 0.5) / draws for slot in range(draws)]
+@pytest.mark.parametrize("activation", ["lncosh", "softplus"])
+@pytest.mark.parametrize("group", [square_torus_group(3, 3), square_torus_group(2, 4), ring_group(5)], ids=str)
+def test_averages_over_translations_are_the_sum_one_by_one(activation, group):
+    """Gradient and Laplacian of every element, turned back by itself; more pre-activations than are held at a time."""
+    inner = shaken(dense(group.shape, activation, time_terms=2))
+    x = randn(3, *group.shape)
+    terms = [(g, *inner.bind()(g.apply(x), 0.3)) for g in group.elements()]
+    gradient = torch.stack([g.inverse().apply(term) for g, term, _ in terms]).mean(0)
+    laplacian = torch.stack([term for *_, term in terms]).mean(0)
+    for at_once in (2**18, 40):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("isingflow.potentials.dense._AT_ONCE", at_once)
+            patch.setattr("isingflow.potentials.average._AT_ONCE", at_once)
+            average = group_average(inner, group)
+            ours = average.bind()(x, 0.3)
+            value = average.value(x, 0.3)
+        torch.testing.assert_close(ours[0], gradient, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(ours[1], laplacian, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(value, torch.stack([inner.value(g.apply(x), 0.3) for g, *_ in terms]).mean(0))
+
+
+# --- in training
+
+
+def in_training(inner, group, seed=3):
+    average = group_average(inner, group, "sampled").train()
+    average.redraw(generator(seed))
+    return average
+
+
+def test_in_training_every_sample_has_an_element_of_its_own():
+    """One term of the sum, gradient turned back and Laplacian of the same element, and all of them by and by."""
+    inner, group = shaken(dense((2, 3), "softplus"), strength=1.0), square_torus_group(2, 3)
+    x = randn(400, 2, 3)
     with torch.no_grad():
-        outputs = [field(x, 0.5) for field in sampled.fields(midpoints)]
-        drawn = torch.stack([torch.cat([gradient.flatten(), laplacian]) for gradient, laplacian in outputs])
+        gradient, laplacian = in_training(inner, group).bind()(x, 0.5)
+        terms = [(g, *inner.bind()(g.apply(x), 0.5)) for g in group.elements()]
+    turned = torch.stack([g.inverse().apply(term) for g, term, _ in terms])
+    found = (turned - gradient).abs().flatten(2).amax(2) + torch.stack([term for *_, term in terms]) - laplacian
+    drawn = found.abs().argmin(0)
+    assert found.abs().amin(0).max() < 1e-12
+    assert len(drawn.unique()) == group.order
+    counts = torch.bincount(drawn, minlength=group.order)
+    expected = len(x) / group.order
+    assert ((counts - expected).square() / expected).sum() < 2 * group.order, "chi squared"
+
+
+def test_sampled_average_approaches_the_exact_one():
+    """4000 draws: gradient and Laplacian within five standard errors of the sum over all elements."""
+    inner, group, draws = shaken(dense((2, 3), "softplus"), strength=1.0), square_torus_group(2, 3), 4000
+    sampled = in_training(inner, group)
+    x = randn(1, 2, 3)
+    drawn = []
+    with torch.no_grad():
+        for seed in range(draws):
+            sampled.redraw(generator(seed))
+            gradient, laplacian = sampled.bind()(x, 0.5)
+            drawn.append(torch.cat([gradient.flatten(), laplacian]))
         exact = torch.cat([part.flatten() for part in group_average(inner, group).bind()(x, 0.5)])
+    drawn = torch.stack(drawn)
     errors = drawn.std(0) / math.sqrt(draws)
     assert (errors > 0).all()
     assert ((drawn.mean(0) - exact).abs() < 5 * errors).all()
 
 
-def test_draws_stay_until_they_are_redrawn():
-    potential = shaken(POTENTIALS["sampled average"]())
-    x = randn(2, *potential.shape)
+def test_draws_belong_to_samples_and_stages():
+    """Shares of a batch have those of the whole; another position or seed has others; the same seed has the same."""
+    inner, group = shaken(dense((3, 3), "softplus")), square_torus_group(3, 3)
+    potential = in_training(inner, group)
+    x = randn(40, 3, 3)
 
-    def values():
-        return torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
+    def evaluated(x):
+        with torch.no_grad():
+            return potential.bind()(x, 0.5)[1]
 
-    before = values()
-    potential.bind()(x, 0.5), potential.fields([0.5])[0](x, 0.5), torch.rand(3)
-    assert torch.equal(values(), before)
-    potential.redraw(generator(8))
-    redrawn = values()
-    assert not torch.equal(redrawn, before)
-    potential.redraw(generator(9))
-    potential.redraw(generator(8))
-    assert torch.equal(values(), redrawn)
-
-
-def test_fields_of_a_sampled_average_keep_their_element_for_the_whole_step():
-    """The slot is that of the step's midpoint: also at the step's ends, which belong to two slots."""
-    potential = shaken(POTENTIALS["sampled average"]())
-    inner = potential.potential.bind()
-    x = randn(2, *potential.shape)
-    elements = [potential.permutations[slot].numpy() for slot in range(3)]
-    assert len({e.tobytes() for e in elements}) > 1, "draw other elements: these cannot tell the slots apart"
-    for steps in (3, 6):
-        fields = potential.fields([(step + 0.5) / steps for step in range(steps)])
-        for step, field in enumerate(fields):
-            slot = step * 3 // steps
-            permutation, sign = potential.permutations[slot], float(potential.signs[slot])
-            moved = sign * x.flatten(1)[:, permutation].view(x.shape)
-            gradient, laplacian = inner(moved, 0.0)
-            expected = torch.empty_like(x).flatten(1)
-            expected[:, permutation] = sign * gradient.flatten(1)
-            for t in (step / steps, (step + 1) / steps):
-                ours = field(x, t)
-                torch.testing.assert_close(ours[0].flatten(1), expected, rtol=1e-13, atol=1e-13)
-                torch.testing.assert_close(ours[1], laplacian, rtol=1e-13, atol=1e-13)
+    whole = evaluated(x)
+    torch.testing.assert_close(torch.cat([evaluated(x[:7]), evaluated(x[7:])]), whole)
+    assert torch.equal(evaluated(x), whole)
+    assert (evaluated(x + 1e-9) - whole).abs().max() > 1e-3
+    potential.redraw(generator(4))
+    assert (evaluated(x) - whole).abs().max() > 1e-3
+    potential.redraw(generator(3))
+    assert torch.equal(evaluated(x), whole)
 
 
-def test_the_last_slot_holds_the_end_of_time():
-    potential = shaken(POTENTIALS["sampled average"]())
-    x = randn(2, *potential.shape)
-    assert torch.equal(potential.value(x, 1.0), potential.value(x, 0.99))
+def test_outside_training_and_before_a_draw_the_sampled_average_is_exact():
+    inner, group = shaken(dense((3, 3), "softplus")), square_torus_group(3, 3)
+    x, exact = randn(2, 3, 3), group_average(inner, group)
+    undrawn, drawn = group_average(inner, group, "sampled").train(), in_training(inner, group)
+    assert (drawn.bind()(x, 0.5)[1] != exact.bind()(x, 0.5)[1]).all()
+    for potential in (undrawn, drawn.eval()):
+        assert all(map(torch.equal, potential.bind()(x, 0.5), exact.bind()(x, 0.5)))
+        assert torch.equal(potential.value(x, 0.5), exact.value(x, 0.5))
 
 
-@every_potential
-def test_redrawing_changes_sampled_averages_only(make):
-    potential = shaken(make())
-    x = randn(2, *potential.shape)
-    before = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
-    potential.redraw(generator(123))
-    after = torch.stack([potential.value(x, t) for t in (0.1, 0.5, 0.9)])
-    assert torch.equal(before, after) != isinstance(potential, SampledAverage)
+def test_gradients_in_training_are_those_of_the_elements_drawn():
+    """By the weights and, at elements held fixed, by the field: against finite differences."""
+    potential = in_training(shaken(dense((2, 2), "softplus", hidden=3)), square_torus_group(2, 2))
+    x, weight = randn(5, 2, 2), potential.potential.weight
+    moves = potential.elements.moves(torch.arange(5) % potential.elements.order)
+
+    def by_field(x):
+        gradient, laplacian = potential.potential.bind()(moves.images(x), 0.5)
+        return moves.back(gradient), laplacian
+
+    def by_weight(w):
+        return torch.func.functional_call(potential, {"potential.weight": w}, (x,))
+
+    potential.forward = lambda x: potential.bind()(x, 0.5)
+    assert torch.autograd.gradcheck(by_field, x.clone().requires_grad_())
+    assert torch.autograd.gradcheck(by_weight, weight.detach().clone().requires_grad_())
+
+
+def test_checkpoints_of_older_sampled_averages_are_read():
+    average = in_training(dense((3, 3)), square_torus_group(3, 3))
+    old = average.state_dict() | {
+        "permutations": torch.zeros(4, 9),
+        "inverses": torch.zeros(4, 9),
+        "signs": torch.ones(4),
+    }
+    average.load_state_dict(old)
 
 
 # --- the hidden layer
@@ -474,14 +524,11 @@ def test_a_constant_dense_potential_is_the_first_term_of_one_in_time():
         assert not torch.allclose(series.value(x, 0.0), series.value(x, 1.0))
 
 
-@pytest.mark.parametrize("name", ["dense softplus", "square", "sampled average"])
+@pytest.mark.parametrize("name", ["dense softplus", "square"])
 def test_seeds_decide_everything(name):
     factories = {
         "dense softplus": lambda seed: dense((2, 3), "softplus", seed=seed),
         "square": lambda seed: convolutional(square_torus_group(4, 4), seed=seed),
-        "sampled average": lambda seed: group_average(
-            dense((4, 4), seed=0), square_torus_group(4, 4), "sampled", slots=5, generator=generator(seed)
-        ),
     }
     first, again, other = (factories[name](seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -564,15 +611,11 @@ def test_averages_refuse():
     potential, group = dense((4, 4)), square_torus_group(4, 4)
     with pytest.raises(InvalidInput, match="mode is 'mean', expected exact or sampled"):
         group_average(potential, group, "mean")
-    with pytest.raises(InvalidInput, match="needs a generator"):
-        group_average(potential, group, "sampled", slots=2)
-    with pytest.raises(InvalidInput, match="slots is 0, expected an integer >= 1"):
-        group_average(potential, group, "sampled", slots=0, generator=generator())
     for mode in ("exact", "sampled"):
         with pytest.raises(InvalidInput, match=r"fields of shape \(4, 4\), the group acts on \(2, 8\)"):
-            group_average(potential, square_torus_group(2, 8), mode, generator=generator())
-    with pytest.raises(InvalidInput, match="has 16384 terms; at most 4096"):
-        group_average(dense((32, 32), hidden=1), square_torus_group(32, 32))
+            group_average(potential, square_torus_group(2, 8), mode)
+        with pytest.raises(InvalidInput, match="has 16384 terms; at most 4096"):
+            group_average(residual((32, 32)), square_torus_group(32, 32), mode)
 
 
 TARGETS = {

@@ -311,9 +311,7 @@ def test_costs_can_be_differentiated(recompute):
     "potential",
     [
         DensePotential((2, 2), 3, generator=generator()),
-        SampledAverage(
-            DensePotential((2, 2), 3, generator=generator()), square_torus_group(2, 2), slots=2, generator=generator()
-        ),
+        SampledAverage(DensePotential((2, 2), 3, generator=generator()), square_torus_group(2, 2)),
     ],
     ids=["dense", "sampled"],
 )

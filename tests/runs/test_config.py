@@ -1,7 +1,6 @@
 """Configurations: to JSON and back, presets, what is refused, and what two runs differ in."""
 
 import copy
-import dataclasses
 import json
 import re
 
@@ -71,27 +70,33 @@ def test_any_settings_survive_json(flow, training, beta, seed):
 def test_the_paper_s_preset_is_the_published_configuration():
     """Zhang, E and Wang (2018): dense ln cosh potential, h = 512, RK4 with 50 steps of 0.1, batch 64, Adam."""
     flow, training = PRESETS["paper"].flow, PRESETS["paper"].training
-    assert (flow.potential, flow.hidden, flow.tableau, flow.steps) == ("dense", 512, "rk4", 50)
-    assert flow.time / flow.steps == pytest.approx(0.1)
+    assert (flow.potential, flow.hidden, flow.tableau, flow.training_steps) == ("dense", 512, "rk4", 50)
+    assert flow.time / flow.training_steps == pytest.approx(0.1)
     assert flow.average == "sampled" and not flow.whitened
     assert (training.iterations, training.batch) == (2000, 64)
     assert (training.learning_rate, training.schedule, training.weight_decay) == (1e-3, "constant", 1e-3)
     assert (training.clip, training.jitter, training.transport_cost, training.force_matching) == (0, 0, 0, 0)
     assert training.beta2 == 0.999
+    assert training.per_site, "the published decay stands beside a loss per site"
     assert not training.adapt_steps, "the published run keeps its 50 steps"
 
 
 def test_the_paper_s_flow_is_the_published_one():
-    """131,584 parameters on 16x16; one group element for every step; from a standard normal."""
+    """131,584 parameters on 16x16, within 1/sqrt of fan-in; group elements sampled; from a standard normal."""
     target = HubbardStratonovich(square(16), CRITICAL_BETA)
     flow = build_flow(target, PRESETS["paper"].flow, seed=0)
     potential = gradient_flows(flow)[0].potential
     assert flow.parameter_count == 131_584
     assert len(flow.transforms) == 1
-    assert isinstance(potential, SampledAverage) and len(potential.permutations) == 50
-    assert potential.group == dataclasses.replace(target.symmetry, flip=False) and potential.group.order == 2048
+    assert isinstance(potential, SampledAverage) and potential.symmetry == target.symmetry
+    assert potential.elements.order == 2048
+    for name, fan_in in (("weight", 256), ("amplitude", 512)):
+        weights = getattr(potential.potential, name).detach()
+        assert weights.abs().max() <= fan_in**-0.5 and float(weights.std()) == pytest.approx(
+            (3 * fan_in) ** -0.5, rel=0.05
+        )
     assert isinstance(potential.potential, DensePotential) and potential.potential.activation == "lncosh"
-    grid = torch.tensor(gradient_flows(flow)[0].grid()) * gradient_flows(flow)[0].time
+    grid = torch.tensor(gradient_flows(flow.train())[0].grid()) * gradient_flows(flow)[0].time
     torch.testing.assert_close(grid.diff(), torch.full((50,), 0.1))
 
 

@@ -72,8 +72,17 @@ def stages(tableau: Tableau, derivative: Derivative, state: State, t: float, h: 
 
 def step(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float) -> State:
     """The state at t + h (h may be negative)."""
-    used = max(i for i, weight in enumerate(tableau.b) if weight) + 1
-    return _advance(state, stages(tableau, derivative, state, t, h, used), tableau.b, h)
+    return _advance(state, _used(tableau, derivative, state, t, h), tableau.b, h)
+
+
+def increment(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float) -> State:
+    """What a step adds to the state."""
+    return _advance(tuple(map(torch.zeros_like, state)), _used(tableau, derivative, state, t, h), tableau.b, h)
+
+
+def _used(tableau: Tableau, derivative: Derivative, state: State, t: float, h: float) -> list[State]:
+    """The stage derivatives that have a weight, and those before them."""
+    return stages(tableau, derivative, state, t, h, max(i for i, weight in enumerate(tableau.b) if weight) + 1)
 
 
 def _advance(state: State, slopes: Sequence[State], weights: Sequence[float], h: float) -> State:
