@@ -34,7 +34,7 @@ from isingflow.flows.diagnostics import inverse_error, steps_needed, straightnes
 from isingflow.runs.config import DensityConfig
 from isingflow.runtime.parallel import workers
 from isingflow.training.problems import problem_of
-from isingflow.training.schedules import TRAINING_TOLERANCE, controlled_steps, learning_rate
+from isingflow.training.schedules import controlled_steps, learning_rate
 
 CPU = torch.device("cpu")
 TESTED, SAMPLED, PATHS = 2000, 10_000, 500
@@ -79,7 +79,7 @@ class OTFlow:
             with workers(CPU) as pool:
                 error = self.problem.error(training.batch, self.generator, pool)
             for gradient in gradient_flows(self.flow):
-                allowed = TRAINING_TOLERANCE * training.tolerance
+                allowed = training.looseness * training.tolerance
                 gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Of data, the maps from the trained ones to model space:
 
 - "gaussian": the best Gaussian, for any data.
 - "normal": nothing; the flow starts from a standard normal, as the published ones do.
+- "tails": tables. A power of every column, and an ellipse that is stretched along its radii: see `flows.tails`.
 - "copula": grey levels only. Exact marginals, one histogram a pixel, and the best Gaussian of their normal scores.
 
 Of a target, what its `start` gives. A run folder holds a description of these maps and, in its checkpoint, their
@@ -23,13 +24,17 @@ from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, SpectralScaling, Transform
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
+from isingflow.flows.tails import HeavyTails, Powers, blank_tails, fit_tails
 from isingflow.runtime.fields import usual_defaults
 from isingflow.runtime.files import listed
 from isingflow.runtime.resources import require_memory
 
-StartOfData = Literal["copula", "gaussian", "normal"]
+StartOfData = Literal["copula", "gaussian", "tails", "normal"]
 STARTS: tuple[StartOfData, ...] = get_args(StartOfData)
 BATCH = 5000
+PLANE = 2
+FITTED_ROWS = 2**15
+"""Training rows that powers and tails are fitted to, at most."""
 
 
 def fitted_start(dataset: Dataset, start: str, generator: torch.Generator) -> list[Transform]:
@@ -52,12 +57,32 @@ def fitted_start(dataset: Dataset, start: str, generator: torch.Generator) -> li
     space = check_start(dataset, start)
     if start == "normal":
         return []
+    if start == "tails":
+        return list(fit_tails(next(dataset.train.batches(FITTED_ROWS, generator))))
     if space is None:
         return [GaussianWhitening.fit(dataset.train.batches(BATCH, generator))]
     cubes = (space.logit.inverse(x)[0] for x in dataset.train.batches(BATCH, generator))
     marginals = HistogramMarginals.fit(cubes, bins=space.levels)
     scores = (marginals.inverse(space.logit.inverse(x)[0])[0] for x in dataset.train.batches(BATCH, generator))
     return [GaussianWhitening.fit(scores), marginals, space.logit]
+
+
+@usual_defaults()
+def best_start(dataset: Dataset) -> StartOfData:
+    """What a flow of these data starts from if nothing is said: a copula for grey levels, else what suits them better.
+
+    Of a Gaussian and of powers with tails it is the one, fitted to training rows, under which validation rows are
+    likelier. Up to two columns it is a Gaussian: toys have shapes, not tails.
+    """
+    if dataset.space.discrete:
+        return "copula"
+    if dataset.dimension <= PLANE or dataset.dependent:
+        return "gaussian"
+    generator = torch.Generator().manual_seed(0)
+    rows, held = (next(part.batches(FITTED_ROWS, generator)) for part in (dataset.train, dataset.validation))
+    shape = (dataset.dimension,)
+    gaussian, tails = Flow(shape, [GaussianWhitening.fit([rows])]), Flow(shape, fit_tails(rows))
+    return "tails" if tails.log_prob(held).mean() > gaussian.log_prob(held).mean() else "gaussian"
 
 
 @usual_defaults()
@@ -81,6 +106,8 @@ def blank_start(start: str, dimension: int, levels: int = 0) -> list[Transform]:
     whitening = GaussianWhitening(torch.zeros(dimension), torch.eye(dimension))
     if start == "gaussian":
         return [whitening]
+    if start == "tails":
+        return list(blank_tails(dimension))
     if levels < 2:
         raise InvalidInput(f"{levels} grey levels: a copula needs at least 2")
     return [whitening, HistogramMarginals(torch.full((dimension, levels), 1 / levels)), Logit()]
@@ -94,7 +121,12 @@ def check_start(dataset: Dataset, start: str) -> Pixels | None:
             from others.
     """
     _check_start(start)
-    if start == "gaussian" and dataset.dependent:
+    if start != "normal" and len(dataset.train) <= dataset.dimension:
+        raise InvalidInput(
+            f"{dataset.name}: {len(dataset.train)} training rows of {dataset.dimension} columns: what a flow starts "
+            "from needs more rows than columns; leave columns out, or start from normal"
+        )
+    if start in ("gaussian", "tails") and dataset.dependent:
         raise InvalidInput(
             f"{dataset.name}: no Gaussian fits columns that follow from one another: {listed(dataset.dependent)}; "
             "leave some of them out, or start from normal"
@@ -114,7 +146,7 @@ def _check_start(start: str) -> None:
 @usual_defaults()
 def fitted_part(flow: Flow) -> Flow:
     """The flow of data without what is trained: where its training started."""
-    fitted = (GaussianWhitening, HistogramMarginals, Logit)
+    fitted = (GaussianWhitening, HistogramMarginals, Logit, HeavyTails, Powers)
     return Flow(flow.shape, [transform for transform in flow.transforms if isinstance(transform, fitted)]).to(
         flow.device
     )

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 @TRAINING
 @click.option(
     "--start",
-    type=OneOf("gaussian", "copula", "normal"),
-    metavar="gaussian|copula|normal",
-    help="What is fitted first; the preset's own, copula for grey levels, gaussian for other data by default.",
+    type=OneOf("gaussian", "tails", "copula", "normal"),
+    metavar="gaussian|tails|copula|normal",
+    help="What is fitted first; by default the preset's own, copula for grey levels, else what suits the data better.",
 )
 @DATA
 @DEVICE
@@ -71,7 +71,8 @@ def command(
 
     Data sets: mnist; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, circles, rings, swiss-roll,
     bimodal, trimodal and claw, also as 8gaussians, 2spirals and swissroll; tabular with a FILE (.npy, .npz, HDF5, or
-    text: .csv, .tsv, .csv.gz), or digits, breast-cancer, wine, or a UCI set by name.
+    text: .csv, .tsv, .csv.gz), or digits, wine, breast-cancer,
+    diabetes, iris, or a UCI set by name.
     """
     resumed = run_to_resume(resume, output)
     show_notes(quiet or as_json)

@@ -15,6 +15,7 @@ from isingflow.cli.options import (
     SEED,
     TORCH,
     Command,
+    Number,
     Whole,
     hold,
     open_run,
@@ -32,6 +33,7 @@ from isingflow.runtime import stopping
     metavar="N",
     help="Monte Carlo samples of a magnet, in whole chains; a quarter as many as of the flow by default.",
 )
+@click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @DATA
 @SEED
 @DEVICE
@@ -40,6 +42,7 @@ def command(
     run: Path,
     samples: int | None,
     reference_samples: int | None,
+    time_limit: float | None,
     root: Path | None,
     seed: int,
     device: str,
@@ -53,7 +56,14 @@ def command(
 
     data = folder.config.data_set(root)
     evaluation = evaluate(
-        folder, device=where, samples=samples, seed=seed, reference_samples=reference_samples, data=data, save=False
+        folder,
+        device=where,
+        samples=samples,
+        seed=seed,
+        reference_samples=reference_samples,
+        data=data,
+        save=False,
+        time_limit=time_limit,
     )
     stopping.check()
     print_result(evaluation.as_dict(), as_json, evaluation.table)

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from isingflow.datasets import Dataset
     from isingflow.runs.folder import AnyRun
 
+EVALUATION_SHARE = 0.2
+"""Of a time limit, what is left for the evaluation and the figures."""
+
 TRAINING = together(
     click.option("--preset", type=Word(), metavar="NAME", help="quick (the default), accurate, or paper."),
     click.option("--output", type=Place(), metavar="RUN", help="Its folder; runs/NNN by default."),
-    click.option("--time-limit", type=Number(positive=True), metavar="S", help="Train for so many seconds at most."),
+    click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds for training and evaluation."),
     click.option("--steps", type=Whole(1, 10**9), metavar="N", help="Number of training iterations."),
     click.option(
         "--set",
@@ -86,7 +89,7 @@ def train_and_report(
         device: where to train.
         data: of a run on data.
         start: a trained run that this one starts from.
-        time_limit: in seconds.
+        time_limit: in seconds, of the training, earlier parts included, and of its evaluation together.
         resuming: words of the command that would continue the run.
         quiet: no progress.
         as_json: print nothing.
@@ -103,13 +106,17 @@ def train_and_report(
         device=device,
         data=data,
         start=start,
-        time_limit=time_limit,
+        time_limit=None if time_limit is None else (1 - EVALUATION_SHARE) * time_limit,
         progress=not (quiet or as_json),
         should_stop=stopping.requested,
     )
     stopping.check()
     with run.results(wait=True), run.drawing():
-        evaluation = evaluate(trained, device=device, save=False)
+        left = None
+        if time_limit is not None:
+            spent = run.load_checkpoint()[1]["seconds"]
+            left = max(time_limit - spent, EVALUATION_SHARE * time_limit)
+        evaluation = evaluate(trained, device=device, save=False, time_limit=left)
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:
             click.echo(evaluation.table())

@@ -31,8 +31,9 @@ def load(name: str, *, path: str | Path | None = None, root: str | Path | None =
 
     Args:
         name: one of `NAMES`, or what other codes call it, such as "8gaussians", "2spirals" and "swissroll".
-        path: for "tabular" only: a file (.npy, .npz, HDF5, or text as .csv), a bundled set (digits, breast-cancer,
-            wine), or one of the UCI sets (power, gas, hepmass, miniboone, bsds300), whose files are below `root`.
+        path: for "tabular" only: a file (.npy, .npz, HDF5, or text as .csv), a set bundled with scikit-learn (digits,
+            breast-cancer, wine, diabetes, iris), or one of the UCI sets (power, gas, hepmass, miniboone, bsds300),
+            whose files are below `root`.
         root: folder of the files of MNIST and of the UCI sets; the environment variable ISINGFLOW_DATA if not given.
         seed: of the split into train, validation and test rows.
 

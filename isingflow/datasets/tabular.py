@@ -1,4 +1,4 @@
-"""Tables of numbers: any file of floats, three sets of scikit-learn, and the five UCI sets of the flow papers.
+"""Tables of numbers: any file of floats, sets bundled with scikit-learn, and the five UCI sets of the flow papers.
 
 Columns are standardised by the moments of the training rows, which are read in blocks: a table larger than memory
 works. Digits are images of 17 grey levels and go through the pipeline of MNIST.
@@ -22,7 +22,7 @@ from isingflow.datasets.mnist import ENVIRONMENT
 from isingflow.datasets.names import plain
 from isingflow.datasets.spaces import Pixels, Space, Standardised
 from isingflow.datasets.text import BLOCK_CELLS
-from isingflow.datasets.uci import UCIS, Part, Parts, joined, shuffled
+from isingflow.datasets.uci import FEWEST, UCIS, Part, Parts, joined, shuffled
 from isingflow.errors import DatasetError
 from isingflow.flows.data import RANK_TOLERANCE
 from isingflow.runtime.checks import shown
@@ -82,6 +82,9 @@ def _dataset(
         standardised: whether they are.
     """
     train, validation, test = parts
+    for purpose, (_, index) in zip(("training", "validation", "test"), parts, strict=True):
+        if len(index) < FEWEST:
+            raise DatasetError(f"{origin}: {len(index)} rows for {purpose}; expected at least {FEWEST}")
     found = _standards(standardised_by or train, origin, names)
     for part in (validation, test):
         for _ in _blocks(part, origin):
@@ -211,6 +214,8 @@ BUNDLED: dict[str, Callable[[int], Dataset]] = {
     "digits": _digits,
     "breast-cancer": partial(_measurements, "breast-cancer", "load_breast_cancer"),
     "wine": partial(_measurements, "wine", "load_wine"),
+    "diabetes": partial(_measurements, "diabetes", "load_diabetes"),
+    "iris": partial(_measurements, "iris", "load_iris"),
 }
 KNOWN = (*BUNDLED, *UCIS)
 """Tables that are known by name."""

@@ -142,6 +142,9 @@ class TextTable:
             return self._wrong(f"has no value in {column} ({shown(cell)}), expected a number")
         if re.fullmatch(r"[-+\d.eE]*,[-+\d.,eE]*", cell) or (self.decimal == "," and "." in cell):
             hint = "; a comma is a decimal point only between semicolons, and only where no cell has another"
+        elif re.fullmatch(r"[^\W\d].*", cell):
+            more = "" if len(wrong) == 1 else f" ({len(wrong)} of its columns hold such)"
+            hint = f"; a column of classes is none of measurements: leave it out{more}"
         else:
             hint = "" if len(wrong) == 1 else f"; {len(wrong)} of its columns hold none"
         return self._wrong(f"holds {shown(cell)} in {column}, expected a number{hint}")

@@ -36,6 +36,9 @@ Parts = tuple[Part, Part, Part]
 HELD = 10
 """One row of so many is for testing, and one of so many of the rest for validation."""
 
+FEWEST = 2
+"""Rows of any part: of a single one nobody knows the error."""
+
 POWER_COLUMNS = np.array([0, 2, 4, 5, 6, 7])
 POWER_SEED = 42
 """Of the published order of the rows of power, and of its noise."""
@@ -92,8 +95,8 @@ def shuffled(table: Table, origin: str, seed: int) -> Parts:
         InvalidInput: memory has no room for a number of every row.
     """
     rows = _rows_of(table, origin)
-    held = rows // HELD
-    train, validation, test = random_split(rows, validation=max((rows - held) // HELD, 1), test=held, seed=seed)
+    held = max(rows // HELD, FEWEST)
+    train, validation, test = random_split(rows, validation=max((rows - held) // HELD, FEWEST), test=held, seed=seed)
     return (table, train), (table, validation), (table, test)
 
 

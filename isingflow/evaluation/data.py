@@ -17,8 +17,10 @@ from torch import Tensor
 
 from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
+from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.flows.certificate import likelihood_error
-from isingflow.flows.diagnostics import inverse_error, straightness, transport_cost
+from isingflow.flows.diagnostics import straightness, transport_cost
+from isingflow.flows.mass import Defect, defect
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
@@ -29,9 +31,13 @@ from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
 
 BATCH = 250
+TRAIN_SAMPLES = 2048
+"""Training data whose likelihood is looked at, at most."""
 ERROR_SAMPLES = 512
 SHOWN = 512
 """Samples that are generated for the figures."""
+DRAWING = 8
+"""Cost of one of these, of its way back and of its path, in likelihoods."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,12 @@ class DensityEvaluation:
     """Negative log-likelihoods of a run on data, in nats per sample of model space.
 
     Attributes:
-        start: of the test data under what was fitted in closed form, before any training.
-        validation, test: of these parts of the data.
+        shortened: whether there was time for fewer samples than there are.
+        kept_iteration: of training, that the weights are of; 0 where the flow is its start.
+        starts: of all parts of the data under what was fitted in closed form, before any training.
+        train, validation, test: of these parts of the data, of the training part at most `TRAIN_SAMPLES`.
         bits_per_dimension: of the test data; None where data are not discrete.
-        inverse_error: relative distance of noise from its image under the flow and its inverse.
+        defect: total mass, and what the inverse misses, see `flows.mass`.
         transport_cost, straightness: of paths, see `flows.diagnostics`; straightness only where paths may be curved.
         samples: of the flow, points of model space, float32, shape (n, d).
     """
@@ -56,19 +64,46 @@ class DensityEvaluation:
     integration_steps: int
     integration_error: float
     tolerance: float
-    start: Estimate
+    shortened: bool
+    kept_iteration: int
+    starts: dict[str, Estimate]
+    train: Estimate
     validation: Estimate
     test: Estimate
     bits_per_dimension: Estimate | None
-    inverse_error: float
+    defect: Defect
     transport_cost: Estimate
     straightness: Estimate | None
     samples: np.ndarray
 
+    def __str__(self) -> str:
+        return self.table()
+
+    @property
+    def start(self) -> Estimate:
+        """Of the test data, before any training."""
+        return self.starts["test"]
+
+    @property
+    def inverse_error(self) -> float:
+        """Relative distance of noise from its image under the flow and its inverse."""
+        return self.defect.inverse_error
+
     @property
     def certified(self) -> bool:
-        """Whether the integration error is within the run's tolerance."""
-        return self.integration_error <= self.tolerance
+        """Whether what is wrong with ln p, with the total mass and with the inverse is within the run's tolerance."""
+        return not self.shortcomings
+
+    @property
+    def shortcomings(self) -> list[str]:
+        """What is above the tolerance, in words."""
+        mass, returned = self.defect.mass, self.dimension * self.defect.inverse_error
+        found = {
+            "integration error": self.integration_error,
+            "total mass": 0.0 if mass is None else abs(mass - 1),
+            "inverse error": returned,
+        }
+        return [name for name, error in found.items() if not error <= self.tolerance]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow evaluate --json` on data."""
@@ -82,7 +117,13 @@ class DensityEvaluation:
             "certified": self.certified,
             "integration_error_nats": self.integration_error if math.isfinite(self.integration_error) else None,
             "integration_steps": self.integration_steps,
+            "mass": self.defect.mass if self.defect.mass is None or math.isfinite(self.defect.mass) else None,
+            "shortened": self.shortened,
+            "kept_iteration": self.kept_iteration,
             "start_negative_log_likelihood": self.start.as_dict(),
+            "start_train_negative_log_likelihood": self.starts["train"].as_dict(),
+            "start_validation_negative_log_likelihood": self.starts["validation"].as_dict(),
+            "train_negative_log_likelihood": self.train.as_dict(),
             "validation_negative_log_likelihood": self.validation.as_dict(),
             "negative_log_likelihood": self.test.as_dict(),
             "bits_per_dimension": None if self.bits_per_dimension is None else self.bits_per_dimension.as_dict(),
@@ -92,25 +133,35 @@ class DensityEvaluation:
 
     def table(self) -> str:
         """Likelihoods, one a line, for people."""
-        rows = [
-            ("fitted in closed form", self.start),
-            ("flow, validation data", self.validation),
-            ("flow, test data", self.test),
-        ]
-        lines = [f"{self.title:<40}{'-ln p (nats)':>22}"]
-        lines += [f"  {name:<38}{estimate!s:>22}" for name, estimate in rows]
-        verdict = "certified" if self.certified else f"NOT CERTIFIED: above its tolerance of {self.tolerance:g}"
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        lines = [f"{self.title:<40}{'start':>22}{'flow':>22}"]
+        lines += [f"  {f'-ln p (nats), {name}':<38}{self.starts[name]!s:>22}{parts[name]!s:>22}" for name in parts]
+        above = f"NOT CERTIFIED: {' and '.join(self.shortcomings)} above its tolerance of {self.tolerance:g}"
+        verdict = "certified" if self.certified else above
+        mass = self.defect.mass
+        notes = {
+            "the flow is its start: training found none that validation data like better": self.kept_iteration == 0,
+            "of fewer samples than there are: the time limit left no room for all": self.shortened,
+        }
         summary = [
             f"integration error {self.integration_error:.2g} nats ({verdict})",
             "" if self.bits_per_dimension is None else f"{self.bits_per_dimension} bits per dimension",
+            "" if mass is None else f"mass {mass:.5f}",
             f"inverse error {self.inverse_error:.1g}",
             "" if self.straightness is None else f"straightness {self.straightness.value:.3f}",
         ]
-        return "\n".join([*lines, "  " + "    ".join(filter(None, summary))])
+        told = [f"  {note}" for note, holds in notes.items() if holds]
+        return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *told])
 
 
 def evaluate_density(
-    run: AnyRun, data: Dataset, *, device: torch.device, samples: int | None = None, seed: int = 0
+    run: AnyRun,
+    data: Dataset,
+    *,
+    device: torch.device,
+    samples: int | None = None,
+    seed: int = 0,
+    time_limit: float | None = None,
 ) -> DensityEvaluation:
     """Evaluate a flow trained on data.
 
@@ -120,6 +171,7 @@ def evaluate_density(
         device: where to evaluate.
         samples: of the validation and of the test data each; all if not given.
         seed: of what is random in the data, and of the generated samples.
+        time_limit: in seconds, for which fewer samples are taken if need be.
 
     Raises:
         RunFolderError: the run is not on data.
@@ -140,16 +192,26 @@ def evaluate_density(
             bits = data.bits_per_dimension(log_prob, x) if data.space.discrete else torch.zeros(0)
             return [log_prob, start.log_prob(x.to(device)).cpu(), bits]
 
-        log_prob, start_log_prob, bits = _scores(score, data.test, samples, generator)
+        budget = Budget(time_limit)
+        pilot = next(data.test.batches(PILOT, generator)).to(device)
+        cost = budget.cost(lambda: pool.map(flow.log_prob, pilot))
+        splits = {"test": data.test, "validation": data.validation, "train": data.train}
+        wanted = {name: min(samples or len(split), len(split)) for name, split in splits.items()}
+        wanted["train"] = min(wanted["train"], TRAIN_SAMPLES)
+        shares = {"test": 0.3, "validation": 0.1, "train": 0.1}
+        counts = {name: budget.samples(wanted[name], cost=cost, share=shares[name]) for name in splits}
+        scores = {name: _scores(score, split, counts[name], generator) for name, split in splits.items()}
+        log_prob, _, bits = scores["test"]
         check_numbers(log_prob)
-        (validation,) = _scores(lambda x: score(x)[:1], data.validation, samples, generator)
-        few = next(data.test.batches(ERROR_SAMPLES, generator)).to(device)
+        few = next(data.test.batches(budget.samples(ERROR_SAMPLES, cost=3 * cost, share=0.2), generator)).to(device)
         error = likelihood_error(flow, few, pool).value
         stopping.check()
-        generated, _ = flow.sample(SHOWN, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)
+        drawn = budget.samples(ERROR_SAMPLES, cost=DRAWING * cost, share=0.2)
+        shown = max(drawn * SHOWN // ERROR_SAMPLES, PILOT)
+        generated, _ = flow.sample(shown, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)
         stopping.check()
-        latent = flow.noise(ERROR_SAMPLES, torch.Generator(device).manual_seed(seed))
-        returned, cost = inverse_error(flow, latent), transport_cost(flow, latent)
+        latent = flow.noise(drawn, torch.Generator(device).manual_seed(seed))
+        found, paths = defect(flow, drawn, seed), transport_cost(flow, latent)
         straight = straightness(flow, latent) if state["steps"] else None
     return DensityEvaluation(
         title=str(config),
@@ -161,12 +223,15 @@ def evaluate_density(
         integration_steps=int(state["steps"]),
         integration_error=error,
         tolerance=config.training.tolerance,
-        start=mean(-start_log_prob),
-        validation=mean(-validation),
+        shortened=counts != wanted,
+        kept_iteration=0 if state.get("resting") else int((state.get("kept") or state)["iteration"]),
+        starts={name: mean(-part[1]) for name, part in scores.items()},
+        train=mean(-scores["train"][0]),
+        validation=mean(-scores["validation"][0]),
         test=mean(-log_prob),
         bits_per_dimension=mean(bits) if len(bits) else None,
-        inverse_error=returned.value,
-        transport_cost=cost,
+        defect=found,
+        transport_cost=paths,
         straightness=straight,
         samples=generated.cpu().numpy(),
     )

@@ -78,6 +78,7 @@ class Evaluation:
         energy_per_site, magnetisation_abs: of a magnet's spins, averages over the samples with their weights.
         exact_spins: of a magnet that has an exact solution.
         sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
+        shortened: whether there was time for fewer samples than were asked for.
     """
 
     title: str
@@ -108,6 +109,7 @@ class Evaluation:
     exact_spins: Thermodynamics | None
     samples: SampleSet
     sampled_loss: float | None = None
+    shortened: bool = False
 
     def __str__(self) -> str:
         return self.table()
@@ -135,6 +137,8 @@ class Evaluation:
         found = []
         if not self.certified:
             found.append(f"not certified: the integration error is above its tolerance of {self.tolerance:g} nats")
+        if self.shortened:
+            found.append("fewer samples than asked for: the time limit left no room for all")
         if self.pareto_k > HEAVY_TAIL:
             found.append(
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "
@@ -172,6 +176,7 @@ class Evaluation:
             "beta": self.beta,
             "bounds": self.bounds,
             "samples": len(self.samples.log_weight),
+            "shortened": self.shortened,
             "parameters": self.parameters,
             "training_seconds": self.training_seconds,
             "certified": self.certified,

@@ -22,7 +22,7 @@ from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import is_certified, opened, trained
 from isingflow.runtime import devices
-from isingflow.runtime.checks import flag, instance
+from isingflow.runtime.checks import flag, instance, number
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
 
@@ -41,6 +41,7 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str = "auto",
     save: bool = True,
+    time_limit: float | None = None,
 ) -> AnyEvaluation:
     """Evaluate a trained run; the result prints as a table.
 
@@ -53,6 +54,7 @@ def evaluate(
         seed: of what is random.
         device: where to evaluate.
         save: whether the result becomes the report of the run.
+        time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
 
     Raises:
         InvalidInput: a number out of range, or the target or the data set is missing, or another one; WrongType:
@@ -71,9 +73,17 @@ def evaluate(
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where, save = devices.resolve(device), flag("save", save)
+    if time_limit is not None:
+        time_limit = number("time_limit", time_limit, finite=False, above=0)
     with folder.results() if save else nullcontext():
         evaluation = _KINDS[type(folder.config)].evaluate(
-            folder, **given, samples=samples, reference_samples=reference_samples, seed=seed, device=where
+            folder,
+            **given,
+            samples=samples,
+            reference_samples=reference_samples,
+            seed=seed,
+            device=where,
+            time_limit=time_limit,
         )
         if save:
             folder.save_report(evaluation.as_dict(), evaluation.table())

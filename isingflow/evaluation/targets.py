@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
@@ -48,6 +49,8 @@ BATCH = 256
 MOST_SPINS = 2**24
 """Spins drawn at once."""
 ERROR_SAMPLES = 512
+FEWEST = 16
+"""Samples that are taken however little time there is."""
 
 
 def load_run(
@@ -131,6 +134,7 @@ def evaluate_target(
     reference_samples: int | None = None,
     target: Target | None = None,
     flow: Flow | None = None,
+    time_limit: float | None = None,
 ) -> Evaluation:
     """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
 
@@ -144,6 +148,7 @@ def evaluate_target(
         seed: of the samples.
         reference_samples: of the target, about, at least 2; a quarter as many as of the flow if not given.
         target, flow: of a run on a user's own.
+        time_limit: in seconds, for which fewer samples are taken if need be.
 
     Raises:
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
@@ -160,14 +165,20 @@ def evaluate_target(
     exact, method = known or (None, None)
     reverse = None
     with workers(generator.device) as pool:
-        latent = flow.noise(min(samples, ERROR_SAMPLES), generator)
+        budget, asked = Budget(time_limit), samples
+        pilot = flow.noise(PILOT, torch.Generator(generator.device).manual_seed(seed))
+        cost = budget.cost(lambda: _pushed_in_shares(flow, pilot, pool))
+        samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
+        of_target = budget.samples(of_target, cost=cost, share=0.2, least=FEWEST)
+        latent = flow.noise(budget.samples(min(samples, ERROR_SAMPLES), cost=3 * cost, share=0.15), generator)
         error = integration_error(flow, found.energy, latent, pool).value
         stopping.check()
         drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
         if isinstance(found, Referenced):
             reverse, first_fields = _reverse_log_weights(flow, found, of_target, seed, generator, pool)
             stopping.check()
-            error = max(error, likelihood_error(flow, first_fields, pool).value)
+            few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
+            error = max(error, likelihood_error(flow, few, pool).value)
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
@@ -200,6 +211,7 @@ def evaluate_target(
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
+        shortened=samples < asked,
     )
 
 
@@ -246,6 +258,11 @@ def _check_room(target: Target, samples: int, what: str = "samples", *, draws: i
     if isinstance(target, Drawing):
         columns = {**columns, "spins": (np.int8, (draws, *target.shape))}
     check_memory(samples, columns, what=what)
+
+
+@torch.no_grad()
+def _pushed_in_shares(flow: Flow, latent: Tensor, pool: Workers) -> None:
+    pool.map(lambda share: pushed(flow, share), latent)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from isingflow.flows.base import PathCost, Transform
 from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
+from isingflow.runtime import stopping
 from isingflow.runtime.checks import choice, count, flag, instance, number, shown
 from isingflow.runtime.settings import MOST_STEPS
 
@@ -208,7 +209,9 @@ class GradientFlow(Transform):
         else:
             fields = self.potential.fields(midpoints, *given)
         for field, (start, end) in zip(fields, intervals, strict=True):
+            stopping.check()
             state = step(TABLEAUX[self.tableau], self._derivative(field), state, start, end - start)
+            stopping.check_backward(state[0])
         return state
 
     def _derivative(self, field: Field | TimedField) -> Derivative:

@@ -96,6 +96,8 @@ class Run(Settings, frozen=True, tag_field="kind"):
 
 PATHS = ("transport_cost", "hjb")
 """Settings of a training that are of flows with paths."""
+OF_DATA = ("noise", "patience")
+"""Settings of a training that are of data, of which there are only so many."""
 
 
 def check_training(config: Trainable, *foreign: str) -> None:

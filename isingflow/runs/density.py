@@ -11,12 +11,12 @@ import torch
 from isingflow.architectures.base import Domain
 from isingflow.architectures.build import AnyFlowConfig, build_density_flow
 from isingflow.architectures.monge_ampere import FlowConfig
-from isingflow.architectures.start import StartOfData, blank_start, fitted_start
+from isingflow.architectures.start import StartOfData, best_start, blank_start, fitted_start
 from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.base import Run, check_training, options_of
-from isingflow.runs.presets import data_presets, find_preset, shortened
+from isingflow.runs.presets import data_presets, find_preset, shortened, suited
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.checks import shown
 from isingflow.runtime.settings import ByHand, Count, CountFromZero, Name, Seed, Text
@@ -128,7 +128,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
             preset: its name.
             data: as loaded, with this seed.
             path: of a table.
-            start: see `architectures.start`; a copula for grey levels and a Gaussian for other data, if not given.
+            start: see `architectures.start`; `best_start` of the data if not given.
             flow: kind of flow, "monge-ampere", "ot" or "convex".
             seed: of the run, and of the split of the data.
             iterations: of training, if not the preset's own.
@@ -142,12 +142,12 @@ class DensityConfig(Run, frozen=True, tag="data"):
             "tabular" if path is not None else data.name,
             path,
             data.dimension,
-            start or found.start or ("copula" if data.space.discrete else "gaussian"),
+            start or found.start or best_start(data),
             data.space.levels if isinstance(data.space, Pixels) else 0,
             image_width,
             preset,
             seed,
             found.flow.fitted(Domain.of_data(data.dimension, image_width)),
-            shortened(found.training, iterations),
+            suited(shortened(found.training, iterations), len(data.train)),
             columns=data.columns,
         )

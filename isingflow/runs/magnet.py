@@ -15,7 +15,7 @@ from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.lattice import Lattice, heading
-from isingflow.runs.base import Run, check_training, options_of
+from isingflow.runs.base import OF_DATA, Run, check_training, options_of
 from isingflow.runs.presets import (
     MAGNET_PRESETS,
     find_preset,
@@ -65,7 +65,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_training(self)
+        check_training(self, *OF_DATA)
         if not isinstance(self.lattice, Lattice):
             msgspec.structs.force_setattr(self, "lattice", lattices.from_dict(self.lattice))
         strongest = abs(self.beta) * _strongest(self.lattice)

@@ -149,9 +149,18 @@ def shortened(training: TrainingConfig, iterations: int | None) -> TrainingConfi
 TOY_DIMENSION = 3
 """Up to here data are toys: small networks, many samples."""
 
-_DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.05)
-_TOYS = TrainingConfig(iterations=1800, batch=256, learning_rate=4e-3, tolerance=0.05, transport_cost=0.01)
-_TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3)
+FEW_ROWS = 10_000
+"""Training rows below which tables are blurred and trained with patience."""
+SMALL_IMAGE = 256
+"""Pixels up to which images are small: there are few of them, and exact log-determinants cost little."""
+
+_DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.005, looseness=20.0)
+_TOYS = replace(_DATA, iterations=1800, learning_rate=4e-3, beta2=0.99, transport_cost=0.01)
+_FEW = {"noise": 0.3, "patience": 10, "tolerance": 0.05, "looseness": 2.0}
+"""Of tables: what is learnt of few rows is soon their noise; and tenths of a nat matter, not thousandths."""
+_TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3, **_FEW)
+_CONVEX_TABLES = replace(_DATA, learning_rate=3e-3, **_FEW)
+_SMALL_IMAGES = replace(_DATA, iterations=300, batch=128, noise=0.2, patience=10, tolerance=0.1, looseness=2.0)
 _DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=1, steps=3, steepness=12.0)
 _RESIDUAL = OTFlowConfig(width=128, layers=1, radial=0, oriented=0, steps=2, steepness=4.0)
 _STRAIGHT = {"transport_cost": 1e-3, "hjb": 2e-3}
@@ -197,8 +206,24 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             ),
         },
         "convex": {
-            "quick": Preset(replace(_CONVEX, width=64), replace(_DATA, learning_rate=3e-3)),
-            "accurate": Preset(replace(_CONVEX, width=64), replace(_DATA, iterations=4000, learning_rate=3e-3)),
+            "quick": Preset(replace(_CONVEX, width=64), _CONVEX_TABLES),
+            "accurate": Preset(replace(_CONVEX, width=64), replace(_CONVEX_TABLES, iterations=4000)),
+        },
+    },
+    "small images": {
+        "monge-ampere": {
+            "quick": Preset(_IMAGE, _SMALL_IMAGES),
+            "accurate": Preset(_IMAGE, replace(_SMALL_IMAGES, iterations=1500)),
+        },
+        "ot": {
+            "quick": Preset(replace(_RESIDUAL, steepness=1.0), replace(_SMALL_IMAGES, **_STRAIGHT)),
+            "accurate": Preset(
+                replace(_RESIDUAL, width=256, steepness=1.0), replace(_SMALL_IMAGES, iterations=1500, **_STRAIGHT)
+            ),
+        },
+        "convex": {
+            "quick": Preset(replace(_CONVEX, blocks=2, width=64), _SMALL_IMAGES),
+            "accurate": Preset(replace(_CONVEX, width=128), replace(_SMALL_IMAGES, iterations=2000)),
         },
     },
     "images": {
@@ -292,8 +317,13 @@ def data_presets(name: str, dimension: int, image: bool) -> dict[str, dict[str, 
     return found if name not in UCI_PRESETS else found | {"ot": found["ot"] | {"paper": UCI_PRESETS[name]}}
 
 
+def suited(training: TrainingConfig, rows: int) -> TrainingConfig:
+    """The training for so many rows: of many there is no need to blur them, nor to stop early."""
+    return training if rows < FEW_ROWS else replace(training, noise=0.0, patience=0)
+
+
 def family(dimension: int, image: bool) -> str:
-    """Which presets are for data of this dimension: those of toys, tables or images."""
+    """Which presets are for data of this dimension: those of toys, tables, small images or images."""
     if image:
-        return "images"
+        return "small images" if dimension <= SMALL_IMAGE else "images"
     return "toys" if dimension <= TOY_DIMENSION else "tables"

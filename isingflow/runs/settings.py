@@ -7,13 +7,15 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta
 from msgspec.structs import replace
 
-from isingflow.runtime.settings import Count, Fraction, NotNegative, Positive, Settings
+from isingflow.runtime.settings import Count, CountFromZero, Fraction, NotNegative, Positive, Settings
 
 Bounds = Literal["upper", "both"]
 BOUNDS: tuple[Bounds, ...] = get_args(Bounds)
 """What training on a magnet can narrow, see `TrainingConfig.bounds`."""
 Schedule = Literal["one-cycle", "constant"]
 MOST_ITERATIONS = 10**9
+LOOSENESS = 2.0
+"""Integration error allowed while training, in units of the run's tolerance, where nothing else is said."""
 
 
 class TrainingConfig(Settings, frozen=True):
@@ -34,8 +36,13 @@ class TrainingConfig(Settings, frozen=True):
         force_matching: weight of the penalty |grad ln p + grad E|^2 / N; magnets only.
         bounds: magnets only: what is minimised, "upper": the variational bound on -ln Z, or "both": its distance from
             the lower bound, over Monte Carlo samples of the target. See `objectives`.
+        noise: data only: part of a row's deviation, 0 to below 1, that is replaced by noise in training, in whitened
+            coordinates: z becomes sqrt(1 - noise^2) z + noise xi, whose covariance is that of z.
+        patience: data only: checks without better likelihood of the validation data after which the training ends;
+            0: it does not end early. The weights that are best on them are kept in any case.
         tolerance: largest certified integration error, in nats, of the final flow.
-        check_every: iterations between measurements of the integration error.
+        looseness: integration error allowed while training, in units of the tolerance.
+        check_every: iterations between checks: of the integration error, and of validation data.
         evaluation_samples: samples of the report at the end.
         recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
         coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
@@ -55,7 +62,10 @@ class TrainingConfig(Settings, frozen=True):
     hjb: NotNegative = 0.0
     force_matching: NotNegative = 0.0
     bounds: Bounds = "upper"
+    noise: Fraction = 0.0
+    patience: CountFromZero = 0
     tolerance: Positive = 0.01
+    looseness: Positive = LOOSENESS
     check_every: Count = 25
     evaluation_samples: Count = 16384
     recompute: bool = False

@@ -17,7 +17,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.lattice import Group
 from isingflow.lattice.symmetry import group_from_dict
-from isingflow.runs.base import Run, check_training, options_of
+from isingflow.runs.base import OF_DATA, Run, check_training, options_of
 from isingflow.runs.presets import (
     MAGNET_PRESETS,
     evaluated_on,
@@ -87,7 +87,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_training(self, "coarse")
+        check_training(self, "coarse", *OF_DATA)
         if not isinstance(self.symmetry, Group):
             msgspec.structs.force_setattr(self, "symmetry", group_from_dict(self.symmetry))
         if self.symmetry.shape != self.shape:

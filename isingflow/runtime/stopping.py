@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -127,6 +130,23 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _deferred -= 1
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Within this context `check` raises again, in spite of `deferred`: for long work that can be undone."""
+    global _deferred
+    earlier, _deferred = _deferred, 0
+    try:
+        yield
+    finally:
+        _deferred = earlier
+
+
+def check_backward(tensor: Tensor) -> None:
+    """Have backpropagation `check` when it comes by this tensor; nothing where nobody listens."""
+    if _listening is not None and tensor.requires_grad:
+        tensor.register_hook(lambda gradient: check())
 
 
 def watched(function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:

@@ -39,10 +39,12 @@ class Needs(NamedTuple):
     Attributes:
         memory: bytes at least, besides what is taken already.
         seconds: of all its iterations, about.
+        iteration: seconds of one of them, those on smaller lattices left out.
     """
 
     memory: float
     seconds: float
+    iteration: float
 
 
 def foresee(problem: Problem[Any], *, time_limit: float | None = None) -> Needs | None:
@@ -50,13 +52,13 @@ def foresee(problem: Problem[Any], *, time_limit: float | None = None) -> Needs 
 
     Args:
         problem: to be trained, stages included.
-        time_limit: of the training in seconds; no time is told that is longer.
+        time_limit: of the training in seconds; no time is told that is longer. One iteration has to fit in it.
 
     Returns:
         What it needs; None where it is so small that it was not measured.
 
     Raises:
-        InvalidInput: it needs more memory than is free.
+        InvalidInput: it needs more memory than is free, or there is no time for one iteration.
     """
     training = problem.training
     if training.batch * problem.flow.dimension <= SMALL:
@@ -72,6 +74,14 @@ def foresee(problem: Problem[Any], *, time_limit: float | None = None) -> Needs 
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if free is not None and needs.memory > free:
         raise InvalidInput(f"{name} needs at least {memory(needs.memory)} of memory, {memory(free)} are free: {advice}")
+    if time_limit is not None and needs.iteration > time_limit:
+        with workers(device) as pool:
+            seconds = iteration_seconds(problem, pool, time_limit)
+        if seconds > time_limit:
+            raise InvalidInput(
+                f"{name}: one iteration takes about {duration(seconds)} on this machine, and there are "
+                f"{duration(time_limit)} for all of them: give more time, a smaller batch or fewer integration steps"
+            )
     if device.type == "cpu" and LONG_SECONDS < needs.seconds < (time_limit or math.inf):
         logger.info(
             "%s takes about %s on this machine, and at least %s of memory",
@@ -90,18 +100,43 @@ def measured(problem: Problem[Any], pool: Backend) -> Needs:
         pool: of the threads that will share its batches.
     """
     training, trains = problem.training, problem.flow.training
-    problem.flow.eval()
-    for part in gradient_flows(problem.flow):
-        part.train()
-        part.redraw(torch.Generator().manual_seed(0))
+    _ready(problem)
     _remembered(problem, pool, 1)  # kernels are compiled
     (one, first), (two, second) = (_remembered(problem, pool, n) for n in (1, 2))
     problem.flow.train(trains)
     more = max(training.batch / pool.count - 1, 0)
     parameters = sum(p.numel() * p.element_size() for p in problem.flow.parameters())
     share = work(problem.config) / (math.prod(problem.config.sample[1]) * training.batch * training.iterations)
-    seconds = training.iterations * share * (first + more * max(second - first, 0.0))
-    return Needs(one + more * max(two - one, 0) + (STATES + pool.count - 1) * parameters, seconds)
+    iteration = first + more * max(second - first, 0.0)
+    needed = one + more * max(two - one, 0) + (STATES + pool.count - 1) * parameters
+    return Needs(needed, training.iterations * share * iteration, iteration)
+
+
+def _ready(problem: Problem[Any]) -> None:
+    """Have the flow as it is trained, but for maps that would start from the first batch."""
+    problem.flow.eval()
+    for part in gradient_flows(problem.flow):
+        part.train()
+        part.redraw(torch.Generator().manual_seed(0))
+
+
+def iteration_seconds(problem: Problem[Any], pool: Backend, limit: float) -> float:
+    """Seconds of one iteration, from larger and larger parts of its batch; about, where they are above the limit.
+
+    Args:
+        problem: to be trained; nothing of it is changed.
+        pool: of the threads that will share its batches.
+        limit: in seconds, of which this takes a part.
+    """
+    batch, samples, trains = problem.training.batch, 1, problem.flow.training
+    _ready(problem)
+    while True:
+        _, seconds = _remembered(problem, pool, samples)
+        whole = seconds * max(batch / (samples * pool.count), 1.0)
+        if whole <= limit or seconds > limit / 8 or samples * pool.count >= batch:
+            problem.flow.train(trains)
+            return whole
+        samples *= 4
 
 
 def _remembered(problem: Problem[Any], pool: Backend, samples: int) -> tuple[int, float]:

@@ -8,11 +8,12 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, Transform, gradient_flows
 from isingflow.potentials import LatticePotential
 from isingflow.potentials.enlarge import enlarge
+from isingflow.runs.settings import LOOSENESS
 from isingflow.training.schedules import relaxed_steps
 
 
 @torch.no_grad()
-def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True) -> None:
+def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True, looseness: float = LOOSENESS) -> None:
     """Give a flow the trained maps of another: the same ones, or, from half the lengths, enlarged.
 
     What a flow starts from in closed form stays its own: it belongs to the target.
@@ -21,6 +22,7 @@ def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True) -> None:
         earlier: trained.
         flow: to start.
         adapt_steps: whether to take as many integration steps as the earlier one needs, as training may adapt them.
+        looseness: integration error that training allows, in units of a final flow's.
 
     Raises:
         InvalidInput: the flows are of another make; the message says what fits.
@@ -37,7 +39,7 @@ def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True) -> None:
         )
     growth = flow.dimension / earlier.dimension
     for before, now, own in zip(gradient_flows(earlier), gradient_flows(flow), own_steps, strict=True):
-        now.steps = relaxed_steps(before.steps, growth, now.order) if adapt_steps else own
+        now.steps = relaxed_steps(before.steps, growth, now.order, looseness) if adapt_steps else own
 
 
 def trained_maps(flow: Flow) -> list[Transform]:

@@ -12,36 +12,35 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from isingflow.errors import CheckpointError, TrainingDiverged
+from isingflow.errors import TrainingDiverged
 from isingflow.flows import Flow, approximations
 from isingflow.runs.folder import AnyRun
-from isingflow.runs.loading import check_moments, restore
 from isingflow.runtime import stopping
 from isingflow.runtime.devices import keep_freed_memory
 from isingflow.runtime.parallel import Backend, workers
+from isingflow.training.ending import final_error
+from isingflow.training.keeping import Kept
 from isingflow.training.kernels import choose_kernels
 from isingflow.training.problems import Problem, Samples
 from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops, mean_readings
 from isingflow.training.schedules import (
-    FINAL_MARGIN,
-    MAX_STEPS,
-    TRAINING_TOLERANCE,
+    TRAINING_SHARE,
     controlled_steps,
     learning_rate,
 )
 from isingflow.training.stages import on_the_way
+from isingflow.training.state import pack, remembered, unpack
 
 logger = logging.getLogger(__name__)
 
 Optimiser = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
 """What makes an optimiser of a flow's parameters; the schedule stretches the rates that it sets."""
 
-FINAL_BATCHES = 8
 CHECKPOINT_SECONDS = 20.0
 SNAPSHOT_STAGES = (0.0, 0.05, 0.25, 1.0)
 
@@ -63,8 +62,9 @@ def fit(
     Args:
         run: created or opened; gets metrics, checkpoints and snapshots.
         problem: that of the run.
-        time_limit: seconds of training, earlier parts included. The learning rate then falls to zero by the limit, and
-            where the limit ends the run the result depends on the machine's speed. A stage gets its share of the work.
+        time_limit: seconds of training, earlier parts and the final measurement of the error included. The learning
+            rate then falls to zero before the limit, and where the limit ends the run the result depends on the
+            machine's speed. A stage gets its share of the work.
         callbacks: called after every iteration. One that returns True ends the training, or its present stage, as if
             all its iterations were done; what one raises is raised on, with a checkpoint saved.
         optimiser: that of the run's settings, Adam, if not given.
@@ -100,19 +100,26 @@ def fit(
         if not run.has_checkpoint:
             trainer.begin(start, seconds)
         stopped = False
-        while not (trainer.done or stopped):
-            trainer.iterate()
-            try:
-                stopped = any_stops(callbacks, trainer.progress())
-            except Exception:
-                trainer.save()
-                raise
-            if should_stop():
-                trainer.save()
-                return Outcome.INTERRUPTED
-        trainer.finish(stopped)
+        try:
+            while not (trainer.done or stopped):
+                trainer.iterate()
+                try:
+                    stopped = any_stops(callbacks, trainer.progress())
+                except Exception:
+                    trainer.save()
+                    raise
+                if should_stop():
+                    trainer.save()
+                    return Outcome.INTERRUPTED
+            trainer.finish(stopped)
+        except stopping.Stopped:
+            trainer.undo()
+            trainer.save()
+            return Outcome.INTERRUPTED
     if stopped:
         return Outcome.STOPPED
+    if trainer.on_plateau:
+        return Outcome.PLATEAU
     return Outcome.FINISHED if trainer.iteration >= run.config.training.iterations else Outcome.TIME_LIMIT
 
 
@@ -138,16 +145,19 @@ class Trainer(Generic[Samples]):
         self.integrators = approximations(self.flow)
         self.noise = pool.generator(problem.source, config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
-        self._own_optimizer = optimiser is None
+        self.own_optimizer = optimiser is None
         self.optimizer = self._adam() if optimiser is None else optimiser(self.flow.parameters())
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.iteration = 0
         self.finished = False
         self.error: float | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=RECENT)
-        self._earlier_seconds = self._stage_seconds = 0.0
+        self.kept, self.resting = Kept(), False
+        self._undo: Callable[[], None] = lambda: None
+        self._cost = self._iteration_seconds = 0.0
+        self.earlier_seconds = self.stage_seconds = 0.0
         if run.has_checkpoint:
-            self._restore(*run.load_checkpoint())
+            unpack(self, *run.load_checkpoint())
         else:
             self.problem.prepare(self.config.batch, config.seed)
         self._started = self._saved = time.perf_counter()
@@ -168,7 +178,7 @@ class Trainer(Generic[Samples]):
     @property
     def seconds(self) -> float:
         """Seconds of training, earlier parts of a resumed run included."""
-        return self._earlier_seconds + time.perf_counter() - self._started
+        return self.earlier_seconds + time.perf_counter() - self._started
 
     @property
     def fraction(self) -> float:
@@ -176,24 +186,42 @@ class Trainer(Generic[Samples]):
         by_iterations = self.iteration / self.config.iterations
         if self.time_limit is None:
             return by_iterations
-        allowed = self.time_limit - self._stage_seconds
-        return max(by_iterations, (self.seconds - self._stage_seconds) / allowed) if allowed > 0 else 1.0
+        allowed = TRAINING_SHARE * (self.time_limit - self.stage_seconds)
+        return max(by_iterations, (self.seconds - self.stage_seconds) / allowed) if allowed > 0 else 1.0
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.finished or self.fraction >= 1
+        """Whether there is to be no further iteration: all are done, or no time is left for one, or none helps."""
+        if self.finished or self.fraction >= 1 or self.on_plateau:
+            return True
+        return self._iteration_seconds > self._left
+
+    @property
+    def on_plateau(self) -> bool:
+        """Whether the validation data have not become likelier for as long as the training's patience lasts."""
+        waited = self.iteration - self.kept.iteration
+        return 0 < self.config.patience * self.config.check_every <= waited and bool(self.kept.tensors)
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the time limit."""
+        return math.inf if self.time_limit is None else self.time_limit - self.seconds
 
     def iterate(self) -> None:
         """One step of the optimiser, with its line of metrics."""
         config = self.config
         if self.iteration == 0:
             self._snapshot()
+        checks = (self.iteration + 1) % config.check_every == 0
+        self._undo, begun = remembered(self, whole=checks), time.perf_counter()
         fraction = self.fraction
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = learning_rate(config.schedule, peak, fraction)
         self.flow.redraw(self.draws)
-        loss, values = self._backward(self.problem.batch(config.batch, self.noise))
+        with stopping.heard():
+            loss, values = self._backward(self.problem.batch(config.batch, self.noise))
+        self._iteration_seconds = time.perf_counter() - begun
+        self._cost = self._iteration_seconds / (config.batch * max(self.steps, 1))
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip or math.inf)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(f"the loss became {loss} (gradient norm {float(norm)})", self.iteration + 1)
@@ -210,15 +238,23 @@ class Trainer(Generic[Samples]):
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "steps": self.steps,
         }
-        if self.iteration % config.check_every == 0:
-            self._control_error()
-            record["integration_error_nats"] = self.error
-            record |= self.problem.check(self.pool)
+        if checks:
+            with stopping.heard():
+                checked = self.check()
+            record |= {"integration_error_nats": self.error, **checked}
         self.run.append_metrics(record)
         if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:
             self._snapshot()
         if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
             self.save()
+
+    def check(self) -> dict[str, float]:
+        """Measure the integration error, look at what is held back, and adapt the steps; what the metrics say of it."""
+        self.error = error = self.measure_error(self.config.batch)
+        checked = self.offered(error)
+        if self.config.adapt_steps:
+            self.adapt_steps(error, self.config.looseness * self.config.tolerance)
+        return checked
 
     def progress(self) -> Progress:
         """Where the training stands."""
@@ -227,7 +263,7 @@ class Trainer(Generic[Samples]):
             iteration=self.iteration,
             iterations=self.config.iterations,
             seconds=self.seconds,
-            remaining=max((self.seconds - self._stage_seconds) * (1 / fraction - 1), 0.0),
+            remaining=max((self.seconds - self.stage_seconds) * (1 / fraction - 1), 0.0),
             readings=mean_readings(self.recent),
             integration_error=self.error,
             steps=self.steps,
@@ -243,23 +279,23 @@ class Trainer(Generic[Samples]):
         """
         if earlier is not None:
             self.problem.begin(earlier)
-        self._earlier_seconds = self._stage_seconds = seconds
+        self.earlier_seconds = self.stage_seconds = seconds
         self.run.truncate_metrics(0)
         self.save()
         self.run.begin()
 
     def finish(self, stopped: bool = False) -> None:
-        """Refine the integration until its error is within tolerance, and save the final checkpoint.
+        """Take the weights to keep, refine the integration until its error is within tolerance, save the checkpoint.
+
+        Where a time limit leaves no room for a finer integration, the error that was measured stands.
 
         Args:
             stopped: whether the training is to count as finished before its last iteration.
         """
         if not self.finished:
-            allowed = FINAL_MARGIN * self.config.tolerance
-            error = self._measure_error(FINAL_BATCHES)
-            while not error <= allowed and 0 < self.steps < MAX_STEPS:
-                self._adapt_steps(error, allowed)
-                error = self._measure_error(FINAL_BATCHES)
+            self._undo = remembered(self, whole=True)
+            with stopping.heard():
+                error = final_error(self)
             if not math.isfinite(error):
                 logger.warning(
                     "the training has diverged: the integration error of the final flow is %s, so the flow is not "
@@ -267,7 +303,7 @@ class Trainer(Generic[Samples]):
                     error,
                 )
             self.error = error
-            self.finished = stopped or self.iteration >= self.config.iterations
+            self.finished = stopped or self.on_plateau or self.iteration >= self.config.iterations
             self._snapshot()
             self.save()
 
@@ -279,24 +315,7 @@ class Trainer(Generic[Samples]):
         """
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.flow.parameters()):
             raise self._diverged("parameters of the flow are no longer finite", self.iteration)
-        tensors = {f"flow.{name}": value for name, value in self.flow.state_dict().items()}
-        for name, parameter in self.flow.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                if value is not None:
-                    tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-        tensors["generator.noise"] = self.noise.get_state()
-        tensors["generator.draws"] = self.draws.get_state()
-        state = {
-            "iteration": self.iteration,
-            "seconds": self.seconds,
-            "stage_seconds": self._stage_seconds,
-            "steps": self.steps,
-            "finished": self.finished,
-            "integration_error_nats": self.error,
-            "device": str(self.device),
-            "recent": list(self.recent),
-        }
-        self.run.save_checkpoint({name: value.cpu() for name, value in tensors.items()}, state)
+        self.run.save_checkpoint(*pack(self))
         self._saved = time.perf_counter()
 
     def _diverged(self, how: str, iteration: int) -> TrainingDiverged:
@@ -335,18 +354,30 @@ class Trainer(Generic[Samples]):
             parameter.grad = gradient
         return float(total), self.pool.gather(torch.cat(values))
 
-    def _measure_error(self, batches: int = 1) -> float:
+    def measure_error(self, samples: int) -> float:
         """The integration error now, on fresh samples: no more than the evaluation is to have."""
-        n = min(batches * self.config.batch, self.config.evaluation_samples)
-        return self.problem.error(n, self.noise, self.pool)
+        begun, samples = time.perf_counter(), min(samples, self.config.evaluation_samples)
+        error = self.problem.error(samples, self.noise, self.pool)
+        self._cost = (time.perf_counter() - begun) / (samples * max(self.steps, 1))
+        return error
 
-    def _control_error(self) -> None:
-        """Measure the integration error and adapt the number of steps to it."""
-        self.error = error = self._measure_error()
-        if self.config.adapt_steps:
-            self._adapt_steps(error, TRAINING_TOLERANCE * self.config.tolerance)
+    def fits(self, samples: int, steps: int) -> bool:
+        """Whether there is time to measure the error so."""
+        return self._cost * samples * max(steps, 1) <= self._left
 
-    def _adapt_steps(self, error: float, allowed: float) -> None:
+    def offered(self, error: float) -> dict[str, float]:
+        """What is seen of the data held back; the weights are kept if it is better than ever, its error included."""
+        checked = self.problem.check(self.pool)
+        if self.problem.held_out is not None:
+            self.kept.offer(self.flow, self.iteration, checked[self.problem.held_out] + error)
+        return checked
+
+    def undo(self) -> None:
+        """Bring back the training as it was before what was begun last, and not finished."""
+        self._undo()
+
+    def adapt_steps(self, error: float, allowed: float) -> None:
+        """Take the steps that should bring an error to what is allowed."""
         for gradient in self.integrators:
             gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
 
@@ -354,29 +385,3 @@ class Trainer(Generic[Samples]):
         samples = self.problem.snapshot()
         if samples is not None:
             self.run.save_snapshot(self.iteration, samples)
-
-    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        restore(self.flow, tensors, state)
-        try:
-            for name, parameter in self.flow.named_parameters():
-                prefix = f"optimizer.{name}."
-                moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-                if moments:
-                    if self._own_optimizer:
-                        check_moments(name, moments, parameter)
-                    self.optimizer.state[parameter] = {
-                        key: value if key == "step" else value.to(self.device) for key, value in moments.items()
-                    }
-            self.noise.set_state(tensors["generator.noise"])
-            self.draws.set_state(tensors["generator.draws"])
-            self.iteration = int(state["iteration"])
-            self.finished = bool(state["finished"])
-            self._earlier_seconds = float(state["seconds"])
-            # Version 0.1 knew one stage, the coarse lattice.
-            self._stage_seconds = float(state.get("stage_seconds", state.get("coarse_seconds", 0.0)))
-            self.error = state["integration_error_nats"]
-            self.recent.extend(dict(readings) for readings in state["recent"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{self.run.path}: the checkpoint does not fit this run: {error}") from None
-        self.run.truncate_metrics(self.iteration)
-        self.run.save_state(state)

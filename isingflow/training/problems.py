@@ -11,40 +11,38 @@ what is here.
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
-from isingflow.flows import ActNorm, Flow
+from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error
 from isingflow.flows.checks import check_maps
 from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential, SampledAverage
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
-from isingflow.runs.settings import TrainingConfig
-from isingflow.runtime.parallel import Backend, Batch
+from isingflow.runtime.parallel import Backend
 from isingflow.statistics.free_energy import effective_sample_size
 from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, Target
 from isingflow.targets.checks import check_target
 from isingflow.training import objectives
-from isingflow.training.inherit import inherit
+from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Samples, Stage
+from isingflow.training.likelihood import Likelihood
 from isingflow.training.objectives import Objective
 from isingflow.training.stages import coarse_share
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
 
+__all__ = ["Likelihood", "Pair", "Problem", "Samples", "Stage", "Variational", "problem_of"]
+
 logger = logging.getLogger(__name__)
 
-SNAPSHOT_SAMPLES = 25
-CHECKED = 256
-"""Validation data that a training looks at now and then."""
 REFERENCE_CHAINS = 64
 REFERENCE_SAMPLES = 256
 """Monte Carlo states per chain that a training draws from, on lattices for which they have room."""
@@ -52,86 +50,6 @@ REFERENCE_SPINS = 2**26
 """Room for their spins, of a byte each."""
 REFERENCE_STREAM = 2**40
 """Added to a run's seed: evaluations are to be made with other Monte Carlo states than trainings."""
-
-
-Samples = TypeVar("Samples", bound=Batch)
-"""What an objective is averaged over: noise, data, or noise beside fields of the target."""
-
-
-class Stage(NamedTuple):
-    """A problem that is trained on first.
-
-    Attributes:
-        name: of its folder inside the run folder.
-        problem: smaller, or easier.
-        share: the part of the whole training's work, 0 to 1, that is done by its end.
-    """
-
-    name: str
-    problem: Problem[Any]
-    share: float
-
-
-class Problem(ABC, Generic[Samples]):
-    """A flow, and what is asked of it.
-
-    Attributes:
-        config: of the run.
-        flow: to be trained.
-        source: where the generators of batches live.
-    """
-
-    config: AnyRunConfig
-    flow: Flow
-    source: torch.device
-
-    @property
-    def training(self) -> TrainingConfig:
-        """How the flow is trained."""
-        return self.config.training
-
-    @abstractmethod
-    def batch(self, n: int, generator: torch.Generator) -> Samples:
-        """What the objective is averaged over: noise or data, n samples."""
-
-    def prepare(self, n: int, seed: int) -> None:
-        """Show a batch to maps that start from one, before threads share batches."""
-        if any(isinstance(module, ActNorm) for module in self.flow.modules()):
-            self.flow.train()
-            with torch.no_grad():
-                self.objective(self.batch(n, torch.Generator(self.source).manual_seed(seed)))
-
-    @abstractmethod
-    def objective(self, batch: Samples) -> tuple[Tensor, Tensor]:
-        """The loss, a scalar with its graph, and the values of every sample, float64, shape (n, ...), detached."""
-
-    @abstractmethod
-    def readings(self, values: Tensor) -> dict[str, float | None]:
-        """What the metrics say of a batch, from its values; None where it is unknown."""
-
-    @abstractmethod
-    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
-        """The integration error of n fresh samples, in nats."""
-
-    def check(self, pool: Backend) -> dict[str, float]:
-        """What the metrics say now and then, from other samples than those of the training."""
-        return {}
-
-    @abstractmethod
-    def snapshot(self) -> np.ndarray | None:
-        """A few samples of the flow, always from the same noise; None of one that gives none: it has diverged."""
-
-    def stages(self) -> Sequence[Stage]:
-        """What is trained on first, in order; every one begins with what the one before has learnt."""
-        return ()
-
-    def begin(self, earlier: Flow) -> None:
-        """Take over what another flow has learnt.
-
-        Raises:
-            InvalidInput: it is of another make; the message says what fits.
-        """
-        inherit(earlier, self.flow, adapt_steps=self.training.adapt_steps)
 
 
 @dataclass(frozen=True)
@@ -276,48 +194,6 @@ def _referenced(target: Target) -> Referenced:
             "for both bounds needs: take bounds='upper'"
         )
     return target
-
-
-class Likelihood(Problem[Tensor]):
-    """A data set; the flow starts from what is fitted to its training part in closed form."""
-
-    config: DensityConfig
-
-    def __init__(self, data: Dataset, config: DensityConfig, *, device: torch.device) -> None:
-        self.config = config
-        self.source = torch.device("cpu")
-        self.data = data
-        self.flow = config.new_flow(data).to(device)
-        self.validation = next(data.validation.batches(CHECKED, torch.Generator().manual_seed(config.seed))).to(device)
-
-    def batch(self, n: int, generator: torch.Generator) -> Tensor:
-        """Training data."""
-        return self.data.train.draw(n, generator).to(self.flow.device)
-
-    def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood and penalties; -ln p of every sample."""
-        return objectives.negative_log_likelihood(self.flow, batch, self.training)
-
-    def readings(self, values: Tensor) -> dict[str, float | None]:
-        """The negative log-likelihood of the batch."""
-        return {"negative_log_likelihood": float(values.mean())}
-
-    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
-        """Change of ln p at half the step."""
-        return likelihood_error(self.flow, self.batch(n, generator), pool).value
-
-    @torch.no_grad()
-    def check(self, pool: Backend) -> dict[str, float]:
-        """The negative log-likelihood of some validation data, the same ones every time."""
-        self.flow.eval()
-        log_prob = torch.cat(pool.map(self.flow.log_prob, self.validation))
-        return {"validation_negative_log_likelihood": float(-log_prob.mean())}
-
-    def snapshot(self) -> np.ndarray | None:
-        """Samples, float32."""
-        generator = torch.Generator(self.flow.device).manual_seed(0)
-        points = self.flow.sample(SNAPSHOT_SAMPLES, generator=generator)[0]
-        return points.cpu().numpy() if points.isfinite().all() else None
 
 
 def problem_of(

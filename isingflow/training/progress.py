@@ -30,6 +30,7 @@ class Outcome(enum.Enum):
 
     FINISHED = "finished"
     STOPPED = "stopped by a callback"
+    PLATEAU = "no better on validation data"
     TIME_LIMIT = "time limit"
     INTERRUPTED = "interrupted"
 

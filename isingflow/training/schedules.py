@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+from isingflow.runs.settings import LOOSENESS
+
 MIN_STEPS, MAX_STEPS = 4, 128
-TRAINING_TOLERANCE = 2.0
-"""Integration error allowed while training, in units of the run's tolerance."""
+TRAINING_SHARE = 0.9
+"""Part of a time limit after which no iteration begins: the rest is for what ends a training."""
 FINAL_MARGIN = 0.1
 """Integration error of the final flow, in the same units: small beside the statistical error of its evaluation."""
 WARM_UP = 0.15
@@ -50,7 +52,7 @@ def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> 
     return max(min(wanted, MAX_STEPS), min(steps, MIN_STEPS))
 
 
-def relaxed_steps(steps: int, growth: float, order: int) -> int:
+def relaxed_steps(steps: int, growth: float, order: int, looseness: float = LOOSENESS) -> int:
     """The steps to train with on a larger lattice, from those of a final flow on a smaller one.
 
     The error is extensive: it grows with the number of sites. But training may have a larger one than a final flow.
@@ -59,10 +61,11 @@ def relaxed_steps(steps: int, growth: float, order: int) -> int:
         steps: of the final flow.
         growth: ratio of the numbers of sites.
         order: of the integrator.
+        looseness: of the training, see `TrainingConfig`.
 
     Example:
         >>> relaxed_steps(22, 4.0, 4)
         15
     """
-    change = growth * FINAL_MARGIN / TRAINING_TOLERANCE
+    change = growth * FINAL_MARGIN / looseness
     return max(math.ceil(steps * change ** (1 / order)), MIN_STEPS)

@@ -10,7 +10,7 @@ import torch
 from isingflow import datasets
 from isingflow.architectures.start import fitted_start
 from isingflow.flows import Flow
-from isingflow.training.schedules import TRAINING_TOLERANCE
+from isingflow.runs.settings import LOOSENESS
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_two_start_alike(toys):
 
 def test_steps_follow_the_error(toys):
     data = datasets.load("moons", seed=7)
-    ot = toys.OTFlow(data, 7, iterations=4, batch=32, check_every=2, tolerance=1e-9 / TRAINING_TOLERANCE)
+    ot = toys.OTFlow(data, 7, iterations=4, batch=32, check_every=2, tolerance=1e-9 / LOOSENESS)
     (gradient,) = toys.gradient_flows(ot.flow)
     before = gradient.steps
     while not ot.done:

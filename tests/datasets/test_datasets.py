@@ -352,7 +352,7 @@ def test_the_copula_of_digits_beats_their_gaussian():
 
 def test_starts_refuse():
     moons = datasets.load("moons")
-    with pytest.raises(InvalidInput, match="'uniform': expected one of copula, gaussian, normal"):
+    with pytest.raises(InvalidInput, match="'uniform': expected one of copula, gaussian, tails, normal"):
         fitted_start(moons, "uniform", generator())
     with pytest.raises(InvalidInput, match="moons: a copula of marginal histograms needs grey levels"):
         fitted_start(moons, "copula", generator())

@@ -63,6 +63,7 @@ def configs(cls):
 def test_any_settings_survive_json(flow, training, beta, seed):
     if flow.kind == "convex":
         training = replace(training, transport_cost=0.0, hjb=0.0)
+    training = replace(training, noise=0.0, patience=0)
     config = RunConfig(square(4), beta, "quick", seed, flow, training)
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 

@@ -76,7 +76,7 @@ def test_what_is_no_run_on_data_is_refused(name, value):
 
 
 def test_unknown_starts_flows_and_presets_are_refused():
-    with pytest.raises(InvalidInput, match="expected one of copula, gaussian, normal"):
+    with pytest.raises(InvalidInput, match="expected one of copula, gaussian, tails, normal"):
         replace(config(), start="uniform")
     with pytest.raises(InvalidInput, match="needs images"):
         replace(config(), flow=FlowConfig(potential="image")).new_flow()
@@ -289,7 +289,7 @@ def test_tables_on_the_command_line(folder):
         (["density", "moons", "--flow", "coupling"], "flow 'coupling': expected one of"),
         (["density", "moons", "--preset", "slow"], "preset 'slow': expected one of"),
         (["density", "moons", "--start", "copula"], "a copula of marginal histograms needs grey levels"),
-        (["density", "moons", "--start", "uniform"], "--start uniform: expected gaussian or copula or normal"),
+        (["density", "moons", "--start", "uniform"], "--start uniform: expected gaussian or tails or copula or normal"),
         (["density", "tabular", "missing.npy"], "missing.npy"),
         (["density", "mnist", "--data", "nowhere"], "nowhere"),
         (["density", "--resume"], "--resume: which run?"),

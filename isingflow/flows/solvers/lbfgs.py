@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from isingflow.runtime import stopping
+
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 """z, shape (n, d), to values, shape (n,), and gradients, shape (n, d)."""
 
@@ -61,6 +63,7 @@ def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: flo
     shrink = torch.ones_like(value)
     counts = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     for _ in range(iterations):
+        stopping.check()
         residuals = gradient.norm(dim=1) / scale
         active = residuals > tolerance
         if not active.any():

@@ -1,0 +1,51 @@
+"""How much an evaluation can do in the time it is given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+PILOT = 8
+"""Samples on which the time of one is measured."""
+
+
+class Budget:
+    """Seconds for an evaluation, and what a sample costs.
+
+    Args:
+        seconds: it may take; None: as long as it takes.
+
+    Example:
+        >>> Budget(None).samples(1000, cost=1e9, share=0.5)
+        1000
+        >>> Budget(60.0).samples(1000, cost=0.5, share=0.5)
+        60
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = math.inf if seconds is None else seconds
+
+    def cost(self, work: Callable[[], Any]) -> float:
+        """Seconds of a sample, of work on `PILOT` of them; zero where there is time for anything."""
+        if math.isinf(self.seconds):
+            return 0.0
+        begun = time.perf_counter()
+        work()
+        spent = time.perf_counter() - begun
+        self.seconds -= spent
+        return spent / PILOT
+
+    def samples(self, wanted: int, *, cost: float, share: float, least: int = 2) -> int:
+        """As many as are wanted, or as there is time for.
+
+        Args:
+            wanted: number of samples.
+            cost: seconds of one.
+            share: of all the time, that they may take.
+            least: number, if that many are wanted.
+        """
+        if cost * wanted <= share * self.seconds:
+            return wanted
+        return min(wanted, max(least, int(share * max(self.seconds, 0.0) / cost)))

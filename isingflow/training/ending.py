@@ -1,0 +1,64 @@
+"""How a training ends: with the weights to keep, integrated so finely that what is said of the flow is true."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from isingflow.training.keeping import rest
+from isingflow.training.schedules import FINAL_MARGIN, MAX_STEPS
+
+if TYPE_CHECKING:
+    from isingflow.training.loop import Trainer
+
+logger = logging.getLogger(__name__)
+
+FINAL_BATCHES, FEWEST_FINAL = 8, 8
+"""Batches in the final measurement of the error, and samples of it where a time limit leaves no room for these."""
+
+
+def final_error(trainer: Trainer[Any]) -> float:
+    """Give the flow its final weights and steps; returns the integration error that it then has, in nats.
+
+    Steps are added until all errors are within the tolerance, or no time is left: then what was measured stands.
+    """
+    _take_best(trainer)
+    error, worst = _errors(trainer)
+    while not worst <= 1 and 0 < trainer.steps < MAX_STEPS and trainer.fits(FEWEST_FINAL, 2 * trainer.steps):
+        trainer.adapt_steps(worst, 1.0)
+        error, worst = _errors(trainer)
+    _rest_if_worse(trainer)
+    return error
+
+
+def _errors(trainer: Trainer[Any]) -> tuple[float, float]:
+    """The integration error, on as many samples as there is time for, and the worst of the flow's errors.
+
+    The latter in units of what a final flow may have.
+    """
+    samples = FINAL_BATCHES * trainer.config.batch
+    while samples > FEWEST_FINAL and not trainer.fits(samples, trainer.steps):
+        samples = max(samples // 2, FEWEST_FINAL)
+    error = trainer.measure_error(samples)
+    tolerance = trainer.config.tolerance
+    return error, max(error / (FINAL_MARGIN * tolerance), 2 * trainer.problem.defect() / tolerance)
+
+
+def _take_best(trainer: Trainer[Any]) -> None:
+    """Go on with the best weights, which may be the last ones."""
+    if trainer.problem.held_out is None:
+        return
+    if trainer.iteration and trainer.iteration % trainer.config.check_every:
+        trainer.offered(trainer.measure_error(trainer.config.batch))
+    if trainer.kept.tensors:
+        trainer.flow.load_state_dict(trainer.kept.tensors)
+
+
+def _rest_if_worse(trainer: Trainer[Any]) -> None:
+    """Make the flow its start where the best weights are no better than that, on the data held back."""
+    if trainer.problem.held_out is not None and trainer.iteration:
+        score = trainer.problem.check(trainer.pool)[trainer.problem.held_out]
+        trainer.resting = not score <= trainer.problem.start_score
+    if trainer.resting:
+        logger.info("on validation data no weights of this training are better than its start: the flow is its start")
+        rest(trainer.flow)
