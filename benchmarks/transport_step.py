@@ -1,7 +1,7 @@
 """A training step of OT-Flow beside one of the reference code: likelihood, both penalties and all gradients.
 
     git clone https://github.com/EmoryMLIP/OT-Flow REFERENCE
-    OMP_NUM_THREADS=1 python benchmarks/transport_step.py --reference REFERENCE --output docs/benchmarks/transport-step.json
+    OMP_NUM_THREADS=1 python benchmarks/transport_step.py --reference REFERENCE --output FILE
 
 Both have the same network, float32, so many Runge-Kutta steps and the same batch, and take turns; times are medians of
 processor time of the loss and its gradient, without the optimiser. Freed memory is

@@ -53,11 +53,13 @@ class Potential(nn.Module):
         shape: shape of one field.
         symmetry: group under which phi is exactly invariant, phi(g x, t) = phi(x, t).
         compiled: whether elementwise work is fused by torch.compile.
+        opening_parameters: names of the directions and biases of its opening layer, which may learn at another rate.
     """
 
     shape: tuple[int, ...]
     symmetry: Group
     compiled = False
+    opening_parameters: tuple[str, ...] = ()
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,), for x of shape (n, *shape)."""

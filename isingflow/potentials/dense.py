@@ -50,6 +50,8 @@ class DensePotential(Potential):
         (torch.Size([2, 4, 4]), torch.Size([2]))
     """
 
+    opening_parameters = ("weight", "bias")
+
     @usual_defaults()
     def __init__(
         self,

@@ -53,6 +53,8 @@ class ResidualPotential(Potential):
         (torch.Size([2, 3]), torch.Size([2]), torch.Size([2]))
     """
 
+    opening_parameters = ("opening", "opening_bias")
+
     @usual_defaults()
     def __init__(
         self,

@@ -18,12 +18,10 @@ import numpy as np
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 ONE, TWO, HALF, ZERO = np.float32(1), np.float32(2), np.float32(0.5), np.float32(0)
 LOG_2 = np.float32(math.log(2))
-HALF_LOG = tuple(
+LOG_SERIES = tuple(
     np.float32(c)
     for c in np.polynomial.Polynomial(
-        np.polynomial.chebyshev.cheb2poly(
-            np.polynomial.chebyshev.chebinterpolate(lambda x: np.log1p((x + 1) / 2), 10)
-        ),
+        np.polynomial.chebyshev.cheb2poly(np.polynomial.chebyshev.chebinterpolate(lambda x: np.log1p((x + 1) / 2), 10)),
         domain=[0, 1],
     )
     .convert()
@@ -56,7 +54,7 @@ def antiderivative(x, t):
     """ln(2 cosh x) from t = tanh x: |x| + ln 2 - ln(1 + |t|), since exp(-2|x|) = (1 - |t|) / (1 + |t|)."""
     y = abs(t)
     series = ZERO
-    for coefficient in HALF_LOG:
+    for coefficient in LOG_SERIES:
         series = series * y + coefficient
     return abs(x) + LOG_2 - series
 
