@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isingflow.flows.base import PathCost, Transform
-from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.paths import MOST_DIMENSIONS, stage_times, transported
+from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
 from isingflow.runtime.checks import choice, count, flag, instance, number, shown
