@@ -33,6 +33,7 @@ from isingflow.flows import Flow, GaussianWhitening, gradient_flows
 from isingflow.flows.diagnostics import inverse_error, steps_needed, straightness, transport_cost
 from isingflow.runs.config import DensityConfig
 from isingflow.runtime.parallel import workers
+from isingflow.training.optimisers import adam
 from isingflow.training.problems import problem_of
 from isingflow.training.schedules import controlled_steps, learning_rate
 
@@ -52,7 +53,8 @@ class OTFlow:
         self.problem = problem_of(self.config, device=CPU, data=data)
         self.flow = self.problem.flow
         self.generator = torch.Generator().manual_seed(seed + 1)
-        self.optimizer = torch.optim.Adam(self.flow.parameters(), betas=(0.9, self.config.training.beta2))
+        self.optimizer = adam(self.flow, self.config.training)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.iteration, self.seconds = 0, 0.0
 
     @property
@@ -63,9 +65,8 @@ class OTFlow:
     def step(self) -> None:
         """One iteration."""
         training = self.config.training
-        rate = learning_rate(training.schedule, training.learning_rate, self.iteration / training.iterations)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = learning_rate(training.schedule, peak, self.iteration / training.iterations)
         self.flow.train()
         self.flow.redraw(self.generator)
         loss, _ = self.problem.objective(self.problem.batch(training.batch, self.generator))

@@ -8,6 +8,7 @@ the error is part of the answer and is measured, by integrating the same samples
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isingflow.flows.base import PathCost, Transform
+from isingflow.flows.solvers.paths import MOST_DIMENSIONS, stage_times, transported
 from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
 from isingflow.potentials.base import Field, Potential, TimedField
@@ -180,7 +182,11 @@ class GradientFlow(Transform):
         if self.reversible:
             learnt = [tensor for tensor in (*self.potential.parameters(), self.context) if tensor is not None]
             return self._reversible(intervals, costs == 2).integrate(state, [t for t in learnt if t.requires_grad])
-        if self.recompute and torch.is_grad_enabled():
+        recompute = self.recompute and torch.is_grad_enabled()
+        whole = None if recompute else self._whole_paths(x, intervals, costs)
+        if whole is not None:
+            return whole
+        if recompute:
             for interval in intervals:
                 arguments = [interval], state, self.context
                 state = checkpoint(self._advance, *arguments, use_reentrant=False, preserve_rng_state=False)
@@ -197,6 +203,21 @@ class GradientFlow(Transform):
             return self._derivative(self.potential.fields([sum(interval) / 2], *given)[0])
 
         return Reversible(TABLEAUX[self.tableau], derivative, intervals)
+
+    def _whole_paths(self, x: Tensor, intervals: Sequence[tuple[float, float]], costs: int) -> State | None:
+        """All steps in one operation, in few dimensions and where the potential and the device allow it."""
+        few = math.prod(x.shape[1:]) <= MOST_DIMENSIONS
+        if not few or x.dtype != torch.float32 or x.device.type != "cpu" or self.context is not None:
+            return None
+        tables = self.potential.tabulated(stage_times(self.tableau, intervals))
+        if tables is None or tables.v.dtype != x.dtype or (costs == 2 and tables.clock is None):
+            return None
+        if tables.clock is not None and self.time != 1.0:
+            by_time = {name: getattr(tables, name) / self.time for name in ("clock", "drift", "shift")}
+            tables = tables._replace(**by_time)
+        lengths = [self.time * (end - start) for start, end in intervals]
+        end, *integrals = transported(x.flatten(1), tables, self.tableau, lengths, costs)
+        return end.reshape(x.shape), *integrals
 
     def _advance(self, intervals: Sequence[tuple[float, float]], state: State, context: Tensor | None) -> State:
         """The state after some steps. The context is an argument: recomputed stages need the one of their own pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,31 @@ TimedField = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
 """(x, t) -> grad phi, laplacian phi and d phi/dt, shape (n,)."""
 
 
+class Tables(NamedTuple):
+    """A potential that is one hidden layer and a quadratic form, at the times of stages s.
+
+        grad phi = sum_m a_sm tanh(v_m.x + b_sm) v_m + Q x + q_s
+        laplacian phi = sum_m a_sm |v_m|^2 [1 - tanh^2(v_m.x + b_sm)] + tr Q
+        d phi/dt = sum_m r_sm tanh(v_m.x + b_sm) + k_s.x + k0_s
+
+    Attributes:
+        v, b, a, norms: shapes (units, d), (stages, units), (stages, units), and |v_m|^2, (units,).
+        quadratic, linear: Q, symmetric, shape (d, d), and q, (stages, d).
+        clock, drift, shift: r, k and k0, shapes (stages, units), (stages, d) and (stages,); None, where they are not
+            known.
+    """
+
+    v: Tensor
+    b: Tensor
+    a: Tensor
+    norms: Tensor
+    quadratic: Tensor
+    linear: Tensor
+    clock: Tensor | None = None
+    drift: Tensor | None = None
+    shift: Tensor | None = None
+
+
 class Potential(nn.Module):
     """A scalar function phi(x, t) of fields, with gradient and Laplacian in closed form.
 
@@ -27,11 +53,13 @@ class Potential(nn.Module):
         shape: shape of one field.
         symmetry: group under which phi is exactly invariant, phi(g x, t) = phi(x, t).
         compiled: whether elementwise work is fused by torch.compile.
+        opening_parameters: names of the directions and biases of its opening layer, which may learn at another rate.
     """
 
     shape: tuple[int, ...]
     symmetry: Group
     compiled = False
+    opening_parameters: tuple[str, ...] = ()
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,), for x of shape (n, *shape)."""
@@ -62,6 +90,10 @@ class Potential(nn.Module):
         """One bound field for each integration step, given the steps' midpoints in units of the whole time."""
         # A potential that knows of no context may have a `bind` that takes none.
         return [self.bind() if context is None else self.bind(context)] * len(midpoints)
+
+    def tabulated(self, times: Sequence[float]) -> Tables | None:
+        """The potential at these times, if it is of the form of `Tables`; flows then take whole paths at once."""
+        return None
 
     def _bind(self) -> Field:
         """What `bind` gives without a context."""
@@ -104,6 +136,17 @@ def chebyshev(t: float, count: int, like: Tensor) -> Tensor:
     while len(values) < count:
         values.append(2 * s * values[-1] - values[-2])
     return torch.tensor(values[:count], dtype=like.dtype, device=like.device)
+
+
+def chebyshev_table(times: Sequence[float], count: int, like: Tensor) -> Tensor:
+    """`chebyshev` at many times, a row for each, shape (times, count).
+
+    Example:
+        >>> chebyshev_table([0.0, 1.0], 2, torch.zeros(1))
+        tensor([[ 1., -1.],
+                [ 1.,  1.]])
+    """
+    return torch.stack([chebyshev(t, count, like) for t in times])
 
 
 def chebyshev_slopes(t: float, count: int, like: Tensor) -> Tensor:

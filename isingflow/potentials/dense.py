@@ -10,13 +10,14 @@ a Chebyshev series: with one term, the paper's constant.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.lattice.symmetry import Group
-from isingflow.potentials.base import Field, Potential, chebyshev
+from isingflow.potentials.base import Field, Potential, Tables, chebyshev, chebyshev_table
 from isingflow.potentials.layers.hidden import ACTIVATIONS, Layer, hidden_layer
 from isingflow.runtime.checks import choice, count, lengths
 from isingflow.runtime.fields import numbers, source, usual_defaults
@@ -48,6 +49,8 @@ class DensePotential(Potential):
         >>> gradient.shape, laplacian.shape
         (torch.Size([2, 4, 4]), torch.Size([2]))
     """
+
+    opening_parameters = ("weight", "bias")
 
     @usual_defaults()
     def __init__(
@@ -136,6 +139,18 @@ class DensePotential(Potential):
             return torch.fft.irfftn(gradient, s=self.shape, dim=axes), laplacian
 
         return field
+
+    def tabulated(self, times: Sequence[float]) -> Tables:
+        """As in `Tables`; softplus is (p + ln 2 cosh(p/2)) / 2 up to a constant."""
+        if self.amplitude.ndim == 1:
+            amplitude = self.amplitude.expand(len(times), -1)
+        else:
+            amplitude = chebyshev_table(times, self.amplitude.shape[1], self.amplitude) @ self.amplitude.T
+        softplus = self.activation == "softplus"
+        v, bias = (self.weight / 2, self.bias / 2) if softplus else (self.weight, self.bias)
+        linear = amplitude @ v if softplus else v.new_zeros(len(times), v.shape[1])
+        quadratic = v.new_zeros(v.shape[1], v.shape[1])
+        return Tables(v, bias.expand(len(times), -1), amplitude, v.square().sum(1), quadratic, linear)
 
     def _at(self, t: float) -> Tensor:
         """a_h(t), shape (hidden,)."""

@@ -10,12 +10,13 @@ parameters, and no Jacobian in the dimension of x. (OT-Flow's constant c moves n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.lattice.symmetry import trivial_group
-from isingflow.potentials.base import Field, Potential, TimedField, untimed
+from isingflow.potentials.base import Field, Potential, Tables, TimedField, untimed
 from isingflow.potentials.layers.residual import ResidualLayers, gram_root, residual_network
 from isingflow.runtime.checks import count, lengths
 from isingflow.runtime.fields import numbers, source, usual_defaults
@@ -51,6 +52,8 @@ class ResidualPotential(Potential):
         >>> gradient.shape, laplacian.shape, rate.shape
         (torch.Size([2, 3]), torch.Size([2]), torch.Size([2]))
     """
+
+    opening_parameters = ("opening", "opening_bias")
 
     @usual_defaults()
     def __init__(
@@ -112,6 +115,28 @@ class ResidualPotential(Potential):
             return gradient.T.reshape(x.shape), laplacian - trace, rate - time @ rotated - self.linear[-1]
 
         return field
+
+    def tabulated(self, times: Sequence[float]) -> Tables | None:
+        """As in `Tables`, if the opening layer is the only one."""
+        if len(self.kernels):
+            return None
+        t = self.opening.new_tensor(times)[:, None]
+        v, clock = self.opening[:, :-1], self.opening[:, -1]
+        space, time = self.quadratic[:, :-1], self.quadratic[:, -1]
+        drift = -(time @ space)
+        # Parameters of no layers hold no numbers, but whoever asks for all gradients asks for theirs.
+        none = self.kernels.sum() + self.biases.sum()
+        return Tables(
+            v,
+            self.opening_bias + t * clock,
+            -self.weight.expand(len(times), -1),
+            v.square().sum(1),
+            -(space.T @ space),
+            t * drift - self.linear[:-1],
+            -(self.weight * clock).expand(len(times), -1),
+            drift.expand(len(times), -1),
+            -t[:, 0] * time.square().sum() - self.linear[-1] + none,
+        )
 
     def _at(self, t: float, root: Tensor) -> tuple[Tensor, ...]:
         """Of the network at time t, in the order of `ResidualLayers`."""

@@ -161,6 +161,7 @@ _FEW = {"noise": 0.3, "patience": 10, "tolerance": 0.05, "looseness": 2.0}
 _TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3, **_FEW)
 _CONVEX_TABLES = replace(_DATA, learning_rate=3e-3, **_FEW)
 _SMALL_IMAGES = replace(_DATA, iterations=300, batch=128, noise=0.2, patience=10, tolerance=0.1, looseness=2.0)
+_PLANE = FlowConfig(potential="dense", hidden=128, radial=0, oriented=0, time_terms=3, steps=4, steepness=12.0)
 _DENSE = FlowConfig(potential="dense", hidden=256, radial=0, oriented=0, time_terms=1, steps=3, steepness=12.0)
 _RESIDUAL = OTFlowConfig(width=128, layers=1, radial=0, oriented=0, steps=2, steepness=4.0)
 _STRAIGHT = {"transport_cost": 1e-3, "hjb": 2e-3}
@@ -176,14 +177,17 @@ _SOFT_MAXIMUM = ConvexFlowConfig(network="log-sum-exp", blocks=2, width=256, rad
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
-            "quick": Preset(_DENSE, _TOYS),
-            "accurate": Preset(replace(_DENSE, hidden=512), replace(_TOYS, iterations=4000, batch=512)),
+            "quick": Preset(_PLANE, replace(_TOYS, iterations=4000, learning_rate=8e-3, balance=5.0)),
+            "accurate": Preset(
+                replace(_PLANE, hidden=256, time_terms=6),
+                replace(_TOYS, iterations=12_000, batch=512, learning_rate=6e-3, balance=5.0),
+            ),
         },
         "ot": {
-            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=900, learning_rate=2e-2, **_STRAIGHT)),
+            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=4000, learning_rate=1.6e-2, balance=5.0, **_STRAIGHT)),
             "accurate": Preset(
-                replace(_RESIDUAL, width=192),
-                replace(_TOYS, iterations=3000, batch=512, learning_rate=2e-2, **_STRAIGHT),
+                replace(_RESIDUAL, width=256),
+                replace(_TOYS, iterations=12_000, batch=512, learning_rate=1.2e-2, balance=5.0, **_STRAIGHT),
             ),
         },
         "convex": {

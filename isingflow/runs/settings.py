@@ -26,6 +26,8 @@ class TrainingConfig(Settings, frozen=True):
         batch: samples per step.
         learning_rate: peak of the one-cycle schedule, or the constant rate.
         schedule: "one-cycle" or "constant".
+        balance: directions and biases of the opening layers of dense and residual potentials learn so many times as
+            fast, all other parameters so many times as slowly, as the learning rate says.
         weight_decay, beta2, clip: of Adam (L2 form) and of the gradient's norm; clip 0 for none.
         per_site: whether the loss is divided by the number of sites; to Adam it is the same, but for the decay beside
             it, which is as many times stronger.
@@ -52,6 +54,7 @@ class TrainingConfig(Settings, frozen=True):
     batch: Count = 32
     learning_rate: Positive = 1e-2
     schedule: Schedule = "one-cycle"
+    balance: Positive = 1.0
     weight_decay: NotNegative = 0.0
     beta2: Fraction = 0.99
     clip: NotNegative = 10.0

@@ -26,6 +26,7 @@ from isingflow.runtime.parallel import Backend, workers
 from isingflow.training.ending import final_error
 from isingflow.training.keeping import Kept
 from isingflow.training.kernels import choose_kernels
+from isingflow.training.optimisers import adam
 from isingflow.training.problems import Problem, Samples
 from isingflow.training.progress import RECENT, Callback, Outcome, Progress, any_stops, mean_readings
 from isingflow.training.schedules import (
@@ -146,7 +147,7 @@ class Trainer(Generic[Samples]):
         self.noise = pool.generator(problem.source, config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
         self.own_optimizer = optimiser is None
-        self.optimizer = self._adam() if optimiser is None else optimiser(self.flow.parameters())
+        self.optimizer = adam(self.flow, self.config) if optimiser is None else optimiser(self.flow.parameters())
         self._peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.iteration = 0
         self.finished = False
@@ -322,15 +323,6 @@ class Trainer(Generic[Samples]):
         return TrainingDiverged(
             f"the training has diverged: {how} at iteration {iteration}; the last good checkpoint is kept in "
             f"{self.run.path}; a lower learning rate or more integration steps may help"
-        )
-
-    def _adam(self) -> torch.optim.Optimizer:
-        config = self.config
-        return torch.optim.Adam(
-            self.flow.parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, config.beta2),
-            weight_decay=config.weight_decay,
         )
 
     def _backward(self, batch: Samples) -> tuple[float, Tensor]:

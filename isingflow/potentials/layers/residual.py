@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from isingflow.potentials.layers import residual_fused
+
 CACHE_BYTES = 2**19
 """Size of M in a block of columns on a CPU: half of a usual second-level cache."""
 DEVICE_BYTES = 2**29
@@ -151,6 +153,8 @@ class ResidualLayers:
     def forward(self, u: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, shape (features, columns), Laplacian and derivative by time, both shape (columns,)."""
         v, _, clock, kernels, _, w, root = parameters
+        if self._fused(u, kernels):
+            return residual_fused.forward(u, parameters, even=self.opening is EvenOpening)
         norms = root.square().sum(1, keepdim=True)
         results = []
         # Fresh memory for every block would cost as much as the arithmetic.
@@ -182,12 +186,19 @@ class ResidualLayers:
         Without `parameters` all but that of u are None.
         """
         u, *rest = inputs
+        if parameters and self._fused(u, rest[3]):
+            even = self.opening is EvenOpening
+            return residual_fused.backward(inputs, by_gradient, by_laplacian, by_rate, even=even)
         totals = [torch.zeros_like(tensor) for tensor in rest] if parameters else None
         by_u, size = [], _block_size(rest[-1])
         blocks = zip(*(x.split(size, -1) for x in (u, by_gradient, by_laplacian, by_rate)), strict=True)
         for columns, gradient, laplacian, rate in blocks:
             by_u.append(self._backward_block(columns, gradient, laplacian, rate, rest, totals))
         return torch.cat(by_u, 1), *([None] * len(rest) if totals is None else totals)
+
+    @staticmethod
+    def _fused(u: Tensor, kernels: Tensor) -> bool:
+        return bool(len(kernels)) and u.device.type == "cpu" and u.dtype == torch.float32
 
     def _pass(self, u: Tensor, parameters: Sequence[Tensor], scratch: Tensor | None = None) -> _Passed:
         """The forward pass of a block; with scratch, shape (2, numbers of M), roots and products do not outlive it."""

@@ -1,0 +1,58 @@
+"""Compiled kernels between the products of a residual network: the numbers of plain tensor operations in float64."""
+
+import pytest
+import torch
+
+from isingflow.potentials.layers import residual_fused
+from isingflow.potentials.layers.residual import EvenOpening, PlainOpening, ResidualLayers, residual_network
+
+SIZES = {"plane": (2, 2, 24, 90), "square root": (17, 17, 17, 40), "few columns": (5, 3, 8, 3)}
+
+
+def inputs(size, layers, seed=0):
+    """u and the parameters, and cotangents of the three results, float64."""
+    features, rank, width, columns = SIZES[size]
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(features, columns), (width, features), (width,), (width,), (layers, width, width), (layers, width)]
+    shapes += [(width,), (width, rank), (features, columns), (columns,), (columns,)]
+    drawn = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    drawn[4] /= width**0.5
+    return drawn[:8], drawn[8:]
+
+
+def found(opening, given, cotangents, dtype):
+    """Results, and their gradients by all inputs."""
+    given = [tensor.to(dtype).requires_grad_() for tensor in given]
+    results = residual_network(ResidualLayers(opening), *given)
+    loss = sum((result.double() * weight).sum() for result, weight in zip(results, cotangents, strict=True))
+    return [*results, *torch.autograd.grad(loss, given)]
+
+
+@pytest.mark.parametrize("opening", [PlainOpening, EvenOpening])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_they_agree_with_tensor_operations(opening, layers, size):
+    given, cotangents = inputs(size, layers)
+    exact = found(opening, given, cotangents, torch.float64)
+    for ours, expected in zip(found(opening, given, cotangents, torch.float32), exact, strict=True):
+        torch.testing.assert_close(ours.double(), expected, rtol=0, atol=2e-5 * expected.detach().abs().max().item())
+
+
+@pytest.mark.parametrize("bytes_of_a_block", [1, 2**13])
+def test_blocks_change_nothing(bytes_of_a_block, monkeypatch):
+    given, cotangents = inputs("plane", 2, seed=1)
+    whole = found(PlainOpening, given, cotangents, torch.float32)
+    monkeypatch.setattr(residual_fused, "BLOCK_BYTES", bytes_of_a_block)
+    monkeypatch.setattr(residual_fused, "FEWEST", 7)
+    assert residual_fused.block_size(given[-1], 90) < 90
+    for ours, expected in zip(found(PlainOpening, given, cotangents, torch.float32), whole, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5 * expected.detach().abs().max().item())
+
+
+def test_only_single_precision_takes_this_way(monkeypatch):
+    """The fractions of polynomials are no better than that."""
+    given, cotangents = inputs("few columns", 1)
+    monkeypatch.setattr(residual_fused, "forward", lambda *_, **__: pytest.fail("fused"))
+    found(PlainOpening, given, cotangents, torch.float64)
+    with pytest.raises(pytest.fail.Exception):
+        found(PlainOpening, given, cotangents, torch.float32)
