@@ -23,11 +23,14 @@ def final_error(trainer: Trainer[Any]) -> float:
     Steps are added until all errors are within the tolerance, or no time is left: then what was measured stands.
     """
     _take_best(trainer)
+    _rest_if_worse(trainer)
     error, worst = _errors(trainer)
     while not worst <= 1 and 0 < trainer.steps < MAX_STEPS and trainer.fits(FEWEST_FINAL, 2 * trainer.steps):
         trainer.adapt_steps(worst, 1.0)
         error, worst = _errors(trainer)
-    _rest_if_worse(trainer)
+    if not trainer.resting:
+        _rest_if_worse(trainer)  # finer integration may have shown that it is
+        error = _errors(trainer)[0] if trainer.resting else error
     return error
 
 

@@ -22,6 +22,7 @@ from isingflow.flows import (
     SpectralScaling,
 )
 from isingflow.flows.spectral import EigenBasis, FourierBasis
+from isingflow.flows.tails import HeavyTails, Powers
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.symmetry import Group, square_torus_group, trivial_group
 from isingflow.potentials import (
@@ -209,6 +210,8 @@ TRANSFORMS = {
     "activation normalisation, common": (lambda seed=0: standardising((3, 4), seed, common=True), (3, 4), TORUS),
     "whitening": (lambda seed=0: whitening(3, seed), (3,), None),
     "histograms": (lambda seed=0: histograms(3, seed), (3,), None),
+    "powers": (lambda seed=0: Powers(torch.tensor([0.0, 0.4, 1.0, 2.0])), (4,), None),
+    "heavy tails": (lambda seed=0: HeavyTails(torch.tensor(0.7)), (3,), None),
     "logit": (lambda seed=0: Inverted(Logit(0.01)), (4,), None),
     "convex": (lambda seed=0: convex((3,), seed), (3,), None),
     "convex on a lattice": (lambda seed=0: convex_lattice(TORUS, seed), (3, 4), TORUS),
