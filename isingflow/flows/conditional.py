@@ -94,26 +94,32 @@ class ConditionalAffine(ConditionalTransform):
 
     def bind(self, context: Tensor) -> Transform:
         """The scaling and shift for these contexts."""
-        given = contexts(context, self.context).to(self.weight)
-        shift, log_scale = torch.addmm(self.bias, given, self.weight.T).chunk(2, dim=1)
-        return _Affine(shift, log_scale)
+        return _BoundAffine(self, contexts(context, self.context))
 
 
-class _Affine(Transform):
-    """x = exp(log_scale) z + shift, a row for each sample."""
+class _BoundAffine(Transform):
+    """The map for given contexts, a row for each sample or one for all."""
 
-    def __init__(self, shift: Tensor, log_scale: Tensor) -> None:
+    given: Tensor
+
+    def __init__(self, affine: ConditionalAffine, context: Tensor) -> None:
         super().__init__()
-        self.shift, self.log_scale = shift, log_scale
+        self.affine = affine
+        self.register_buffer("given", context, persistent=False)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return z * self.log_scale.exp() + self.shift, self._logdet(z)
+        shift, log_scale = self._parts()
+        return z * log_scale.exp() + shift, log_scale.double().sum(1).expand(len(z))
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return (x - self.shift) * (-self.log_scale).exp(), -self._logdet(x)
+        shift, log_scale = self._parts()
+        return (x - shift) * (-log_scale).exp(), -log_scale.double().sum(1).expand(len(x))
 
-    def _logdet(self, like: Tensor) -> Tensor:
-        return self.log_scale.double().sum(1).expand(len(like))
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """m and s, shape (n or 1, features)."""
+        given = self.given.to(self.affine.weight)
+        shift, log_scale = torch.addmm(self.affine.bias, given, self.affine.weight.T).chunk(2, dim=1)
+        return shift, log_scale
 
 
 class ConditionalFlow(nn.Module):
