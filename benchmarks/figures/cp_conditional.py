@@ -1,6 +1,6 @@
 """Conditional CP-Flow (partially input-convex networks): densities that depend on a number, and on a label.
 
-weights   p(x | c) = c N(x; -2, 1/2) + (1 - c) N(x; 2, 1/2) on the line, c uniform on [0, 1]: a context that is a number.
+weights   p(x | c) = c N(x; -2, 1/2) + (1 - c) N(x; 2, 1/2) on the line, c uniform on [0, 1]: the context is a number.
 pairs     p(x | k): of eight Gaussians on a circle the two opposite ones k and k + 4, k = 0 ... 3: a context that is a
           label, one-hot.
 
@@ -97,7 +97,9 @@ TOYS = {
 }
 
 
-def trained(toy: Toy, seed: int, iterations: int, batch: int = 256, rate: float = 1e-2) -> tuple[ConditionalFlow, float]:
+def trained(
+    toy: Toy, seed: int, iterations: int, batch: int = 256, rate: float = 1e-2
+) -> tuple[ConditionalFlow, float]:
     """A flow trained by maximum likelihood on fresh samples, and the processor seconds that it took."""
     generator = torch.Generator().manual_seed(seed)
     maps: list[Any] = []
@@ -129,7 +131,7 @@ def trained(toy: Toy, seed: int, iterations: int, batch: int = 256, rate: float 
 
 @torch.no_grad()
 def measured(toy: Toy, flow: ConditionalFlow, samples: int) -> dict[str, Any]:
-    """Conditional negative log-likelihoods of fresh samples: of the truth, of the flow, and their difference in nats."""
+    """Negative log-likelihoods of fresh samples: of the truth, of the flow, and their difference in nats."""
     x, c = toy.draw(samples, torch.Generator().manual_seed(2**20))
     truth, ours = toy.log_prob(x, c), flow.log_prob(x, c)
     return {
@@ -157,7 +159,7 @@ def make(options: Options) -> dict[str, Any]:
 @matplotlib.rc_context(STYLE)
 @torch.no_grad()
 def conditional_figure(flows: dict[str, ConditionalFlow]) -> Figure:
-    """Densities on the line at nine weights, dashed as learned and full as they are; below, the plane for each label."""
+    """Densities on the line at nine weights, full as they are and dashed as learned; below, the plane by label."""
     figure = Figure(figsize=(WIDTH, 1.6 * HEIGHT), layout="constrained")
     line, plane = figure.subfigures(2, 1, height_ratios=(1.2, 1))
     ax = line.subplots()

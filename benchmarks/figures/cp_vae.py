@@ -3,9 +3,9 @@
     ln p(x) >= E_q [ ln p(x | z) + ln p(z) - ln q(z | x) ],    z = m(x) + exp(s(x)) grad F(noise; e(x))
 
 Binarised MNIST (each grey level once, by a fixed seed), a standard normal prior, Bernoulli pixels. Encoder and decoder,
-their seeds, batches, rates and numbers of iterations are the same for both posteriors; so are the warm-up of the KL term
-and the Gaussian's head. F is a partially input-convex network, the context is what the encoder gives to that head, and
-ln det of the Hessian is exact. A third column trains the Gaussian for the CP-Flow's processor time.
+their seeds, batches, rates and numbers of iterations are the same for both posteriors; so are the warm-up of the KL
+term and the Gaussian's head. F is a partially input-convex network, the context is what the encoder gives to that head,
+and ln det of the Hessian is exact. A third column trains the Gaussian for the CP-Flow's processor time.
 
 Bounds are those of the 10,000 test images, five posterior samples each.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -44,7 +45,7 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class Digits:
-    """Binary images as rows of 0 and 1, float32: train (50,000), validation, test; and the train mean of grey levels."""
+    """Binary images as rows of 0 and 1, float32, and the mean grey levels of the train part."""
 
     train: Tensor
     validation: Tensor
@@ -98,7 +99,7 @@ class Autoencoder(nn.Module):
 
 def _network(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for entries, units in zip(sizes, sizes[1:], strict=False):
+    for entries, units in pairwise(sizes):
         layer = nn.Linear(entries, units)
         with torch.no_grad():
             layer.weight.copy_(math.sqrt(2 / entries) * torch.randn(units, entries, generator=generator))
@@ -151,7 +152,9 @@ def make(options: Options) -> dict[str, Any]:
             if name == "gaussian_equal_time":
                 if seed != options.seeds[0]:
                     continue
-                length = round(iterations * found["cp_flow"]["processor_seconds"] / found["gaussian"]["processor_seconds"])
+                length = round(
+                    iterations * found["cp_flow"]["processor_seconds"] / found["gaussian"]["processor_seconds"]
+                )
             model, seconds, curve = trained(kind, data, seed, length)
             per_image[name] = bounds(model, test, draws)
             found[name] = {

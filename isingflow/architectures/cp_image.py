@@ -64,7 +64,9 @@ class ConvexImageFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex
         """Pairs of a gradient and a normalisation, from noise to images."""
         shape = image_shape(domain)
         features = domain.channels * 4 ** (self.resolutions - 1)
-        check_size(self.blocks * self.width * (self.layers * (self.width + features) * self.kernel**2 + domain.dimension))
+        check_size(
+            self.blocks * self.width * (self.layers * (self.width + features) * self.kernel**2 + domain.dimension)
+        )
         maps: list[Transform] = []
         for block in range(self.blocks):
             potential = ConvexImagePotential(

@@ -98,8 +98,8 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     wrong = np.flatnonzero(labels >= LABELS)
     if len(wrong):
         raise DatasetError(
-            f"{path}: the label of record {wrong[0] + 1} is {labels[wrong[0]]}, expected 0 to {LABELS - 1}: damaged, or "
-            "not CIFAR-10 (CIFAR-100 has two labels a record)"
+            f"{path}: the label of record {wrong[0] + 1} is {labels[wrong[0]]}, expected 0 to {LABELS - 1}: damaged, "
+            "or not CIFAR-10 (CIFAR-100 has two labels a record)"
         )
     return records[:, 1:].reshape(-1, CHANNELS, WIDTH, WIDTH), labels.copy()
 

@@ -8,7 +8,7 @@ all that holds of flows holds of a bound one, and a conditional flow is a list o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -158,8 +158,7 @@ class ConditionalFlow(nn.Module):
             InvalidInput: another shape; WrongType: no tensor.
         """
         contexts(context, self.context)
-        maps = [part.bind(context) if isinstance(part, ConditionalTransform) else part for part in self.transforms]
-        return Flow((self.features,), maps).train(self.training)
+        return Flow((self.features,), list(self._bound(context))).train(self.training)
 
     def log_prob(self, x: Tensor, context: Tensor) -> Tensor:
         """ln p(x | c), float64, shape (n,).
@@ -188,6 +187,13 @@ class ConditionalFlow(nn.Module):
         z = bound.noise(len(context), generator)
         x, logdet = bound(z)
         return x, bound.base_log_prob(z) - logdet
+
+    def _bound(self, context: Tensor) -> Iterator[Transform]:
+        for part in self.transforms:
+            if isinstance(part, ConditionalTransform):
+                yield part.bind(context)
+            elif isinstance(part, Transform):
+                yield part
 
 
 def _same_number(samples: int, context: Tensor) -> None:

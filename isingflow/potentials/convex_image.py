@@ -5,8 +5,8 @@
     p_k = W_k * z_{k-1} + K_k * u + b_k,      z_k = a(p_k),              W_k >= 0 in every entry,
     F(x) = c sum_features sum_pixels w z_K + l.x + alpha |x|^2 / 2,      w >= 0 at every pixel, c > 0, alpha > 0,
 
-with zeros outside the image. Convolutions are linear, so F is convex as that of `convex.ConvexNetwork` is, of which this
-is the sparse kin. Without the skip connections K_k, k > 1, the network is the plain one. There is no pooling: every
+with zeros outside the image. Convolutions are linear, so F is convex as that of `convex.ConvexNetwork` is, whose
+sparse kin this is. Without the skip connections K_k, k > 1, the network is the plain one. There is no pooling: every
 layer has all pixels, and coarse views come from squeezing, which is a permutation of the pixels. With d_k = dF/dz_k,
 
     grad F = sum_k K_k^T * (a'_k d_k) + l + alpha x,    hess F = sum_k J_k^T diag(a''_k d_k) J_k + alpha I,
@@ -109,7 +109,7 @@ class ConvexImagePotential(ConvexFunction):
             start = self.expand(torch.randn(CALIBRATION, *self.shape, generator=generator))
             probe = torch.randn(CALIBRATION, *self.shape, generator=generator).sign()
             scale = INITIAL_SHARE / (start.product(probe) * probe).mean()
-            self.linear -= scale * start.gradient.mean(0)
+            self.linear.sub_(scale * start.gradient.mean(0))
             self.log_scale.copy_(scale.log())
             self.log_alpha.copy_(torch.tensor(1 - INITIAL_SHARE).log())
 

@@ -5,9 +5,9 @@
     z_1 = s(p_1) - p_1 / 2,    z_k = s(p_k)
     F(x; c) = w.(a(u) z_K) + l(u).x + alpha |x|^2 / 2,                    w, a(u) >= 0, alpha > 0
 
-s is convex and increasing, and p_k is affine in x but for the z_{k-1} that it averages: so F is convex in x whatever the
-context does, and nothing is asked of the way in which it depends on c. Gates a, g and offsets b, l are linear in u and
-start without any dependence on it, a = g = 1. With d_k = dF/dz_k >= 0 and J_k = dp_k/dx,
+s is convex and increasing, and p_k is affine in x but for the z_{k-1} that it averages: so F is convex in x whatever
+the context does, and nothing is asked of the way in which it depends on c. Gates a, g and offsets b, l are linear in u
+and start without any dependence on it, a = g = 1. With d_k = dF/dz_k >= 0 and J_k = dp_k/dx,
 
     grad F = sum_k L_k^T (g_k s'_k d_k) + l + alpha x,    hess F = sum_k J_k^T diag(s''_k d_k) J_k + alpha I.
 
@@ -98,7 +98,7 @@ class PartiallyConvexPotential(nn.Module):
             start = self.bind(torch.zeros(1, context)).expand(torch.randn(CALIBRATION, features, generator=generator))
             probe = torch.randn(CALIBRATION, features, generator=generator).sign()
             scale = INITIAL_SHARE / (start.product(probe) * probe).mean()
-            self.linear -= scale * start.gradient.mean(0)
+            self.linear.sub_(scale * start.gradient.mean(0))
             self.log_scale.copy_(scale.log())
             self.log_alpha.copy_(torch.tensor(1 - INITIAL_SHARE).log())
 
@@ -122,7 +122,9 @@ def contexts(context: Tensor, entries: int) -> Tensor:
     """
     instance("context", context, Tensor, "a torch.Tensor")
     if context.ndim != 2 or context.shape[1] != entries:
-        raise InvalidInput(f"context has shape {tuple(context.shape)}, expected (n, {entries}), or (1, {entries}) for all")
+        raise InvalidInput(
+            f"context has shape {tuple(context.shape)}, expected (n, {entries}), or (1, {entries}) for all"
+        )
     return context
 
 
@@ -133,6 +135,8 @@ class BoundConvexFunction(ConvexFunction):
         potential: F.
         context: shape (n, context), or (1, context) for any number of samples.
     """
+
+    given: Tensor
 
     def __init__(self, potential: PartiallyConvexPotential, context: Tensor) -> None:
         super().__init__()

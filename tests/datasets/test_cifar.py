@@ -84,7 +84,7 @@ def test_a_label_out_of_range_is_found_in_any_record(folder):
     records = batch(1)
     records[37, 0] = 255
     records.tofile(folder / "data_batch_2.bin")
-    with pytest.raises(DatasetError, match="data_batch_2.bin: the label of record 38 is 255"):
+    with pytest.raises(DatasetError, match=r"data_batch_2\.bin: the label of record 38 is 255"):
         cifar.read(folder)
 
 

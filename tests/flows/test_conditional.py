@@ -117,7 +117,7 @@ def test_a_label_decides_the_density_after_training():
         loss.backward()
         optimiser.step()
     for label, spread in enumerate(spreads):
-        x = (2 * label - 1 + spread * torch.randn(4000, 1, generator=source))
+        x = 2 * label - 1 + spread * torch.randn(4000, 1, generator=source)
         with torch.no_grad():
             found = float(-made.log_prob(x, torch.eye(2)[label : label + 1]).mean())
         assert abs(found - math.log(float(spread) * math.sqrt(2 * math.pi * math.e))) < 0.06
