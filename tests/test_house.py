@@ -15,6 +15,7 @@ LONGEST = 400
 """Lines that a file may have."""
 CONFIGURATIONS = {
     "ConvexFlowConfig",
+    "ConvexImageFlowConfig",
     "DensityConfig",
     "FlowConfig",
     "OTFlowConfig",

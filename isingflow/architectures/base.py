@@ -35,10 +35,12 @@ class Domain:
         shape: of one field.
         symmetry: the group under which the density is invariant: no potential may claim more.
         variances: of the coordinates in which trained maps act, by momentum, of a field's shape; None: ones.
-        image_shape: height and width, where a field is an image, row by row.
+        image_shape: height and width, where a field is an image, row by row; of a colour image, of its planes one above
+            the other.
         neighbours: pairs of sites that interact, shape (m, 2), where they are known.
         sampled: whether the density is known by its samples, so that training runs from x to noise; else it is known by
             its energy, and training runs from noise to x.
+        channels: planes of an image.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +49,7 @@ class Domain:
     image_shape: tuple[int, int] | None = None
     neighbours: np.ndarray | None = None
     sampled: bool = False
+    channels: int = 1
 
     @classmethod
     def of_target(cls, target: Target, variances: Tensor | None = None) -> Self:
@@ -60,10 +63,10 @@ class Domain:
         return cls(tuple(target.shape), target.symmetry, variances, neighbours=neighbours)
 
     @classmethod
-    def of_data(cls, dimension: int, image_width: int = 0) -> Self:
+    def of_data(cls, dimension: int, image_width: int = 0, channels: int = 1) -> Self:
         """The domain of rows of this many numbers; images are as wide as they say, other data have a width of 0."""
         image_shape = (dimension // image_width, image_width) if image_width else None
-        return cls((dimension,), Group((dimension,)), image_shape=image_shape, sampled=True)
+        return cls((dimension,), Group((dimension,)), image_shape=image_shape, sampled=True, channels=channels)
 
     @property
     def dimension(self) -> int:

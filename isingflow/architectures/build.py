@@ -12,6 +12,7 @@ import torch
 
 from isingflow.architectures.base import Architecture, Domain
 from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.cp_image import ConvexImageFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.architectures.own import OwnFlow
@@ -20,10 +21,10 @@ from isingflow.flows import Flow, Transform, Viewed
 from isingflow.runtime.fields import usual_defaults
 from isingflow.targets.base import Start, Target
 
-AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig | OwnFlow
+AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig | ConvexImageFlowConfig | OwnFlow
 
 FLOWS: dict[str, type[AnyFlowConfig]] = {cls.kind: cls for cls in (FlowConfig, OTFlowConfig, ConvexFlowConfig)}
-"""Settings by kind of flow, of those that build themselves."""
+"""Settings by kind of flow, of those that build themselves on any domain; `ConvexImageFlowConfig` needs images."""
 
 
 def build_flow(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command("density", cls=Command, address_space=TORCH)
-@click.argument("name", type=Word(), required=False, metavar="mnist|TOY|tabular")
+@click.argument("name", type=Word(), required=False, metavar="mnist|cifar10|TOY|tabular")
 @click.argument("path", type=Word(), required=False, metavar="[FILE]")
 @flow_option("; or all: one after the other, and one table")
 @TRAINING
@@ -69,10 +69,9 @@ def command(
 ) -> None:
     """Train a flow on data, evaluate it on data that it has not seen, and draw its figures.
 
-    Data sets: mnist; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, circles, rings, swiss-roll,
-    bimodal, trimodal and claw, also as 8gaussians, 2spirals and swissroll; tabular with a FILE (.npy, .npz, HDF5, or
-    text: .csv, .tsv, .csv.gz), or digits, wine, breast-cancer,
-    diabetes, iris, or a UCI set by name.
+    Data sets: mnist, cifar10; the toys eight-gaussians, two-spirals, moons, pinwheel, checkerboard, circles, rings,
+    swiss-roll, bimodal, trimodal and claw, also as 8gaussians, 2spirals and swissroll; tabular with a FILE (.npy, .npz,
+    HDF5, or text: .csv, .tsv, .csv.gz), or digits, wine, breast-cancer, diabetes, iris, or a UCI set by name.
     """
     resumed = run_to_resume(resume, output)
     show_notes(quiet or as_json)

@@ -252,7 +252,7 @@ DATA = click.option(
     "root",
     type=Place(),
     metavar="FOLDER",
-    help="Where the files of MNIST and of the UCI sets are; ISINGFLOW_DATA by default.",
+    help="Where the files of MNIST, CIFAR-10 and the UCI sets are; ISINGFLOW_DATA by default.",
 )
 QUIET = click.option("--quiet", is_flag=True, help="No progress and no notes.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

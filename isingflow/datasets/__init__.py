@@ -1,18 +1,18 @@
-"""Data sets that flows are trained on: MNIST, toy densities and tables of numbers."""
+"""Data sets that flows are trained on: MNIST, CIFAR-10, toy densities and tables of numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import NoneType
 
-from isingflow.datasets import mnist, tabular, toy
+from isingflow.datasets import cifar, mnist, tabular, toy
 from isingflow.datasets.base import Dataset, Split
 from isingflow.errors import DatasetError
 from isingflow.runtime import checks
 
 __all__ = ["NAMES", "Dataset", "Split", "canonical", "load"]
 
-NAMES = ("mnist", *toy.TOYS, "tabular")
+NAMES = ("mnist", "cifar10", *toy.TOYS, "tabular")
 """The data sets that `load` knows."""
 
 
@@ -34,7 +34,8 @@ def load(name: str, *, path: str | Path | None = None, root: str | Path | None =
         path: for "tabular" only: a file (.npy, .npz, HDF5, or text as .csv), a set bundled with scikit-learn (digits,
             breast-cancer, wine, diabetes, iris), or one of the UCI sets (power, gas, hepmass, miniboone, bsds300),
             whose files are below `root`.
-        root: folder of the files of MNIST and of the UCI sets; the environment variable ISINGFLOW_DATA if not given.
+        root: folder of the files of MNIST, of CIFAR-10 and of the UCI sets; the environment variable ISINGFLOW_DATA if
+            not given.
         seed: of the split into train, validation and test rows.
 
     Raises:
@@ -57,6 +58,8 @@ def load(name: str, *, path: str | Path | None = None, root: str | Path | None =
         raise DatasetError(f"{name}: takes no file; only tabular does")
     if name == "mnist":
         return mnist.load(root, seed)
+    if name == "cifar10":
+        return cifar.load(root, seed)
     if name in toy.TOYS:
         return toy.load(name, seed)
     raise DatasetError(f"unknown data set {checks.shown(name)}: expected one of {', '.join(NAMES)}")

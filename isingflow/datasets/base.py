@@ -93,10 +93,11 @@ class Dataset:
         dimension: d, number of columns.
         train, validation, test: its parts. Nothing may be chosen by the test part.
         space: the map between data space (bytes, table columns) and model space, where flows live.
-        image_shape: height and width, where a row is an image.
+        image_shape: height and width, where a row is an image; of a colour image, of its planes one above the other.
         columns: what the columns are called; empty where they have no names.
         dependent: columns that follow from others; no Gaussian fits these data where there are any.
         log_prob: ln p of points of model space, shape (n, d) to (n,), where it is known in closed form.
+        channels: planes of an image; 1 for grey images and for other data.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Dataset:
     columns: tuple[str, ...] = ()
     dependent: tuple[str, ...] = ()
     log_prob: Callable[[Tensor], Tensor] | None = None
+    channels: int = 1
 
     def to_data(self, x: Tensor) -> Tensor:
         """Points of model space, shape (n, d), in the units of the data: grey levels, table columns."""

@@ -1,6 +1,7 @@
 """Invertible maps with log-determinants, and flows made of them."""
 
 from isingflow.flows.base import Approximate, Flow, PathCost, Transform, approximations
+from isingflow.flows.conditional import ConditionalAffine, ConditionalConvexFlow, ConditionalFlow, ConditionalTransform
 from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.elementwise import ActNorm
@@ -13,6 +14,10 @@ __all__ = [
     "ActNorm",
     "Approximate",
     "CholeskyLogdet",
+    "ConditionalAffine",
+    "ConditionalConvexFlow",
+    "ConditionalFlow",
+    "ConditionalTransform",
     "ConvexFlow",
     "Flow",
     "GaussianWhitening",

@@ -3,16 +3,19 @@
 from isingflow.potentials.average import SampledAverage, SymmetricAverage, group_average
 from isingflow.potentials.base import Potential
 from isingflow.potentials.convex import ConvexFunction, ConvexPotential
+from isingflow.potentials.convex_image import ConvexImagePotential
 from isingflow.potentials.convex_lattice import LatticeConvexPotential
 from isingflow.potentials.dense import DensePotential
 from isingflow.potentials.image import ImagePotential
 from isingflow.potentials.lattice import LatticePotential
 from isingflow.potentials.lattice_resnet import LatticeResidualPotential
 from isingflow.potentials.log_sum_exp import LogSumExpPotential
+from isingflow.potentials.partial_convex import PartiallyConvexPotential
 from isingflow.potentials.resnet import ResidualPotential
 
 __all__ = [
     "ConvexFunction",
+    "ConvexImagePotential",
     "ConvexPotential",
     "DensePotential",
     "ImagePotential",
@@ -20,6 +23,7 @@ __all__ = [
     "LatticePotential",
     "LatticeResidualPotential",
     "LogSumExpPotential",
+    "PartiallyConvexPotential",
     "Potential",
     "ResidualPotential",
     "SampledAverage",

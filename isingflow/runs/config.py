@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.cp_image import ConvexImageFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.runs.base import FORMAT, entries_of
@@ -23,6 +24,7 @@ __all__ = [
     "PRESETS",
     "AnyRunConfig",
     "ConvexFlowConfig",
+    "ConvexImageFlowConfig",
     "DensityConfig",
     "FlowConfig",
     "OTFlowConfig",

@@ -19,7 +19,7 @@ from isingflow.runs.base import Run, check_training, options_of
 from isingflow.runs.presets import data_presets, find_preset, shortened, suited
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.checks import shown
-from isingflow.runtime.settings import ByHand, Count, CountFromZero, Name, Seed, Text
+from isingflow.runtime.settings import ByHand, Count, CountFromZero, Depth, Name, Seed, Text
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -36,6 +36,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
         levels, image_width: of images; 0 for other data.
         settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
         columns: what the columns are called; empty where they have no names.
+        channels: planes of an image.
 
     Example:
         >>> from isingflow.datasets import load
@@ -59,6 +60,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
     training: TrainingConfig = TrainingConfig()
     settings: ByHand = msgspec.field(default_factory=dict)
     columns: tuple[Text, ...] = ()
+    channels: Depth = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +74,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
             )
         if self.columns and len(self.columns) != self.dimension:
             raise InvalidInput(f"columns has {len(self.columns)} names of {self.dimension} columns")
-        if self.image_width and self.dimension % self.image_width:
+        if self.image_width and self.dimension % (self.image_width * self.channels):
             raise InvalidInput(f"images of {self.dimension} pixels in rows of {self.image_width}: not a whole number")
 
     def __str__(self) -> str:
@@ -86,7 +88,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
     @property
     def domain(self) -> Domain:
         """What the flow is built for."""
-        return Domain.of_data(self.dimension, self.image_width)
+        return Domain.of_data(self.dimension, self.image_width, self.channels)
 
     def data_set(self, root: Path | None = None) -> Dataset:
         """The data of the run, loaded."""
@@ -129,7 +131,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
             data: as loaded, with this seed.
             path: of a table.
             start: see `architectures.start`; `best_start` of the data if not given.
-            flow: kind of flow, "monge-ampere", "ot" or "convex".
+            flow: kind of flow, "monge-ampere", "ot" or "convex"; of images also "convex-image".
             seed: of the run, and of the split of the data.
             iterations: of training, if not the preset's own.
 
@@ -147,7 +149,8 @@ class DensityConfig(Run, frozen=True, tag="data"):
             image_width,
             preset,
             seed,
-            found.flow.fitted(Domain.of_data(data.dimension, image_width)),
+            found.flow.fitted(Domain.of_data(data.dimension, image_width, data.channels)),
             suited(shortened(found.training, iterations), len(data.train)),
             columns=data.columns,
+            channels=data.channels,
         )

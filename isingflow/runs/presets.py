@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.cp_image import ConvexImageFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.architectures.start import StartOfData
@@ -271,6 +272,28 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             "quick": Preset(replace(_CONVEX, blocks=1, width=128), replace(_IMAGES, learning_rate=3e-3)),
             "accurate": Preset(
                 replace(_CONVEX, blocks=2, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)
+            ),
+        },
+        "convex-image": {
+            "quick": Preset(ConvexImageFlowConfig(), replace(_IMAGES, learning_rate=3e-3)),
+            "accurate": Preset(
+                ConvexImageFlowConfig(blocks=4, width=32, resolutions=3),
+                replace(_IMAGES, iterations=3000, learning_rate=3e-3),
+            ),
+            "paper": Preset(
+                ConvexImageFlowConfig(blocks=9, width=64, layers=3, resolutions=3),
+                TrainingConfig(
+                    iterations=78_000,
+                    batch=64,
+                    learning_rate=1e-3,
+                    schedule="constant",
+                    weight_decay=1e-6,
+                    clip=500.0,
+                    jitter=0.0,
+                    adapt_steps=False,
+                    tolerance=1.0,
+                ),
+                start="normal",
             ),
         },
     },

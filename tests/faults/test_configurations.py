@@ -14,6 +14,7 @@ from msgspec import Meta
 from msgspec.structs import asdict, fields, replace
 
 from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.cp_image import ConvexImageFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.architectures.own import OwnFlow
@@ -29,6 +30,7 @@ MADE = [
     FlowConfig(),
     OTFlowConfig(),
     ConvexFlowConfig(),
+    ConvexImageFlowConfig(),
     OwnFlow(("Mine",)),
     TrainingConfig(),
     State(3, 0.5, 4, False),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from isingflow.lattice.symmetry import Group, ring_group, square_torus_group, triangular_torus_group
 from isingflow.potentials import (
+    ConvexImagePotential,
     ConvexPotential,
     DensePotential,
     ImagePotential,
@@ -14,6 +15,7 @@ from isingflow.potentials import (
     LatticePotential,
     LatticeResidualPotential,
     LogSumExpPotential,
+    PartiallyConvexPotential,
     ResidualPotential,
     SampledAverage,
     SymmetricAverage,
@@ -66,6 +68,18 @@ def log_sum_exp(shape, seed=0, **options):
 def convex_lattice(group, seed=0, **options):
     options = {"radial": 2, "oriented": 2, "width": 5, **options}
     return shaken(LatticeConvexPotential(group, generator=generator(seed), **options), 0.5, seed)
+
+
+def convex_image(shape=(1, 4, 2), seed=0, **options):
+    options = {"width": 3, **options}
+    return shaken(ConvexImagePotential(shape, generator=generator(seed), **options), 0.5, seed)
+
+
+def partially_convex(seed=0, **options):
+    """Bound to one context, for any number of samples."""
+    options = {"width": 5, "embedding": 4, **options}
+    made = shaken(PartiallyConvexPotential(3, 2, generator=generator(seed), **options), 0.5, seed)
+    return made.bind(torch.tensor([[0.3, -1.2]]))
 
 
 def point_group(shape) -> Group:
@@ -146,6 +160,13 @@ CONVEX_POTENTIALS = {
     "radial": lambda seed=0: convex_lattice(SQUARE, seed, oriented=0, layers=2),
     "rectangle": lambda seed=0: convex_lattice(square_torus_group(2, 4), seed, layers=2, activation="softplus"),
     "triangular": lambda seed=0: convex_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
+    "image": lambda seed=0: convex_image(seed=seed),
+    "squeezed image": lambda seed=0: convex_image(seed=seed, squeeze=2, layers=3),
+    "colour image": lambda seed=0: convex_image((3, 2, 2), seed, layers=1, kernel=1, activation="gaussian"),
+    "plain image": lambda seed=0: convex_image((1, 3, 3), seed, kernel=5, augmented=False),
+    "in a context": lambda seed=0: partially_convex(seed),
+    "one layer in a context": lambda seed=0: partially_convex(seed, layers=1, activation="gaussian"),
+    "three layers in a context": lambda seed=0: partially_convex(seed, layers=3, activation="squareplus"),
 }
 
 seeds = st.integers(0, 2**16)
