@@ -17,13 +17,17 @@ from torch import Tensor
 from isingflow.errors import NotConverged
 from isingflow.flows.base import LogdetEstimate, PathCost, Transform
 from isingflow.flows.logdet import CholeskyLogdet, LogDeterminant
-from isingflow.flows.solvers.lbfgs import Minimum, minimise
+from isingflow.flows.solvers import lbfgs, newton
+from isingflow.flows.solvers.lbfgs import Minimum
 from isingflow.potentials.convex import ConvexFunction
 from isingflow.runtime.checks import count, instance, number
 
+NEWTON_DIMENSION = 8
+"""Largest dimension in which inverses are found by Newton's method."""
+
 
 class ConvexFlow(Transform):
-    """x = grad F(z), with ln det of the Hessian; its inverse minimises F(z) - x.z by L-BFGS.
+    """x = grad F(z), with ln det of the Hessian; its inverse minimises F(z) - x.z, by Newton's method or L-BFGS.
 
     Args:
         potential: F.
@@ -80,13 +84,20 @@ class ConvexFlow(Transform):
     def minimise(self, x: Tensor) -> Minimum:
         """The minimum of F(z) - x.z for every sample, converged or not; without a graph."""
         rows = x.detach().flatten(1)
+        shape = x.shape[1:]
 
         def conjugate(z: Tensor) -> tuple[Tensor, Tensor]:
             expansion = self.potential.expand(z.view(x.shape))
             return expansion.value - (z * rows).sum(1), expansion.gradient.flatten(1) - rows
 
+        def curved(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            expansion, right = self.potential.expand(z.view(-1, *shape)), rows[index]
+            return expansion.value - (z * right).sum(1), expansion.gradient.flatten(1) - right, expansion.hessian()
+
         scale = rows.norm(dim=1).clamp_min(math.sqrt(rows.shape[1]))
-        return minimise(conjugate, rows, scale, tolerance=self.tolerance, iterations=self.iterations)
+        if rows.shape[1] <= NEWTON_DIMENSION:
+            return newton.minimise(curved, rows, scale, tolerance=self.tolerance, iterations=self.iterations)
+        return lbfgs.minimise(conjugate, rows, scale, tolerance=self.tolerance, iterations=self.iterations)
 
     def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
         """As forward, with the cost of straight paths at constant speed: transport |x - z|^2 / 2, no residual."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, NotConverged
 from isingflow.flows.base import LogdetEstimate
+from isingflow.flows.solvers import small
 from isingflow.flows.solvers.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.potentials.convex import Expansion
 from isingflow.runtime.checks import count, number
@@ -25,8 +26,6 @@ from isingflow.runtime.hashing import GOLDEN, keys, mix
 
 LARGEST_EXACT = 1024
 """Entries of a field up to which a Hessian is formed: 8 MB a sample in float64."""
-CLOSED_FORM = 3
-"""Entries of a field up to which determinants are by formula."""
 
 
 class LogDeterminant(nn.Module):
@@ -72,8 +71,12 @@ class CholeskyLogdet(LogDeterminant):
 
     def forward(self, expansion: Expansion, samples: Tensor) -> Tensor:
         hessian = self._hessian(expansion)
-        if hessian.shape[-1] <= CLOSED_FORM:
-            return _small(hessian.double())
+        if hessian.shape[-1] <= small.LARGEST:
+            minors = small.minors(hessian.double())
+            positive = (minors > 0).all(-1)
+            if not positive.all():
+                raise NotConverged("determinant of the Hessian", torch.where(positive, 0.0, math.inf), 0.0, 1)
+            return minors[:, -1].log()
         factor = _factor(hessian.detach())
         value = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         if not hessian.requires_grad:
@@ -92,23 +95,6 @@ class CholeskyLogdet(LogDeterminant):
         if entries > self.limit:
             raise InvalidInput(f"an exact log-determinant of {entries} entries: the limit is {self.limit}; use Lanczos")
         return expansion.hessian()
-
-
-def _small(hessian: Tensor) -> Tensor:
-    """ln det of matrices of one to three rows by the formula, with its graph."""
-    size = hessian.shape[-1]
-    rows = [list(row.unbind(-1)) for row in hessian.unbind(-2)]
-    minors = [rows[0][0]]
-    if size > 1:
-        minors.append(rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0])
-    if size > 2:
-        first = rows[1][0] * rows[2][1] - rows[1][1] * rows[2][0]
-        second = rows[0][0] * rows[2][1] - rows[0][1] * rows[2][0]
-        minors.append(rows[0][2] * first - rows[1][2] * second + rows[2][2] * minors[1])
-    positive = torch.stack([minor > 0 for minor in minors]).all(0)
-    if not positive.all():
-        raise NotConverged("determinant of the Hessian", torch.where(positive, 0.0, math.inf), 0.0, 1)
-    return minors[-1].log()
 
 
 def _factor(hessian: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ RESOLUTION = 160
 """Points along each axis at which a density or potential is drawn."""
 DENSITY_MAP, POTENTIAL_MAP = "Blues", "viridis"
 SEEDS = ("#1f5fa8", "#d98a00", "#3a8f4d", "#7a4fa3", "#555555")
+MARKERS = ("o-", "s:")
+"""Of the first map and of the second."""
 GRID_LINES, GRID_POINTS = 17, 101
 
 
@@ -68,13 +70,15 @@ def transport_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
 
     Args:
         runs: records with `dimension`, `seed`, `closed_form` (the least cost) and `curve`, records of `kl` and `cost`,
-            as `benchmarks/convex.py` makes them. Costs are shown over the closed form: covariances differ by seed.
+            as `benchmarks/convex.py` makes them, and `flow`, the name of the map, where there are several. Costs are
+            shown over the closed form: covariances differ by seed.
 
     Example:
         >>> curve = [{"kl": 1.0, "cost": 0.2}, {"kl": 0.01, "cost": 0.51}]
         >>> figure = transport_figure([{"dimension": 2, "seed": 0, "closed_form": 0.5, "curve": curve}])
     """
     dimensions = sorted({run["dimension"] for run in runs})
+    kinds = list(dict.fromkeys(run.get("flow", "") for run in runs))
     columns = min(len(dimensions), 2)
     rows = -(-len(dimensions) // columns)
     figure = Figure(figsize=(0.75 * WIDTH * columns, 0.75 * HEIGHT * rows), layout="constrained")
@@ -86,8 +90,10 @@ def transport_figure(runs: Sequence[Mapping[str, Any]]) -> Figure:
         for run in (run for run in runs if run["dimension"] == dimension):
             kl = np.maximum([point["kl"] for point in run["curve"]], 1e-5)
             ratio = np.array([point["cost"] for point in run["curve"]]) / run["closed_form"]
-            color = SEEDS[run["seed"] % len(SEEDS)]
-            ax.plot(kl, ratio, "o-", color=color, markersize=3.5, linewidth=1.2, label=f"seed {run['seed']}")
+            color, name = SEEDS[run["seed"] % len(SEEDS)], f"seed {run['seed']}"
+            marker = MARKERS[kinds.index(run.get("flow", ""))]
+            label = f"{run['flow']}, {name}" if len(kinds) > 1 else name
+            ax.plot(kl, ratio, marker, color=color, markersize=3.5, linewidth=1.2, label=label)
         ax.set_xscale("log")
         ax.set_title(f"d = {dimension}")
         ax.grid(color="0.9")

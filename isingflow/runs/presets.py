@@ -192,8 +192,11 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             ),
         },
         "convex": {
-            "quick": Preset(_SOFT_MAXIMUM, replace(_DATA, iterations=5000, learning_rate=3e-2, beta2=0.99)),
-            "accurate": Preset(replace(_CONVEX, blocks=5), replace(_DATA, iterations=3000)),
+            "quick": Preset(_SOFT_MAXIMUM, replace(_DATA, iterations=4000, learning_rate=3e-2, beta2=0.99)),
+            "accurate": Preset(
+                replace(_SOFT_MAXIMUM, blocks=3, width=384),
+                replace(_DATA, iterations=12000, batch=512, learning_rate=3e-2, beta2=0.99),
+            ),
         },
     },
     "tables": {

@@ -15,6 +15,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput, IsingflowError, NotConverged, SymmetryMismatch
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, Inverted, LanczosLogdet
 from isingflow.flows.certificate import logdet_error
+from isingflow.flows.solvers import newton, small
 from isingflow.flows.solvers.krylov import conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.flows.solvers.lbfgs import minimise
 from isingflow.lattice.symmetry import Group, square_torus_group
@@ -483,6 +484,39 @@ def test_minimisation_from_far_away_of_a_function_that_is_nowhere_quadratic():
     start = torch.tensor([[300.0, -20.0], [1e-3, 5.0]]).double()
     minimum = minimise(function, start, torch.ones(2).double(), tolerance=1e-10, iterations=200)
     torch.testing.assert_close(minimum.points, torch.zeros(2, 2).double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_small_matrices_by_formula(d):
+    matrices, right = positive(20, d), randn(20, d)
+    torch.testing.assert_close(small.solve(matrices, right), torch.linalg.solve(matrices, right))
+    exact = torch.stack([torch.linalg.det(matrices[:, :k, :k]) for k in range(1, d + 1)], 1)
+    torch.testing.assert_close(small.minors(matrices), exact)
+
+
+@pytest.mark.parametrize("d", [2, 3, 6])
+def test_newtons_method_takes_each_sample_to_its_own_minimum(d):
+    """Quadratic bowls take one step; the root of 1 + z^2 overshoots from afar unless steps are halved."""
+    matrices, centres = positive(4, d, condition=100.0), randn(4, d)
+
+    def bowl(z, rows):
+        pull = torch.einsum("nij,nj->ni", matrices[rows], z - centres[rows])
+        return ((z - centres[rows]) * pull).sum(1) / 2, pull, matrices[rows]
+
+    ones = torch.ones(4, dtype=torch.float64)
+    minimum = newton.minimise(bowl, torch.zeros(4, d).double(), ones, tolerance=1e-9, iterations=20)
+    torch.testing.assert_close(minimum.points, centres, rtol=0, atol=1e-8)
+    assert (minimum.residuals <= 1e-9).all() and (minimum.iterations == 1).all()
+
+    def root(z, rows):
+        r = (1 + z * z).sqrt()
+        return r.sum(1) + 1e-3 * z.square().sum(1) / 2, z / r + 1e-3 * z, torch.diag_embed(r**-3 + 1e-3)
+
+    far = torch.linspace(-50, 3, 4 * d, dtype=torch.float64).view(4, d)
+    minimum = newton.minimise(root, far, ones, tolerance=1e-10, iterations=100)
+    torch.testing.assert_close(minimum.points, torch.zeros(4, d).double(), rtol=0, atol=1e-9)
+    cut = newton.minimise(root, far, ones, tolerance=1e-10, iterations=2)
+    assert cut.iterations.max() == 2 and cut.residuals.max() > 1e-10
 
 
 @every_potential
