@@ -156,7 +156,7 @@ SMALL_IMAGE = 256
 """Pixels up to which images are small: there are few of them, and exact log-determinants cost little."""
 
 _DATA = TrainingConfig(iterations=600, batch=256, learning_rate=1e-2, beta2=0.999, tolerance=0.005, looseness=20.0)
-_TOYS = replace(_DATA, iterations=1800, learning_rate=4e-3, beta2=0.99, transport_cost=0.01)
+_TOYS = replace(_DATA, iterations=1800, learning_rate=4e-3, beta2=0.99, looseness=10.0, transport_cost=0.01)
 _FEW = {"noise": 0.3, "patience": 10, "tolerance": 0.05, "looseness": 2.0}
 """Of tables: what is learnt of few rows is soon their noise; and tenths of a nat matter, not thousandths."""
 _TABLES = replace(_TOYS, iterations=600, learning_rate=3e-3, **_FEW)

@@ -72,7 +72,8 @@ def _forward(
     rows = x.detach().T.contiguous().numpy().copy()
     integrals = np.zeros((1 + costs, len(x)))
     kept = np.empty((len(steps) * len(weights), 2 * len(rows) + 1, len(x)), np.float32)
-    path_kernels.forward(rows, *_arrays(tables), square, weights, steps, costs, integrals, kept)
+    given = [*_arrays(tables), square, weights, steps, costs]
+    path_kernels.forward(*[rows, *given, integrals, kept])
     return torch.from_numpy(rows).T, torch.from_numpy(integrals), kept
 
 
@@ -94,7 +95,7 @@ class _Paths(torch.autograd.Function):
         by_start = by_end.T.contiguous().numpy().copy()
         totals = [np.zeros_like(table) for table in tables]
         given = v, b, a, norms, quadratic, clock, drift, square, weights, steps, costs, kept.numpy()
-        path_kernels.backward(by_start, by_integrals.float().numpy(), *given, *totals)
+        path_kernels.backward(*[by_start, by_integrals.float().numpy(), *given, *totals])
         wanted = [
             None if table is None else torch.from_numpy(total) for table, total in zip(saved, totals, strict=True)
         ]
@@ -103,8 +104,9 @@ class _Paths(torch.autograd.Function):
 
 def _arrays(tables: Sequence[Tensor | None]) -> list[np.ndarray]:
     """The tables as the kernels read them; what is not known by time is empty, and not read."""
-    known = [None if table is None else table.detach().contiguous().numpy() for table in tables]
-    stages, units = known[1].shape
-    empty = (stages, units), (stages, len(known[4])), (stages,)
-    blank = [np.zeros(shape, np.float32) for shape in empty] if known[6] is None else known[6:]
-    return [*known[:6], *blank]
+    known = [table.detach().contiguous().numpy() for table in tables if table is not None]
+    if len(known) == len(tables):
+        return known
+    _, b, _, _, quadratic, _ = known
+    shapes = b.shape, (len(b), len(quadratic)), (len(b),)
+    return [*known, *(np.zeros(shape, np.float32) for shape in shapes)]

@@ -71,7 +71,7 @@ class _Block:
             torch.mm(kernel, layer.rows.flatten(1), out=layer.product.flatten(1))
             now = _arrays(layer.product, slope, squares, layer.state, layer.rows)
             then = (None, None) if after is None else _arrays(after.state, after.rows)
-            kernels.layer(*_arrays(self.p, bias), self.h, *now, *then)
+            kernels.layer(*[*_arrays(self.p, bias), self.h, *now, *then])
 
 
 def block_size(root: Tensor, columns: int) -> int:
@@ -96,9 +96,10 @@ def forward(u: Tensor, parameters: Sequence[Tensor], *, even: bool) -> tuple[Ten
         sums = laplacian[part].numpy(), rate[part].numpy()
         whole = zip(block.kernels, block.slopes, block.squares, strict=True)
         for kernel, slope, squares in reversed(list(whole)):
-            kernels.collected(*_arrays(block.z, slope, squares), block.h, sums[0], block.p.numpy())
+            kernels.collected(*[*_arrays(block.z, slope, squares), block.h, sums[0], block.p.numpy()])
             block.z.addmm_(kernel.T, block.p)
-        kernels.opened(*_arrays(block.z, block.plus, block.minus, block.norms, block.clock), *sums, block.p.numpy())
+        opening = _arrays(block.z, block.plus, block.minus, block.norms, block.clock)
+        kernels.opened(*[*opening, *sums, block.p.numpy()])
         gradient[:, part] = block.v.T @ block.p
     return gradient, laplacian, rate
 
@@ -141,12 +142,12 @@ def _backward_block(
     torch.mm(block.v, by_gradient, out=pulled)
     opening = _arrays(block.plus, block.minus, block.norms, block.clock)
     sums = _arrays(by_laplacian, by_rate)
-    kernels.tangent(pulled.numpy(), *opening, *sums, tangents[0].numpy())
+    kernels.tangent(*[pulled.numpy(), *opening, *sums, tangents[0].numpy()])
     for i, layer in enumerate(block.layers):
         torch.mm(block.kernels[i], tangents[i], out=moved[i])
         after = tangents[i + 1] if i + 1 < len(tangents) else weighted
         now = _arrays(tangents[i], moved[i], layer.slope, layer.squares)
-        kernels.next_tangent(*now, block.h, sums[0], after.numpy())
+        kernels.next_tangent(*[*now, block.h, sums[0], after.numpy()])
     by_weight += weighted.sum(1)
 
     block.z.copy_(block.weight[:, None].expand(block.flat))
@@ -155,7 +156,7 @@ def _backward_block(
         layer, kernel = block.layers[i], block.kernels[i]
         now = _arrays(block.z, moved[i], layer.slope, layer.squares)
         before = _arrays(by_state, by_rows, layer.product, block.p, weighted, by_product)
-        kernels.pulled_back(*now, block.h, sums[0], *before)
+        kernels.pulled_back(*[*now, block.h, sums[0], *before])
         by_kernels[i].addmm_(block.p, layer.state.T).addmm_(weighted, tangents[i].T)
         by_kernels[i].addmm_(by_product.flatten(1), layer.rows.flatten(1).T)
         by_biases[i] += block.p.sum(1)
