@@ -16,7 +16,7 @@ from torch import Tensor
 from isingflow.flows import Flow
 from isingflow.runs.config import TrainingConfig
 from isingflow.runtime.hashing import keys
-from isingflow.training.problems import Likelihood
+from isingflow.training.likelihood import Likelihood
 
 DIRECTIONS = 64
 
