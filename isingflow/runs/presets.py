@@ -185,7 +185,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             ),
         },
         "ot": {
-            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=4000, learning_rate=1.6e-2, balance=5.0, **_STRAIGHT)),
+            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=2500, learning_rate=1.6e-2, balance=5.0, **_STRAIGHT)),
             "accurate": Preset(
                 replace(_RESIDUAL, width=256),
                 replace(_TOYS, iterations=12_000, batch=512, learning_rate=1.2e-2, balance=5.0, **_STRAIGHT),
