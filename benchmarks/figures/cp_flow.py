@@ -6,6 +6,7 @@ package's presets; everything else is built here from its parts.
 
 from __future__ import annotations
 
+import io
 import statistics
 import tempfile
 import time
@@ -21,6 +22,7 @@ from convex import gaussian_map, gradient_bias, lively
 from figures.item import Item, Options
 from matplotlib.figure import Figure
 from msgspec.structs import replace
+from PIL import Image
 from torch import Tensor
 
 from isingflow import datasets
@@ -45,9 +47,18 @@ TOLERANCES = (3e-1, 1e-1, 1e-2, 1e-3, 1e-5)
 CPU = torch.device("cpu")
 
 
-def trained(data: Dataset, seed: int, quick: bool, *, preset: str = "quick", **flow: Any) -> tuple[Flow, float]:
+def write(figure: Figure, path: Path) -> None:
+    """The figure as a PNG file of few colours, which is small."""
+    image = Image.open(io.BytesIO(png(figure))).convert("RGB")
+    image = image.resize((round(0.6 * image.width), round(0.6 * image.height)), Image.Resampling.LANCZOS)
+    image.quantize(64).save(path, optimize=True)
+
+
+def trained(
+    data: Dataset, seed: int, quick: bool, *, preset: str = "quick", iterations: int | None = None, **flow: Any
+) -> tuple[Flow, float]:
     """CP-Flow by a preset, with other settings of the flow if they are given, and the processor seconds it took."""
-    config = DensityConfig.from_preset(preset, data, flow="convex", seed=seed, iterations=40 if quick else None)
+    config = DensityConfig.from_preset(preset, data, flow="convex", seed=seed, iterations=40 if quick else iterations)
     config = replace(config, flow=replace(config.flow, **flow))
     problem = problem_of(config, device=CPU, data=data)
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +99,7 @@ def toys(options: Options, *, preset: str = "quick", names: tuple[str, ...] = NA
                 samples = data.train.draw(SHOWN, torch.Generator().manual_seed(seed)).numpy()
                 panels[name] = samples, in_numpy(flow.log_prob)
     stem = "cp-flow-figure-3" if preset == "quick" else f"cp-flow-figure-3-{preset}"
-    (options.output / f"{stem}.png").write_bytes(png(densities_figure(panels)))
+    write(densities_figure(panels), options.output / f"{stem}.png")
     found = {
         name: statistics.median(row["nats"] for row in rows if row["toy"] == name)
         for name in dict.fromkeys(row["toy"] for row in rows)
@@ -100,7 +111,7 @@ def encoding(options: Options) -> dict[str, Any]:
     """Figure 1: eight Gaussians, one convex potential, the grid that its gradient moves, and the encoding."""
     seed = options.seeds[0]
     data = datasets.load("eight-gaussians", seed=seed)
-    flow, seconds = trained(data, seed, options.quick, blocks=1)
+    flow, seconds = trained(data, seed, options.quick, iterations=5000, blocks=1)
     convex = next(module for module in flow.modules() if isinstance(module, ConvexFlow))
     whitening = flow.transforms[-1]
 
@@ -113,20 +124,20 @@ def encoding(options: Options) -> dict[str, Any]:
     samples = data.train.draw(SHOWN, torch.Generator().manual_seed(seed)).numpy()
     labels = np.round(np.arctan2(samples[:, 1], samples[:, 0]) / (np.pi / 4)) % 8
     figure = encoding_figure(samples, in_numpy(potential), in_numpy(gradient), labels=labels)
-    (options.output / "cp-flow-figure-1.png").write_bytes(png(figure))
+    write(figure, options.output / "cp-flow-figure-1.png")
     return {"nats": tested(flow, data, seed), "entropy": 2.827, "seconds": seconds}
 
 
 def gaussians(options: Options) -> dict[str, Any]:
     """Figure 4: transport cost of maps between Gaussians, of a gradient and of a triangular matrix, and the least."""
-    dimensions, iterations = (GAUSSIANS[:1], 60) if options.quick else (GAUSSIANS, 1500)
+    dimensions, iterations = (GAUSSIANS[:1], 60) if options.quick else (GAUSSIANS, 1000)
     runs = [
         gaussian_map(dimension, seed, iterations, batch=256, width=64, flow=kind)
         for kind in ("CP-Flow", "linear autoregressive")
         for dimension in dimensions
         for seed in options.seeds
     ]
-    (options.output / "cp-flow-figure-4.png").write_bytes(png(transport_figure(runs)))
+    write(transport_figure(runs), options.output / "cp-flow-figure-4.png")
     return {"iterations": iterations, "runs": runs}
 
 
@@ -176,7 +187,7 @@ def memory(options: Options) -> dict[str, Any]:
     exact = kept(CholeskyLogdet(), expansion, x)
     result = {"dimension": dimension, "batch": len(x), "exact_bytes": exact}
     result |= {"probes": by_probes, "iterations": by_iterations}
-    (options.output / "cp-flow-figure-2.png").write_bytes(png(memory_figure(result)))
+    write(memory_figure(result), options.output / "cp-flow-figure-2.png")
     return result
 
 
@@ -206,7 +217,7 @@ def memory_figure(result: dict[str, Any]) -> Figure:
 
 def tolerance(options: Options) -> dict[str, Any]:
     """Ablation: what a loose solution by conjugate gradients does to the gradient, and to a likelihood."""
-    chosen, iterations = (TOLERANCES[1:4:2], 40) if options.quick else (TOLERANCES, 800)
+    chosen, iterations = (TOLERANCES[1:4:2], 40) if options.quick else (TOLERANCES, 400)
     bias = gradient_bias(list(chosen))
     runs = []
     for seed in options.seeds:
@@ -216,7 +227,7 @@ def tolerance(options: Options) -> dict[str, Any]:
             runs.append({"tolerance": each, "seed": seed, **{key: run[key] for key in ("kl", "ratio", "cpu_seconds")}})
         run = gaussian_map(8, seed, iterations, batch=256, width=64)
         runs.append({"tolerance": 0.0, "seed": seed, **{key: run[key] for key in ("kl", "ratio", "cpu_seconds")}})
-    (options.output / "cp-flow-tolerance.png").write_bytes(png(tolerance_figure(bias[0]["rows"], runs)))
+    write(tolerance_figure(bias[0]["rows"], runs), options.output / "cp-flow-tolerance.png")
     return {"gradient": bias, "iterations": iterations, "likelihood": runs}
 
 

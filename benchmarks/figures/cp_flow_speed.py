@@ -188,7 +188,7 @@ def speed(options: Options) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         from lib import flows, icnn
 
-        repeats, steps = (2, 5) if options.quick else (12, 100)
+        repeats, steps = (2, 5) if options.quick else (8, 30)
         rows = [toy(seed, repeats, steps, flows, icnn) for seed in options.seeds]
         rows += [
             same_function(dimension, seed, repeats, flows.DeepConvexFlow)
