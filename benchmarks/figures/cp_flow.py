@@ -200,7 +200,11 @@ def memory_figure(result: dict[str, Any]) -> Figure:
     steps = [row["iterations"] for row in rows]
     left.plot(steps, [row["bytes"] / 2**20 for row in rows], "o-", color=FLOW, label="conjugate gradients, surrogate")
     left.plot(steps, [row["through_bytes"] / 2**20 for row in rows], "s-", color=NEUTRAL, label="series in the graph")
-    left.set(xlabel="products with the Hessian", ylabel="memory of the graph (MB)", ylim=(0, None))
+    left.set(
+        xlabel="products with the Hessian",
+        ylabel="memory of the graph (MB)",
+        ylim=(0, 1.1 * result["exact_bytes"] / 2**20),
+    )
     right.plot(
         [row["probes"] for row in result["probes"]],
         [row["bytes"] / 2**20 for row in result["probes"]],
