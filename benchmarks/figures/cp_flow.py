@@ -158,7 +158,8 @@ def kept(work: Callable[..., object], *arguments: Any) -> int:
 def through_series(expansion: Any, probes: Tensor, terms: int) -> Tensor:
     """r.ln(H / L).r by its power series, all products with the Hessian in the graph: what the surrogate avoids."""
     vector, total = probes, torch.zeros(())
-    bound = 2 * float(expansion.product(probes).detach().norm() / probes.norm())
+    with torch.no_grad():
+        bound = 2 * float(expansion.product(probes).norm() / probes.norm())
     for k in range(1, terms + 1):
         vector = vector - expansion.product(vector) / bound
         total = total - (probes * vector).sum() / k
