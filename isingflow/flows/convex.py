@@ -91,7 +91,7 @@ class ConvexFlow(Transform):
             return expansion.value - (z * rows).sum(1), expansion.gradient.flatten(1) - rows
 
         def curved(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            expansion, right = self.potential.expand(z.view(-1, *shape)), rows[index]
+            expansion, right = self.potential.of(index).expand(z.view(-1, *shape)), rows[index]
             return expansion.value - (z * right).sum(1), expansion.gradient.flatten(1) - right, expansion.hessian()
 
         scale = rows.norm(dim=1).clamp_min(math.sqrt(rows.shape[1]))

@@ -70,6 +70,10 @@ class ConvexFunction(nn.Module):
         """F to second order about x, shape (n, *shape); differentiable by x and the parameters."""
         raise NotImplementedError
 
+    def of(self, rows: Tensor) -> ConvexFunction:
+        """F for these samples of a batch: itself, unless every sample has a function of its own."""
+        return self
+
     def value(self, x: Tensor) -> Tensor:
         """F(x), shape (n,)."""
         return self.expand(x).value

@@ -145,6 +145,10 @@ class BoundConvexFunction(ConvexFunction):
         self.symmetry = trivial_group(self.shape)
         self.register_buffer("given", context, persistent=False)
 
+    def of(self, rows: Tensor) -> BoundConvexFunction:
+        """At the contexts of these samples."""
+        return self if len(self.given) == 1 else BoundConvexFunction(self.potential, self.given[rows])
+
     def expand(self, x: Tensor) -> Expansion:
         """F to second order about x, shape (n, features)."""
         return _PartialExpansion(x, self.potential, self.given)
