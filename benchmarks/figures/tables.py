@@ -254,7 +254,7 @@ ITEMS = [
         "OT-Flow",
         "tables: likelihood, MMD, time and steps beside FFJORD",
         "zuko; --data for the UCI sets",
-        20,
+        6,
         otflow_tables,
     )
 ]

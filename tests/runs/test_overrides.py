@@ -41,6 +41,7 @@ KERNELS = {"flow.radial", "flow.oriented"}
 def useful(config):
     """Names of settings that mean something to a run, by rules of our own."""
     names = set(known(config)) - (set() if config.kind == "magnet" else KERNELS)
+    names -= set() if config.kind == "data" else {"training.patience"}
     return sorted(names - ({"flow.whitened", "training.evaluation_samples"} if config.kind == "data" else set()))
 
 
