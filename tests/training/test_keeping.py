@@ -208,10 +208,10 @@ def test_an_evaluation_without_time_takes_fewer_samples_and_says_so(tmp_path, wi
 def test_an_iteration_that_cannot_fit_is_refused_with_its_cost(monkeypatch, tmp_path):
     made = RunConfig.from_preset("paper", square(16), 0.4)
     problem = problem_of(made, device=CPU)
-    monkeypatch.setattr(foresight, "_remembered", lambda problem, pool, samples: (0, 2.0 * samples))
+    monkeypatch.setattr(foresight, "_remembered", lambda problem, pool, samples: (0, 1.0 + 2.0 * samples))
     with pytest.raises(InvalidInput, match=r"one iteration takes about .* minutes on this machine, and there are 60 "):
         foresee(problem, time_limit=60.0)
-    assert foresee(problem, time_limit=1e4).iteration == pytest.approx(2.0 * made.training.batch)
+    assert foresee(problem, time_limit=1e4).iteration == pytest.approx(1.0 + 2.0 * made.training.batch)
 
 
 @pytest.mark.parametrize("at", [2, 4, 5])
