@@ -61,7 +61,7 @@ def test_at_rest_every_kind_of_flow_is_its_start(name, kind):
     torch.testing.assert_close(flow.log_prob(x), start, rtol=1e-6, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["monge-ampere", pytest.param("ot", marks=pytest.mark.slow), "convex"])
 def test_a_training_that_only_harms_ends_at_its_start(tmp_path, wine, kind):
     """At an absurd rate every step makes things worse."""
     made = config(wine, kind, learning_rate=0.3, schedule="constant", iterations=4)
@@ -214,7 +214,7 @@ def test_an_iteration_that_cannot_fit_is_refused_with_its_cost(monkeypatch, tmp_
     assert foresee(problem, time_limit=1e4).iteration == pytest.approx(1.0 + 2.0 * made.training.batch)
 
 
-@pytest.mark.parametrize("at", [2, 4, 5])
+@pytest.mark.parametrize("at", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_signal_is_heard_within_an_iteration_and_nothing_of_it_remains(tmp_path, wine, monkeypatch, at):
     """While the loss, its gradient or a check is computed; what goes on equals what was never interrupted."""
     made = config(wine, "ot", iterations=6)
