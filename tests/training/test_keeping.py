@@ -194,7 +194,7 @@ def test_all_errors_are_in_the_verdict(tmp_path, wine):
 
 def test_an_evaluation_without_time_takes_fewer_samples_and_says_so(tmp_path, wine):
     magnet = RunConfig.from_preset("quick", square(4), 0.4, iterations=2)
-    magnet = replace(magnet, training=replace(magnet.training, evaluation_samples=4096))
+    magnet = replace(magnet, training=replace(magnet.training, evaluation_samples=512))
     for name, made, data, text in (
         ("magnet", magnet, None, "fewer samples than asked for"),
         ("data", config(wine, iterations=2), wine, "fewer samples than there are"),
