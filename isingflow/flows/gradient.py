@@ -183,6 +183,7 @@ class GradientFlow(Transform):
             learnt = [tensor for tensor in (*self.potential.parameters(), self.context) if tensor is not None]
             return self._reversible(intervals, costs == 2).integrate(state, [t for t in learnt if t.requires_grad])
         recompute = self.recompute and torch.is_grad_enabled()
+        stopping.check()
         whole = None if recompute else self._whole_paths(x, intervals, costs)
         if whole is not None:
             return whole
@@ -198,6 +199,7 @@ class GradientFlow(Transform):
         given = () if self.context is None else (self.context,)
 
         def derivative(interval: tuple[float, float]) -> Derivative:
+            stopping.check()
             if hjb:
                 return self._derivative(self.potential.bind_timed(*given))
             return self._derivative(self.potential.fields([sum(interval) / 2], *given)[0])

@@ -128,15 +128,19 @@ def iteration_seconds(problem: Problem[Any], pool: Backend, limit: float) -> flo
         pool: of the threads that will share its batches.
         limit: in seconds, of which this takes a part.
     """
-    batch, samples, trains = problem.training.batch, 1, problem.flow.training
+    share, samples, trains = max(problem.training.batch // pool.count, 1), 1, problem.flow.training
     _ready(problem)
+    before = _remembered(problem, pool, samples)[1]
     while True:
-        _, seconds = _remembered(problem, pool, samples)
-        whole = seconds * max(batch / (samples * pool.count), 1.0)
-        if whole <= limit or seconds > limit / 8 or samples * pool.count >= batch:
+        larger = min(4 * samples, share)
+        seconds = _remembered(problem, pool, larger)[1]
+        # What a sample adds: the first one pays for much that all others share.
+        each = max(seconds - before, 0.0) / max(larger - samples, 1)
+        whole = seconds + (share - larger) * each
+        if whole <= limit or seconds > limit / 8 or larger >= share:
             problem.flow.train(trains)
             return whole
-        samples *= 4
+        samples, before = larger, seconds
 
 
 def _remembered(problem: Problem[Any], pool: Backend, samples: int) -> tuple[int, float]:

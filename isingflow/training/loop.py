@@ -221,6 +221,7 @@ class Trainer(Generic[Samples]):
         self.flow.redraw(self.draws)
         with stopping.heard():
             loss, values = self._backward(self.problem.batch(config.batch, self.noise))
+            stopping.check()
         self._iteration_seconds = time.perf_counter() - begun
         self._cost = self._iteration_seconds / (config.batch * max(self.steps, 1))
         norm = torch.nn.utils.clip_grad_norm_(self.flow.parameters(), config.clip or math.inf)
@@ -242,6 +243,7 @@ class Trainer(Generic[Samples]):
         if checks:
             with stopping.heard():
                 checked = self.check()
+                stopping.check()
             record |= {"integration_error_nats": self.error, **checked}
         self.run.append_metrics(record)
         if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:

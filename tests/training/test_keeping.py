@@ -61,7 +61,7 @@ def test_at_rest_every_kind_of_flow_is_its_start(name, kind):
     torch.testing.assert_close(flow.log_prob(x), start, rtol=1e-6, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["monge-ampere", pytest.param("ot", marks=pytest.mark.slow), "convex"])
 def test_a_training_that_only_harms_ends_at_its_start(tmp_path, wine, kind):
     """At an absurd rate every step makes things worse."""
     made = config(wine, kind, learning_rate=0.3, schedule="constant", iterations=4)
@@ -194,7 +194,7 @@ def test_all_errors_are_in_the_verdict(tmp_path, wine):
 
 def test_an_evaluation_without_time_takes_fewer_samples_and_says_so(tmp_path, wine):
     magnet = RunConfig.from_preset("quick", square(4), 0.4, iterations=2)
-    magnet = replace(magnet, training=replace(magnet.training, evaluation_samples=4096))
+    magnet = replace(magnet, training=replace(magnet.training, evaluation_samples=512))
     for name, made, data, text in (
         ("magnet", magnet, None, "fewer samples than asked for"),
         ("data", config(wine, iterations=2), wine, "fewer samples than there are"),
@@ -208,13 +208,13 @@ def test_an_evaluation_without_time_takes_fewer_samples_and_says_so(tmp_path, wi
 def test_an_iteration_that_cannot_fit_is_refused_with_its_cost(monkeypatch, tmp_path):
     made = RunConfig.from_preset("paper", square(16), 0.4)
     problem = problem_of(made, device=CPU)
-    monkeypatch.setattr(foresight, "_remembered", lambda problem, pool, samples: (0, 2.0 * samples))
+    monkeypatch.setattr(foresight, "_remembered", lambda problem, pool, samples: (0, 1.0 + 2.0 * samples))
     with pytest.raises(InvalidInput, match=r"one iteration takes about .* minutes on this machine, and there are 60 "):
         foresee(problem, time_limit=60.0)
-    assert foresee(problem, time_limit=1e4).iteration == pytest.approx(2.0 * made.training.batch)
+    assert foresee(problem, time_limit=1e4).iteration == pytest.approx(1.0 + 2.0 * made.training.batch)
 
 
-@pytest.mark.parametrize("at", [2, 4, 5])
+@pytest.mark.parametrize("at", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_signal_is_heard_within_an_iteration_and_nothing_of_it_remains(tmp_path, wine, monkeypatch, at):
     """While the loss, its gradient or a check is computed; what goes on equals what was never interrupted."""
     made = config(wine, "ot", iterations=6)
