@@ -175,6 +175,29 @@ _IMAGES = TrainingConfig(
 _CONVEX = ConvexFlowConfig(blocks=4, width=32, layers=2, radial=0, oriented=0)
 _SOFT_MAXIMUM = ConvexFlowConfig(network="log-sum-exp", blocks=2, width=256, radial=0, oriented=0)
 
+_CONVEX_IMAGE = {
+    "quick": Preset(ConvexImageFlowConfig(), replace(_IMAGES, learning_rate=3e-3)),
+    "accurate": Preset(
+        ConvexImageFlowConfig(blocks=4, width=32, resolutions=3),
+        replace(_IMAGES, iterations=3000, learning_rate=3e-3),
+    ),
+    "paper": Preset(
+        ConvexImageFlowConfig(blocks=9, width=64, layers=3, resolutions=3),
+        TrainingConfig(
+            iterations=78_000,
+            batch=64,
+            learning_rate=1e-3,
+            schedule="constant",
+            weight_decay=1e-6,
+            clip=500.0,
+            jitter=0.0,
+            adapt_steps=False,
+            tolerance=1.0,
+        ),
+        start="normal",
+    ),
+}
+
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
@@ -233,6 +256,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             "quick": Preset(replace(_CONVEX, blocks=2, width=64), _SMALL_IMAGES),
             "accurate": Preset(replace(_CONVEX, width=128), replace(_SMALL_IMAGES, iterations=2000)),
         },
+        "convex-image": _CONVEX_IMAGE,
     },
     "images": {
         "monge-ampere": {
@@ -277,28 +301,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
                 replace(_CONVEX, blocks=2, width=256), replace(_IMAGES, iterations=3000, learning_rate=3e-3)
             ),
         },
-        "convex-image": {
-            "quick": Preset(ConvexImageFlowConfig(), replace(_IMAGES, learning_rate=3e-3)),
-            "accurate": Preset(
-                ConvexImageFlowConfig(blocks=4, width=32, resolutions=3),
-                replace(_IMAGES, iterations=3000, learning_rate=3e-3),
-            ),
-            "paper": Preset(
-                ConvexImageFlowConfig(blocks=9, width=64, layers=3, resolutions=3),
-                TrainingConfig(
-                    iterations=78_000,
-                    batch=64,
-                    learning_rate=1e-3,
-                    schedule="constant",
-                    weight_decay=1e-6,
-                    clip=500.0,
-                    jitter=0.0,
-                    adapt_steps=False,
-                    tolerance=1.0,
-                ),
-                start="normal",
-            ),
-        },
+        "convex-image": _CONVEX_IMAGE,
     },
 }
 """By family of data, kind of flow and name."""

@@ -77,7 +77,7 @@ def rest(flow: Flow) -> None:
         >>> from isingflow.potentials import ConvexPotential
         >>> flow = Flow((2,), [ConvexFlow(ConvexPotential((2,), width=4, generator=torch.Generator().manual_seed(0)))])
         >>> rest(flow)
-        >>> flow.forward(torch.ones(1, 2))[0]
+        >>> flow.forward(torch.ones(1, 2))[0].detach()
         tensor([[1., 1.]])
     """
     for transform in trained_maps(flow):

@@ -300,7 +300,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, files):
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(
-        DatasetError, match=r"unknown data set 'mnsit': expected one of mnist, eight-gaussians, .*, tab"
+        DatasetError, match=r"unknown data set 'mnsit': expected one of mnist, cifar10, eight-gaussians, .*, tab"
     ):
         datasets.load("mnsit")
     with pytest.raises(

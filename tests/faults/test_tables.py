@@ -239,7 +239,10 @@ NO_TABLES = {
     "infinite": (ROWS + "-inf,1\n", "line 41 holds '-inf' in column 0, expected a number"),
     "a trailing separator": ("a,b,c\n" + "1,2,\n" * 20, "line 2 has no value in column 'c'"),
     "text": ("a,species\n" + "1,setosa\n" * 20, "line 2 holds 'setosa' in column 'species', expected a number"),
-    "several texts": ("a,b\n" + "x,y\n" * 20, "holds 'x' in column 'a', expected a number; 2 of its columns hold none"),
+    "several texts": (
+        "a,b\n" + "x,y\n" * 20,
+        "a column of classes is none of measurements: leave it out (2 of it",
+    ),
     "a heading with numbers": ("a,1\n" + ROWS, "line 1 holds 'a' beside numbers, expected numbers or names alone"),
     "a heading that is too long": ("a,b,c,d\n" + ROWS, "its heading names 4 columns, the line below has 2"),
     "an unnamed column of data": (",a,b\n" + "0.5,1,2\n" * 20, "column 0 has no name in the heading, and is no index"),

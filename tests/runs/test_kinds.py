@@ -245,7 +245,11 @@ def test_parameters_of_numpy_are_numbers():
         ("symmetry", None, "not a symmetry group"),
         ("start", {"latent": "eigen"}, "start.latent is 'eigen'"),
         ("kind", "crystal", "kind is 'crystal', expected one of magnet, data, target"),
-        ("flow", {"kind": "coupling"}, "flow.kind is 'coupling', expected one of monge-ampere, ot, convex, own"),
+        (
+            "flow",
+            {"kind": "coupling"},
+            "flow.kind is 'coupling', expected one of monge-ampere, ot, convex, convex-image, own",
+        ),
         (
             "flow",
             {"kind": "ot", "tableau": "rk5"},

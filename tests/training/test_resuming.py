@@ -14,7 +14,7 @@ from isingflow.evaluation import reports
 from isingflow.lattice import square
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.loading import is_certified, is_complete
-from isingflow.training import Outcome, loop, train
+from isingflow.training import Outcome, ending, train
 
 QUICK = {"progress": False, "device": "cpu"}
 TRAIN = ["train", "--size", "4", "--steps", "5", "--device", "cpu", "--quiet", "--output", "run"]
@@ -163,7 +163,7 @@ class TestDivergence:
     )
     def test_a_flow_that_ends_far_out_is_not_certified(self, rate, magnet, caplog, recwarn, monkeypatch):
         """The first step goes too far, and it is the last: no loss tells."""
-        monkeypatch.setattr(loop, "MAX_STEPS", 12)
+        monkeypatch.setattr(ending, "MAX_STEPS", 12)
         done = train(magnet, output="run", iterations=1, learning_rate=rate, **QUICK)
         state = done.run.load_checkpoint()[1]
         assert state["finished"] and state["integration_error_nats"] is None
@@ -192,7 +192,7 @@ class TestDivergence:
         assert torch.isfinite(field).all() and torch.isfinite(log_prob).all()
 
     def test_parameters_that_are_no_numbers_are_never_saved(self, magnet, monkeypatch):
-        monkeypatch.setattr(loop, "MAX_STEPS", 12)
+        monkeypatch.setattr(ending, "MAX_STEPS", 12)
 
         def spoil(parameters):
             parameters = list(parameters)
