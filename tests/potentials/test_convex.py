@@ -103,8 +103,8 @@ def test_a_soft_maximum_of_two_functions_is_a_logistic_step():
     with torch.no_grad():
         potential.centres.copy_(torch.tensor([[-1.5], [1.5]]))
         potential.linear.zero_()
-    scale, sharpness, alpha = (getattr(potential, f"log_{name}").item() for name in ("scale", "sharpness", "alpha"))
-    scale, sharpness, alpha = math.exp(scale), math.exp(sharpness), math.exp(alpha)
+    scale, sharpness = (getattr(potential, f"log_{name}").exp().item() for name in ("scale", "sharpness"))
+    alpha = 0.02 + 0.98 * potential.log_alpha.exp().item()
     x = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     u = 1.5 * sharpness * x
     torch.testing.assert_close(potential.gradient(x), 1.5 * scale * u.tanh() + alpha * x)
@@ -687,3 +687,35 @@ def test_an_inverted_map_swaps_its_directions():
     torch.testing.assert_close(cost, (x - inverted(x)[0]).square().sum(1) / 2, rtol=1e-8, atol=1e-8)
     inverted.redraw(generator(3))
     assert flow.logdet.seed != 0
+
+
+@pytest.mark.parametrize("far", [1.0, 100.0, 1000.0])
+def test_newtons_method_finds_kinks_that_rounding_hides(far):
+    """Where two parabolas meet the slope jumps, and in float32 the values nearby are all alike."""
+    kinks = far * torch.randn(256, 1, generator=torch.Generator().manual_seed(0))
+
+    def valley(z, rows):
+        offset = z - kinks[rows]
+        bend = 0.01 + 1e-6 * far
+        slope, second = torch.tanh(offset / bend), (1 - torch.tanh(offset / bend).square()) / bend
+        value = 0.35 * z.square() + bend * torch.logaddexp(offset / bend, -offset / bend)
+        gradient = 0.7 * offset + slope + 0.3
+        linear = 0.7 * kinks[rows] - 0.3
+        return (value - linear * z)[:, 0], gradient, 0.7 + second[..., None]
+
+    least = newton.minimise(valley, torch.zeros(256, 1), torch.ones(256), tolerance=1e-2, iterations=100)
+    assert float(least.residuals.max()) <= 1e-2
+    expected = kinks - 0.01 * math.atanh(0.3) - 1e-6 * far * math.atanh(0.3)
+    assert float((least.points - expected).abs().max()) < 2e-3 + 1e-6 * far
+
+
+def test_points_beyond_all_centres_come_from_somewhere():
+    """Without strong convexity the gradient stays among the centres; a training may let it fall to zero."""
+    potential = LogSumExpPotential((2,), width=64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        potential.log_alpha.fill_(-30.0)
+    flow = ConvexFlow(potential, tolerance=1e-4)
+    x = 5 * torch.nn.functional.normalize(torch.randn(512, 2, generator=torch.Generator().manual_seed(1)))
+    z, _ = flow.inverse(x)
+    assert potential.alpha.item() == pytest.approx(0.02)
+    torch.testing.assert_close(flow(z)[0], x, atol=1e-3, rtol=1e-3)

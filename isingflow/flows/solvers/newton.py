@@ -1,8 +1,9 @@
 """Minimisation of many strongly convex functions at once by Newton's method, every sample with its own steps.
 
 For few dimensions, where Hessians are cheap: near the minimum the number of right digits doubles with every step. A
-step that lowers the value too little is halved. One evaluation serves all samples that have not converged, whatever
-they do.
+step that lowers the value too little is halved. Where rounding hides by how much, one that overshoots the minimum along
+its direction is, so that no point is left for one that is as steep. One evaluation serves all samples that have not
+converged, whatever they do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from isingflow.flows.solvers import small
 from isingflow.flows.solvers.lbfgs import DECREASE, SLACK, Minimum
+
+CURVATURE = 0.9
+"""Largest steepness behind the minimum along a direction, in units of that before it."""
 
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Points z, shape (m, d), and which samples they belong to, shape (m,), to values, gradients and Hessians."""
@@ -51,9 +55,11 @@ def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: flo
         z, value, gradient, direction, length = (part[active] for part in state)
         trial = z - length[:, None] * direction
         found, slope, hessian = function(trial, rows)
-        promised = DECREASE * length * (gradient * direction).sum(1)
+        steepness = (gradient * direction).sum(1)
+        short = (slope * direction).sum(1) >= -CURVATURE * steepness
+        wanted = value - DECREASE * length * steepness
         slack = SLACK * torch.finfo(z.dtype).eps * (1 + value.abs())
-        better = found <= value - promised + slack
+        better = (found <= wanted - slack) | (short & (found <= wanted + slack))
         moved = better[:, None]
         state = [
             torch.where(moved, trial, z),
