@@ -127,7 +127,7 @@ class ConditionalFlow(nn.Module):
 
     Args:
         features: entries of x.
-        transforms: from the base to x: maps that depend on a context, and `Transform`s, which do not.
+        transforms: from the base to x: maps that depend on a context, and any `Transform`, which does not.
 
     Raises:
         InvalidInput: maps of contexts of several sizes, or of none; WrongType: something that is no map.
