@@ -201,10 +201,10 @@ _CONVEX_IMAGE = {
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
-            "quick": Preset(_PLANE, replace(_TOYS, iterations=2000, learning_rate=8e-3, balance=5.0)),
+            "quick": Preset(_PLANE, replace(_TOYS, iterations=2000, learning_rate=2.5e-3, balance=5.0)),
             "accurate": Preset(
                 replace(_PLANE, hidden=256, time_terms=6),
-                replace(_TOYS, iterations=12_000, batch=512, learning_rate=6e-3, balance=5.0),
+                replace(_TOYS, iterations=12_000, batch=512, learning_rate=2.5e-3, balance=5.0),
             ),
         },
         "ot": {
