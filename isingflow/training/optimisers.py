@@ -3,6 +3,9 @@
 A unit that bends along a plane at a distance sees its inputs times its length, and acts with that length squared: what
 is a small step of its output weight is a large one for the flow, and the other way round with its direction. With one
 rate for both, output weights overshoot before directions have moved.
+
+Decay halves weights that the loss does not want until they are below the smallest normal number, where a processor takes
+ten times as long for a product. They are zero long before.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import torch
 from isingflow.flows import Flow
 from isingflow.potentials import Potential
 from isingflow.runs.settings import TrainingConfig
+
+NEGLIGIBLE = 1e-25
+"""Weights and momenta below are zero under decay: their products with fields and cotangents are normal numbers above."""
 
 
 def adam(flow: Flow, training: TrainingConfig) -> torch.optim.Adam:
@@ -34,7 +40,18 @@ def adam(flow: Flow, training: TrainingConfig) -> torch.optim.Adam:
     else:
         groups = [{"params": list(flow.parameters())}]
     betas, decay = (0.9, training.beta2), training.weight_decay
-    return torch.optim.Adam(groups, lr=rate, betas=betas, weight_decay=decay)
+    optimiser = torch.optim.Adam(groups, lr=rate, betas=betas, weight_decay=decay)
+    if decay:
+        optimiser.register_step_post_hook(lambda stepped, *_: _drop_negligible(stepped))
+    return optimiser
+
+
+@torch.no_grad()
+def _drop_negligible(optimiser: torch.optim.Optimizer) -> None:
+    """Zeros in place of what decay has left of parameters and their momenta."""
+    for parameter, state in optimiser.state.items():
+        for tensor in (parameter, state["exp_avg"]):
+            tensor[tensor.abs() < NEGLIGIBLE] = 0
 
 
 def _opening(flow: Flow) -> list[torch.nn.Parameter]:

@@ -48,3 +48,20 @@ def test_every_parameter_is_trained_once():
         groups = adam(flow, TrainingConfig(balance=2.0)).param_groups
         trained = [id(parameter) for group in groups for parameter in group["params"]]
         assert sorted(trained) == sorted(map(id, flow.parameters())), kind
+
+
+def test_decay_ends_at_zero_and_not_among_subnormal_numbers():
+    """Products with 512 x 256 weights of which a seventh were subnormal took eight times as long."""
+    flow = flow_of("monge-ampere")
+    optimiser = adam(flow, TrainingConfig(learning_rate=1e-3, weight_decay=1e-3))
+    for parameter in flow.parameters():
+        torch.nn.init.constant_(parameter, 1e-36).grad = torch.zeros_like(parameter)
+    optimiser.step()
+    tiny = torch.finfo(torch.float32).tiny
+    for parameter, state in optimiser.state.items():
+        for tensor in (parameter, state["exp_avg"]):
+            assert not bool(((tensor != 0) & (tensor.abs() < tiny)).any())
+    for parameter in flow.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    assert all(bool((parameter < 0).all()) for parameter in flow.parameters()), "what is zero can grow again"
