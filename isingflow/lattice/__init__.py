@@ -1,6 +1,7 @@
 """Graphs of Ising spins, their couplings and their symmetry."""
 
 from isingflow.lattice.checks import check_beta
+from isingflow.lattice.disorder import random_field
 from isingflow.lattice.graph import CRITICAL_BETA, Lattice, check_magnet
 from isingflow.lattice.kinds import edwards_anderson, from_dict, heading, square, triangular
 from isingflow.lattice.networks import from_graph
@@ -16,6 +17,7 @@ __all__ = [
     "from_dict",
     "from_graph",
     "heading",
+    "random_field",
     "ring_group",
     "square",
     "square_torus_group",

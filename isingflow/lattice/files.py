@@ -33,7 +33,7 @@ from isingflow.runtime.files import check_regular, reason
 LARGEST = 2**28
 """Bytes of a file, after decompression."""
 STRONGEST = 1e6
-"""Largest coupling, as on the command line."""
+"""Largest coupling and largest field, as on the command line."""
 
 logger = logging.getLogger(__name__)
 
@@ -179,9 +179,10 @@ def read_graph(path: Path) -> Lattice:
         raise InvalidInput(f"{path}: {error}") from None
     except UNREADABLE as error:
         raise InvalidInput(f"{path}: not a graph in {name[1:]} format: {reason(error)}") from None
-    strongest = float(abs(lattice.strengths).max())
-    if strongest > STRONGEST:
-        raise InvalidInput(f"{path}: a coupling of size {strongest:g}: up to {STRONGEST:g} are possible")
+    for what, values in (("coupling", lattice.strengths), ("field", lattice.field_by_site)):
+        strongest = float(abs(values).max())
+        if strongest > STRONGEST:
+            raise InvalidInput(f"{path}: a {what} of size {strongest:g}: up to {STRONGEST:g} are possible")
     for note in notes:
         logger.warning("%s: %s", path, note)
     return lattice

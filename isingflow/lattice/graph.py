@@ -1,4 +1,4 @@
-"""Graphs of Ising spins: sites, bonds and coupling strengths, E(s) = -sum over bonds J_ij s_i s_j.
+"""Graphs of Ising spins: sites, bonds, strengths, fields, E(s) = -sum over bonds J_ij s_i s_j - sum over sites H_i s_i.
 
 A lattice knows its couplings K = beta J, their spectrum and the symmetry it really has: every translation and point
 operation is checked against the bonds, not deduced from the name. Site (x, y) of an lx x ly lattice has the index
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice import symmetry
+from isingflow.lattice import external, symmetry
 from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_product, check_strengths, frozen
 from isingflow.runtime.checks import choice, count, instance, shown
 from isingflow.runtime.resources import require_memory
@@ -51,6 +51,7 @@ class Lattice:
         seed: the seed of an Edwards-Anderson lattice, else None.
         edges: (bonds, strengths) of a graph, else None.
         names: what the sites of a graph are called, where that is not their number; see `labels`.
+        field: the external magnetic field H, see `with_field`: a number, an array where it varies, or None.
 
     Example:
         >>> from isingflow.lattice import square
@@ -67,6 +68,7 @@ class Lattice:
     seed: int | None = None
     edges: tuple[np.ndarray, np.ndarray] | None = None
     names: tuple[str, ...] | None = None
+    field: float | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         choice("kind", self.kind, PARAMETERS)
@@ -83,6 +85,7 @@ class Lattice:
             lx, ly = self.shape
             for name, used in (("jx", (lx - unused, ly)), ("jy", (lx, ly - unused))):
                 object.__setattr__(self, name, check_strengths(name, getattr(self, name), (lx, ly), used))
+        object.__setattr__(self, "field", external.check(self.field, self.shape))
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -115,26 +118,53 @@ class Lattice:
         jx, jy = (None if isinstance(strength, np.ndarray) else strength for strength in (self.jx, self.jy))
         return None if jx is None or jy is None else (jx, jy)
 
+    def with_field(self, field: float | np.ndarray | None) -> Lattice:
+        """The same lattice in another external field: E(s) = -sum over bonds J_ij s_i s_j - sum over sites H_i s_i.
+
+        Args:
+            field: H in units of J, of either sign: a number, or an array of the lattice's shape; None for none.
+
+        Raises:
+            InvalidInput: not finite, or of another shape; WrongType: no real numbers.
+
+        Example:
+            >>> from isingflow.lattice import square
+            >>> lattice = square(16).with_field(0.05)
+            >>> print(lattice, lattice.symmetry)
+            periodic 16x16, field 0.05 translations x D4
+        """
+        return replace(self, field=field)
+
+    @property
+    def field_by_site(self) -> np.ndarray:
+        """H on every site, float64, of the lattice's shape; zeros where there is no field."""
+        return external.by_site(self.field, self.shape)
+
     @cached_property
     def total_strength(self) -> float:
-        """Sum of |J| over all bonds; of uniform lattices from their lengths alone.
+        """Sum of |J| over all bonds and of |H| over all sites; of uniform lattices from their lengths alone.
 
         Example:
             >>> from isingflow.lattice import square
             >>> square(10**6, jy=0.5).total_strength
             1500000000000.0
         """
+        fields = external.total(self.field, self.sites)
         if self.uniform is None:
             with np.errstate(over="ignore"):
-                return float(np.abs(self.strengths).sum())
+                return float(np.abs(self.strengths).sum()) + fields
         open_ends = 1 if self.boundary == "open" else 0
         (lx, ly), (jx, jy) = self.shape, self.uniform
         diagonal = (lx - open_ends) * (ly - open_ends) if self.kind == "triangular" else 0
-        return (lx - open_ends) * ly * abs(jx) + lx * (ly - open_ends) * abs(jy) + diagonal
+        return (lx - open_ends) * ly * abs(jx) + lx * (ly - open_ends) * abs(jy) + diagonal + fields
 
     @property
     def description(self) -> str:
-        """The lattice in words, for headings: "periodic 16x16"."""
+        """The lattice in words, for headings: "periodic 16x16, field 0.05"."""
+        return self._without_field + external.words(self.field)
+
+    @property
+    def _without_field(self) -> str:
         if self.kind == "graph":
             return f"graph of {self.sites} sites and {len(self.bonds)} bonds"
         size = "x".join(map(str, self.shape))
@@ -178,8 +208,8 @@ class Lattice:
 
     @cached_property
     def translation_invariant(self) -> bool:
-        """Whether every translation of the torus leaves the couplings as they are."""
-        if self.boundary != "periodic":
+        """Whether every translation of the torus leaves couplings and field as they are."""
+        if self.boundary != "periodic" or isinstance(self.field, np.ndarray):
             return False
         if self.uniform is not None:
             return True
@@ -218,7 +248,10 @@ class Lattice:
 
     @property
     def graph(self) -> networkx.Graph:
-        """The lattice as a networkx graph: sites 0 .. N-1 and one edge, with its total `coupling`, per bonded pair."""
+        """The lattice as a networkx graph: sites 0 .. N-1 and one edge, with its total `coupling`, per bonded pair.
+
+        In an external field every node has it as its attribute `field`.
+        """
         import networkx  # a tenth of a second, for graphs alone
 
         graph = networkx.Graph()
@@ -227,22 +260,24 @@ class Lattice:
         graph.add_weighted_edges_from(
             zip((pairs // self.sites).tolist(), (pairs % self.sites).tolist(), totals.tolist(), strict=True), "coupling"
         )
+        if self.field is not None:
+            networkx.set_node_attributes(graph, dict(enumerate(self.field_by_site.ravel().tolist())), "field")
         return graph
 
     @cached_property
     def symmetry(self) -> symmetry.Group:
-        """The symmetry that the couplings really have, spin flip included.
+        """The symmetry that couplings and field really have, spin flip included where there is no field.
 
         Translations count if all of them are symmetries. Point operations are looked for about site 0 on tori, about
         the centre on open lattices; on a graph, none are looked for.
         """
         if self.kind == "graph":
-            return symmetry.Group(self.shape, flip=True)
+            return symmetry.Group(self.shape, flip=self.field is None)
         maps = symmetry.TRIANGULAR_POINT_MAPS if self.kind == "triangular" else symmetry.SQUARE_POINT_MAPS
         self._check_listable()
         candidates = symmetry.point_permutations(self.shape, maps, about_centre=self.boundary == "open")
         point = tuple(p for p in candidates if self._unchanged_by(p))
-        return symmetry.Group(self.shape, self.translation_invariant, point, flip=True)
+        return symmetry.Group(self.shape, self.translation_invariant, point, flip=self.field is None)
 
     def halved(self) -> Lattice | None:
         """The torus of half the lengths with the same couplings: every site has the same neighbourhood in both.
@@ -272,6 +307,7 @@ class Lattice:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable description that `lattice.from_dict` turns back into this lattice, labels included."""
+        field = external.entry(self.field)
         if self.kind == "graph":
             return {
                 "kind": self.kind,
@@ -279,9 +315,10 @@ class Lattice:
                 "bonds": self.bonds.tolist(),
                 "strengths": self.strengths.tolist(),
                 **({} if self.names is None else {"labels": list(self.names)}),
+                **field,
             }
         parameters = {name: np.asarray(getattr(self, name)).tolist() for name in PARAMETERS[self.kind]}
-        return {"kind": self.kind, "shape": list(self.shape), "boundary": self.boundary, **parameters}
+        return {"kind": self.kind, "shape": list(self.shape), "boundary": self.boundary, **parameters, **field}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lattice) and self._physics() == other._physics()
@@ -323,7 +360,9 @@ class Lattice:
         return pairs, np.bincount(inverse, self.strengths, minlength=len(pairs))
 
     def _unchanged_by(self, permutation: np.ndarray) -> bool:
-        """Whether J is the same matrix after relabelling its sites."""
+        """Whether J and H are the same after relabelling their sites."""
+        if not external.kept_by(permutation, self.field):
+            return False
         before, after = (
             (pairs[totals != 0], totals[totals != 0])
             for pairs, totals in (self._pair_couplings(p) for p in (np.arange(self.sites), permutation))

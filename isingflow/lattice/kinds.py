@@ -24,7 +24,7 @@ def heading(lattice: Lattice, beta: float) -> str:
     """
     beta = check_magnet(lattice, beta)
     model = "Ising" if lattice.kind == "graph" else "2D Ising"
-    isotropic = lattice.kind == "square" and lattice.uniform == (1.0, 1.0)
+    isotropic = lattice.kind == "square" and lattice.uniform == (1.0, 1.0) and lattice.field is None
     return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
 
 
@@ -148,10 +148,11 @@ def from_dict(data: Mapping[str, Any]) -> Lattice:
         raise InvalidInput(f"not a lattice: expected a mapping whose kind is one of {', '.join(BUILDERS)}")
     names = PARAMETERS[kind]
     expected = {"kind", "shape", *names, *([] if kind == "graph" else ["boundary"])}
-    expected |= OPTIONAL.get(kind, set()) & set(data)
+    expected |= (OPTIONAL.get(kind, set()) | {"field"}) & set(data)
     if set(data) != expected:
         raise InvalidInput(f"not a lattice: a {kind} one has the entries {', '.join(sorted(expected))}")
     shape = data["shape"]
     if not isinstance(shape, list | tuple) or len(shape) != (1 if kind == "graph" else 2):
         raise InvalidInput(f"not a lattice: shape {shown(shape)} of a {kind} one")
-    return BUILDERS[kind](*shape, **{name: data[name] for name in expected - {"kind", "shape"}})
+    settings = {name: data[name] for name in expected - {"kind", "shape", "field"}}
+    return BUILDERS[kind](*shape, **settings).with_field(data.get("field"))

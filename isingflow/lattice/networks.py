@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from isingflow.errors import InvalidInput
+from isingflow.lattice.checks import STRONGEST
 from isingflow.lattice.graph import Lattice
 from isingflow.lattice.kinds import from_bonds
 from isingflow.runtime.checks import shown
@@ -17,8 +21,10 @@ if TYPE_CHECKING:
 
 STRENGTHS = ("coupling", "weight")
 """Edge attributes that hold the strength of a bond; the first that an edge has counts."""
-FIELDS = ("field", "h")
-"""Node attributes that hold an external field."""
+FIELD = "field"
+"""Node attribute that holds the external field on a site."""
+NOT_FIELDS = ("h",)
+"""Node attributes that others take for a field."""
 BOOKKEEPING = {"id", "key"}
 """Edge attributes that file formats add by themselves."""
 
@@ -31,15 +37,15 @@ def from_graph(graph: networkx.Graph) -> Lattice:
     The strength of an edge is its attribute `coupling`; where that is missing, `weight`; where both are missing, 1. A
     warning is logged where weights are read, or stand beside couplings, or some strengths are missing. Other attributes
     of edges are not read. Parallel edges add up. The graph need not be connected: parts without a bond between them are
-    independent.
+    independent. The attribute `field` of nodes is the external field on their sites; all have it, or none.
 
     Args:
         graph: a `Graph` or `MultiGraph`; of a directed one, `networkx.MultiGraph(graph.edges(data=True))` adds up what
             goes both ways.
 
     Raises:
-        InvalidInput: no edges, self-loops, directed edges, strengths that are not finite numbers, or a node with an
-            external field (`field` or `h` other than 0): there are none in this model.
+        InvalidInput: no edges, self-loops, directed edges, strengths or fields that are not finite numbers, fields on
+            some of the nodes only, or an attribute `h` other than 0 beside them or in their place.
 
     Example:
         >>> import networkx
@@ -70,8 +76,7 @@ def read_network(graph: networkx.Graph, *, everywhere: bool = False) -> tuple[La
             "the graph is directed, couplings are symmetric: give an undirected graph (of a directed one, "
             "networkx.MultiGraph(graph.edges(data=True)) adds up what goes both ways)"
         )
-    for node, attributes in graph.nodes(data=True):
-        _check_no_field(node, attributes)
+    field = _field(graph)
     site = {node: index for index, node in enumerate(graph)}
     bonds: list[list[int]] = []
     strengths: list[Any] = []
@@ -84,18 +89,45 @@ def read_network(graph: networkx.Graph, *, everywhere: bool = False) -> tuple[La
         held[names] += 1
         if not names:
             unread.update(map(str, attributes))
-    lattice = from_bonds(len(site), bonds=bonds, strengths=strengths, labels=_labels(site))
+    lattice = from_bonds(len(site), bonds=bonds, strengths=strengths, labels=_labels(site)).with_field(field)
     return lattice, _notes(held, sorted(unread - BOOKKEEPING), everywhere)
 
 
-def _check_no_field(node: Any, attributes: dict[str, Any]) -> None:
-    for name in FIELDS:
-        value = attributes.get(name)
-        if value is not None and not (isinstance(value, Real) and value == 0):
+def _field(graph: networkx.Graph) -> np.ndarray | None:
+    """The external field on every node, in graph order; None where no node has one."""
+    held: dict[Any, float] = {}
+    for node, attributes in graph.nodes(data=True):
+        for name in NOT_FIELDS:
+            value = attributes.get(name)
+            if value is not None and _number(value) != 0:
+                raise InvalidInput(
+                    f"the node {shown(node)} has the attribute {name} = {shown(value)}: an external field is read from "
+                    f"the attribute {FIELD}; rename it, remove it, or set it to 0"
+                )
+        value = attributes.get(FIELD)
+        if value is None:
+            continue
+        if not abs(_number(value)) <= STRONGEST:
             raise InvalidInput(
-                f"the node {shown(node)} has the attribute {name} = {shown(value)}: external fields are not possible "
-                "here; remove the attribute, or set it to 0"
+                f"the node {shown(node)} has the attribute {FIELD} = {shown(value)}: expected a finite number, at most "
+                f"{STRONGEST:g} in size"
             )
+        held[node] = _number(value)
+    missing = [node for node in graph if node not in held]
+    if held and missing:
+        raise InvalidInput(
+            f"the node {shown(missing[0])} has no attribute {FIELD}, {len(held)} of {len(graph)} nodes have one: give "
+            "all of them one, 0 where there is no field"
+        )
+    return np.array(list(held.values())) if held else None
+
+
+def _number(value: Any) -> float:
+    """A real number as a float; NaN for anything else."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return math.inf
 
 
 def _labels(nodes: dict[Any, int]) -> list[str]:

@@ -171,7 +171,21 @@ REFUSED = {
     "a coupling of 400 digits": (".json", node_link([("a", "b", {"coupling": 10**400})]), "of the bond 'a'-'b'"),
     "a coupling of 1e308": (".json", node_link([("a", "b", {"coupling": 1e308})]), "coupling 1e+308 of the bond"),
     "a coupling of 1e7": (".json", node_link([("a", "b", {"coupling": -1e7})]), "a coupling of size 1e+07"),
-    "a field": (".json", '{"nodes": [{"id": "a", "field": 0.5}], "edges": []}', "the node 'a' has the attribute field"),
+    "a field on one node": (
+        ".json",
+        '{"nodes": [{"id": "a", "field": 0.5}, {"id": "b"}], "edges": []}',
+        "the node 'b' has no attribute field, 1 of 2 nodes have one",
+    ),
+    "a field in words": (
+        ".json",
+        '{"nodes": [{"id": "a", "field": "up"}], "edges": []}',
+        "'a' has the attribute field = 'up'",
+    ),
+    "a field of NaN": (
+        ".json",
+        '{"nodes": [{"id": "a", "field": NaN}], "edges": []}',
+        "'a' has the attribute field = nan",
+    ),
     "a field called h": (".json", '{"nodes": [{"id": "a", "h": -1}], "edges": []}', "'a' has the attribute h = -1"),
     "a long label": (".json", node_link([("a", "b" * 999, {})], nodes=["a", "b" * 999]), "at most 200 characters"),
     "half a character": (".json", node_link([("a", "\ud800", {})], nodes=["a", "\ud800"]), "not text"),
@@ -355,7 +369,7 @@ def test_fields_of_zero_are_none():
     graph = networkx.Graph([("a", "b")])
     for name, zero in (("field", 0), ("h", 0.0), ("field", np.float32(0)), ("h", None)):
         networkx.set_node_attributes(graph, zero, name)
-    assert from_graph(graph).sites == 2
+    assert from_graph(graph).field is None
     for strange in (1e-9, math.nan, "0.5", [1], True):
         graph.nodes["b"]["h"] = strange
         with pytest.raises(InvalidInput, match="the node 'b' has the attribute h"):
