@@ -54,12 +54,9 @@ class SpectralBasis(nn.Module):
 
 
 class FourierBasis(SpectralBasis):
-    """Plane waves on an lx x ly torus: the basis of every translation-invariant matrix.
+    """Plane waves on a torus of any dimension: the basis of every translation-invariant matrix.
 
-    Values have shape (..., lx, ly), are indexed by momentum in fft2 order and must be even, value[k] = value[-k].
-
-    Raises:
-        InvalidInput: the shape is not that of a torus of two dimensions.
+    Values have the fields' shape, are indexed by momentum in fftn order and must be even, value[k] = value[-k].
 
     Example:
         >>> FourierBasis((4, 4)).multiply(torch.ones(4, 4), torch.full((4, 4), 2.0))[0]
@@ -67,22 +64,20 @@ class FourierBasis(SpectralBasis):
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        shape = lengths("shape", shape)
-        if len(shape) != 2:
-            raise InvalidInput(f"plane waves of fields of shape {shape}: expected two lengths, of a torus")
         super().__init__()
-        self.shape = self.values_shape = shape
+        self.shape = self.values_shape = lengths("shape", shape)
+        self._axes = tuple(range(-len(self.shape), 0))
 
     def multiply(self, field: Tensor, values: Tensor) -> Tensor:
         if not field.numel():  # of which there is no FFT
             return field
-        half = values[..., : self.shape[1] // 2 + 1].to(field)
-        return torch.fft.irfft2(torch.fft.rfft2(field) * half, s=self.shape)
+        half = values[..., : self.shape[-1] // 2 + 1].to(field)
+        return torch.fft.irfftn(torch.fft.rfftn(field, dim=self._axes) * half, s=self.shape, dim=self._axes)
 
     def power(self, field: Tensor) -> Tensor:
         if not field.numel():
             return field
-        return torch.fft.fft2(field, norm="ortho").abs().square()
+        return torch.fft.fftn(field, dim=self._axes, norm="ortho").abs().square()
 
 
 class EigenBasis(SpectralBasis):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,29 @@ from isingflow.errors import InvalidInput
 from isingflow.lattice.checks import MAX_SITES
 from isingflow.runtime.checks import array, count, flag, instance, shown
 
-Vector = tuple[int, int]
-LinearMap = tuple[Vector, Vector]  # images of the two unit displacements
+Vector = tuple[int, ...]
+LinearMap = tuple[Vector, ...]  # images of the unit displacements
 
 
 def _dihedral(ring: tuple[Vector, ...], step: int) -> tuple[LinearMap, ...]:
     """Every linear map that permutes `ring`: displacements in angular order, (1, 0) and (0, 1) being `step` apart."""
     turns = range(len(ring))
     return tuple((ring[i], ring[(i + turn) % len(ring)]) for turn in (step, -step) for i in turns)
+
+
+def hyperoctahedral(dimensions: int) -> tuple[LinearMap, ...]:
+    """Every linear map that permutes and reflects the axes, the identity first: 2^d d! of them.
+
+    Example:
+        >>> [len(hyperoctahedral(d)) for d in (1, 2, 3)]
+        [2, 8, 48]
+    """
+    signs, orders = product((1, -1), repeat=dimensions), list(permutations(range(dimensions)))
+    return tuple(
+        tuple(tuple(sign if axis == image else 0 for axis in range(dimensions)) for sign, image in zip(s, order))
+        for s in signs
+        for order in orders
+    )
 
 
 SQUARE_POINT_MAPS = _dihedral(((1, 0), (0, 1), (-1, 0), (0, -1)), step=1)
@@ -74,11 +90,11 @@ class Element:
 def point_permutations(
     shape: tuple[int, ...], maps: tuple[LinearMap, ...], about_centre: bool
 ) -> tuple[np.ndarray, ...]:
-    """Those linear maps that carry an lx x ly lattice onto itself, as site permutations, shape (lx * ly,) each.
+    """Those linear maps that carry a lattice of these lengths onto itself, as site permutations, shape (N,) each.
 
     Args:
-        shape: (lx, ly).
-        maps: images of the displacements (1, 0) and (0, 1).
+        shape: lengths, such as (lx, ly).
+        maps: images of the unit displacements, such as (1, 0) and (0, 1).
         about_centre: False for a torus, turned about site 0; True for an open rectangle, turned about its centre.
 
     Raises:
@@ -89,12 +105,11 @@ def point_permutations(
         array([2, 0, 3, 1])
     """
     shape, about_centre = check_group_shape(shape), flag("about_centre", about_centre)
-    images = array("maps", maps, (None, 2, 2), integers=True, empty=True)
-    if len(shape) != 2:
-        raise InvalidInput(f"shape is {shown(shape)}, expected (lx, ly)")
+    dimensions = len(shape)
+    images = array("maps", maps, (None, dimensions, dimensions), integers=True, empty=True)
     lengths = np.array(shape)
-    sites = np.indices(shape).reshape(2, -1).T
-    permutations = []
+    sites = np.indices(shape).reshape(dimensions, -1).T
+    found = []
     for columns in images:
         if about_centre:
             doubled = (2 * sites - (lengths - 1)) @ columns + (lengths - 1)
@@ -106,8 +121,8 @@ def point_permutations(
         if fits:
             permutation = np.ravel_multi_index(image.T, shape)
             if np.unique(permutation).size == permutation.size:
-                permutations.append(permutation)
-    return tuple(permutations)
+                found.append(permutation)
+    return tuple(found)
 
 
 def check_group_shape(shape: Any) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from isingflow.lattice.permutations import (
     TRIANGULAR_POINT_MAPS,
     Element,
     check_group_shape,
+    hyperoctahedral,
     permutation_key,
     permutation_order,
     point_permutations,
@@ -87,10 +88,26 @@ class Group:
 
     @property
     def point_name(self) -> str:
-        """Name of the point group as an abstract group: "C1", "C2", "D2", "D4", "D6", ..."""
-        size = len(self.point)
-        cyclic = any(permutation_order(p) == size for p in self.point)
-        return f"C{size}" if cyclic else f"D{size // 2}"
+        """Name of the point group as an abstract group: "C1", "C2", "D2", "D4", "D6", ..., "Oh" of a cube; of others
+        their order.
+        """
+        size, dimensions = len(self.point), len(self.shape)
+        orders = [permutation_order(p) for p in self.point]
+        if size in orders:
+            return f"C{size}"
+        if dimensions > 2 and size == 2**dimensions * math.factorial(dimensions):
+            return "Oh" if dimensions == 3 else f"B{dimensions}"
+        turns = [p for p, order in zip(self.point, orders, strict=True) if 2 * order == size]
+        return f"D{size // 2}" if any(self._dihedral(turn, orders) for turn in turns) else f"G{size}"
+
+    def _dihedral(self, turn: np.ndarray, orders: list[int]) -> bool:
+        """Whether the point group consists of the powers of one operation and of reflections that invert it."""
+        powers, power = set(), np.arange(self.sites)
+        for _ in range(len(self.point) // 2):
+            powers.add(permutation_key(power))
+            power = power[turn]
+        rest = [(p, o) for p, o in zip(self.point, orders, strict=True) if permutation_key(p) not in powers]
+        return all(order == 2 and np.array_equal(p[turn[p]], np.argsort(turn)) for p, order in rest)
 
     def __str__(self) -> str:
         factors = [
@@ -313,6 +330,20 @@ def square_torus_group(lx: int, ly: int, axes_equal: bool = True) -> Group:
     axes_equal = flag("axes_equal", axes_equal)
     mirrors_only = tuple(m for m in SQUARE_POINT_MAPS if axes_equal or m[0][1] == 0)
     return Group((lx, ly), True, point_permutations((lx, ly), mirrors_only, about_centre=False), True)
+
+
+def hypercubic_torus_group(shape: tuple[int, ...]) -> Group:
+    """Translations x the hyperoctahedral group x Z2 of a torus of any dimension; of equal lengths all of it.
+
+    Raises:
+        InvalidInput: a length below 1, or too many sites; WrongType: no tuple of integers.
+
+    Example:
+        >>> print(hypercubic_torus_group((4, 4, 4)), hypercubic_torus_group((4, 4, 4)).order)
+        translations x Oh x Z2 6144
+    """
+    shape = check_group_shape(shape)
+    return Group(shape, True, point_permutations(shape, hyperoctahedral(len(shape)), about_centre=False), True)
 
 
 def triangular_torus_group(lx: int, ly: int) -> Group:

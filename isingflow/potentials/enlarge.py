@@ -1,14 +1,14 @@
 """A lattice potential given to the torus of twice the lengths.
 
 What a lattice potential learns is local: kernels w(r), hidden units, and q(k, t), the spectrum of a kernel q(r, t). On
-the larger torus every small displacement r becomes four, r + (l i, m j) with i, j = 0, 1, and its value goes to the
-shortest of them (in equal parts where several are):
+the larger torus every small displacement r becomes 2^d, in two dimensions r + (l i, m j) with i, j = 0, 1, and its value
+goes to the shortest of them (in equal parts where several are):
 
     W(R) = w(r) / n(r)  if R is one of the n(r) shortest images of r, else 0.
 
 Kernels keep their point symmetry, because it moves displacements without changing their length, and their spectra agree
 at the momenta that both lattices have. For a field x of the small torus, repeated to fill the large one, X(R) = x(r),
-hence Phi(X, t) = 4 phi(x, t), exactly. What is left to learn are the longest waves.
+hence Phi(X, t) = 2^d phi(x, t), exactly. What is left to learn are the longest waves.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials import LatticePotential
+from isingflow.potentials.layers.convolutional import field_of, half_spectrum
 
 
 @torch.no_grad()
@@ -29,8 +30,8 @@ def enlarge(small: LatticePotential, large: LatticePotential) -> None:
     """Give the potential of a torus the parameters learnt on the torus of half the lengths.
 
     Args:
-        small: a potential on an l x m torus.
-        large: one on 2l x 2m, with the same point group, kernels, hidden units and polynomials in time; overwritten.
+        small: a potential on a torus.
+        large: one on the torus of twice the lengths, with the same point group, kernels, hidden units and polynomials in time; overwritten.
 
     Raises:
         InvalidInput: the potentials are not on these lattices, or not of the same make.
@@ -56,8 +57,8 @@ def enlarge(small: LatticePotential, large: LatticePotential) -> None:
     large.radial.copy_(_by_orbit(radial, large.radial_orbits))
     oriented = _enlarged(small.oriented[:, small.oriented_orbits[0]], shares)
     large.oriented.copy_(_by_orbit(oriented, large.oriented_orbits[0]))
-    kernel = torch.fft.irfft2(small.quadratic.double()[:, small.half_orbits], s=small.shape)
-    quadratic = torch.fft.rfft2(_enlarged(kernel, shares)).real
+    kernel = field_of(small.quadratic.double()[:, small.half_orbits], small.shape)
+    quadratic = half_spectrum(_enlarged(kernel, shares), len(small.shape)).real
     large.quadratic.copy_(_by_orbit(quadratic, large.half_orbits))
     for name in ("weight", "bias", "amplitude"):
         getattr(large, name).copy_(getattr(small, name))
@@ -65,13 +66,14 @@ def enlarge(small: LatticePotential, large: LatticePotential) -> None:
 
 def _shares(symmetry: Group) -> Tensor:
     """1 / n(r) for the shortest images of every small displacement, else 0: float64, shape (2, lx / 2, 2, ly / 2)."""
-    images = _squared_lengths(symmetry).reshape(2, symmetry.shape[0] // 2, 2, symmetry.shape[1] // 2)
-    shortest = images == images.min(axis=(0, 2), keepdims=True)
-    return torch.from_numpy(shortest / shortest.sum(axis=(0, 2), keepdims=True))
+    images = _squared_lengths(symmetry).reshape([part for length in symmetry.shape for part in (2, length // 2)])
+    axes = tuple(range(0, images.ndim, 2))
+    shortest = images == images.min(axis=axes, keepdims=True)
+    return torch.from_numpy(shortest / shortest.sum(axis=axes, keepdims=True))
 
 
 def _squared_lengths(symmetry: Group) -> np.ndarray:
-    """The squared length of the shortest way to every displacement, up to a factor: integers, shape (lx, ly).
+    """The squared length of the shortest way to every displacement, up to a factor: integers, of a field's shape.
 
     Integers, so that equal lengths are equal. On an oblique torus the shortest way may wind around a short side more
     than once.
@@ -80,28 +82,31 @@ def _squared_lengths(symmetry: Group) -> np.ndarray:
     turns = 1 + max(symmetry.shape) // min(symmetry.shape)
     displacement = np.indices(symmetry.shape)
     shortest = np.full(symmetry.shape, np.iinfo(int).max)
-    for winding in product(range(-turns, turns + 1), repeat=2):
-        way = displacement + (np.array(winding) * symmetry.shape)[:, None, None]
-        length = np.einsum("axy,ab,bxy->xy", way, metric, way)
+    for winding in product(range(-turns, turns + 1), repeat=len(symmetry.shape)):
+        way = displacement + np.multiply(winding, symmetry.shape).reshape(-1, *[1] * len(symmetry.shape))
+        length = np.einsum("a...,ab,b...->...", way, metric, way)
         shortest = np.minimum(shortest, length)
     return shortest
 
 
 def _metric(symmetry: Group) -> np.ndarray:
-    """Inner products of the two unit displacements, shape (2, 2), that the whole point group keeps: integers."""
-    lx, ly = symmetry.shape
-    units = [ly, 1]
+    """Inner products of the unit displacements, shape (d, d), that the whole point group keeps: integers."""
+    lengths = np.array(symmetry.shape)
+    units = np.ravel_multi_index(np.eye(len(lengths), dtype=int), symmetry.shape)
     images = np.stack([np.unravel_index(p[units], symmetry.shape) for p in symmetry.point]).swapaxes(1, 2)
-    images = (images + np.array([lx // 2, ly // 2])) % [lx, ly] - np.array([lx // 2, ly // 2])
+    images = (images + lengths // 2) % lengths - lengths // 2
     return np.einsum("gax,gbx->ab", images, images)
 
 
 def _enlarged(kernels: Tensor, shares: Tensor) -> Tensor:
-    """Kernels of shape (..., lx, ly) on the torus of twice the lengths, in float64."""
-    return (kernels.double()[..., None, :, None, :] * shares).flatten(-2).flatten(-3, -2)
+    """Kernels of shape (..., *shape) on the torus of twice the lengths, in float64."""
+    lead = kernels.shape[: kernels.ndim - shares.ndim // 2]
+    small = kernels.shape[len(lead) :]
+    images = kernels.double().reshape(*lead, *[part for length in small for part in (1, length)]) * shares
+    return images.reshape(*lead, *[2 * length for length in small])
 
 
 def _by_orbit(values: Tensor, orbits: Tensor) -> Tensor:
     """One value per label of values that are the same throughout every orbit: shape (..., number of orbits)."""
     _, first = np.unique(orbits.cpu().numpy(), return_index=True)
-    return values.flatten(-2)[..., torch.from_numpy(first)]
+    return values.flatten(-orbits.ndim)[..., torch.from_numpy(first)]

@@ -12,6 +12,7 @@ same symmetry.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,21 +21,24 @@ from torch import Tensor, nn
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Potential
-from isingflow.potentials.layers.convolutional import multiplicities
+from isingflow.potentials.layers.convolutional import field_of, half_spectrum, multiplicities
 from isingflow.runtime.checks import count, instance
 from isingflow.runtime.fields import numbers, source
 
 
 class SymmetricKernels(nn.Module):
-    """The kernels w of a module on an lx x ly torus, one parameter per orbit of displacements.
+    """The kernels w of a module on a torus of any dimension, one parameter per orbit of displacements.
 
     Args:
-        symmetry: the symmetry to have: a group with all translations, inversion and Z2.
+        symmetry: the symmetry to have: a group with all translations, inversion and, where `even`, Z2.
         radial: number of kernels that have the full point symmetry.
         oriented: number of kernels that have only the symmetry of a bond, per direction.
-        variances: variance of x by momentum when the flow starts, shape (lx, ly): kernels are scaled so that features
-            start of order one. Ones if not given.
+        variances: variance of x by momentum when the flow starts, of a field's shape: kernels are scaled so that
+            features start of order one. Ones if not given.
         generator: source of the initial kernels.
+
+    Attributes:
+        even: whether what is made of the features is even by construction, so that Z2 must be asked for; of the class.
 
     Raises:
         InvalidInput: there is no kernel.
@@ -46,19 +50,18 @@ class SymmetricKernels(nn.Module):
     oriented_orbits: Tensor
     momentum_orbits: Tensor
     conjugates: Tensor
+    even: ClassVar[bool] = True
 
     def __init__(
         self, symmetry: Group, radial: int, oriented: int, variances: Tensor | None, generator: torch.Generator
     ) -> None:
         super().__init__()
         instance("symmetry", symmetry, Group, "a lattice.Group")
-        if len(symmetry.shape) != 2:
-            raise InvalidInput(f"symmetry acts on fields of shape {symmetry.shape}, expected two lengths, of a torus")
         radial, oriented = count("radial", radial, least=0), count("oriented", oriented, least=0)
         if radial + oriented < 1:
             raise InvalidInput(f"radial {radial}, oriented {oriented}: expected at least one kernel")
         generator = source(generator)
-        needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), True)
+        needed = Group(symmetry.shape, True, with_inversion(symmetry.shape), self.even)
         if not symmetry.contains(needed):
             raise SymmetryMismatch(f"a lattice potential needs {needed}; the symmetry asked for is only {symmetry}")
         self.shape = symmetry.shape
@@ -78,9 +81,9 @@ class SymmetricKernels(nn.Module):
         return int(self.momentum_orbits.max()) + 1
 
     def by_displacement(self) -> Tensor:
-        """w, shape (features, orientations, lx, ly)."""
+        """w, shape (features, orientations, *shape)."""
         orientations = self.oriented_orbits if len(self.oriented) else self.oriented_orbits[:1]
-        radial = self.radial[:, self.radial_orbits][:, None].expand(-1, len(orientations), -1, -1)
+        radial = self.radial[:, self.radial_orbits][:, None].expand(-1, len(orientations), *self.shape)
         return torch.cat([radial, self.oriented[:, orientations]])
 
     def _register_index(self, name: str, labels: np.ndarray) -> None:
@@ -96,7 +99,7 @@ def _variances(given: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class ConvolutionalPotential(SymmetricKernels, Potential):
-    """A potential of symmetric convolutions on an lx x ly torus; what it makes of the features is up to the subclass.
+    """A potential of symmetric convolutions on a torus; what it makes of the features is up to the subclass.
 
     A subclass has `quadratic`: coefficients of q in some basis of functions of time, shape (terms, momentum_classes).
     """
@@ -104,26 +107,26 @@ class ConvolutionalPotential(SymmetricKernels, Potential):
     quadratic: nn.Parameter
 
     def spectra(self) -> Tensor:
-        """Fourier transforms of the kernels (real: kernels are even), shape (features, orientations, lx, ly//2 + 1)."""
-        return torch.fft.rfft2(self.by_displacement()).real
+        """Fourier transforms of the kernels (real: kernels are even), shape (features, orientations, *half)."""
+        return half_spectrum(self.by_displacement(), len(self.shape)).real
 
     def features(self, momenta: Tensor) -> Tensor:
-        """u, shape (features, orientations, n, sites), for the fields' rfft2, shape (n, lx, ly//2 + 1)."""
-        return torch.fft.irfft2(self.spectra()[:, :, None] * momenta, s=self.shape).flatten(3)
+        """u, shape (features, orientations, n, sites), for the fields' half spectra, shape (n, *half)."""
+        return field_of(self.spectra()[:, :, None] * momenta, self.shape).flatten(3)
 
     def quadratic_value(self, basis: Tensor, momenta: Tensor) -> Tensor:
         """(1/2) sum_k q_k |x_k|^2, shape (n,), for the values of the basis of time, shape (terms,)."""
         power = self.conjugates * (momenta.real**2 + momenta.imag**2) / math.prod(self.shape)
-        return (self.quadratic_spectrum(basis) * power).sum((1, 2)) / 2
+        return (self.quadratic_spectrum(basis) * power).flatten(1).sum(1) / 2
 
     def quadratic_spectrum(self, basis: Tensor) -> Tensor:
-        """q_k, shape (lx, ly//2 + 1)."""
+        """q_k, of the shape of a half spectrum."""
         return (basis @ self.quadratic)[self.half_orbits]
 
     @property
     def half_orbits(self) -> Tensor:
-        """Orbits of the momenta that rfft2 keeps, shape (lx, ly//2 + 1)."""
-        return self.momentum_orbits[:, : self.shape[1] // 2 + 1]
+        """Orbits of the momenta that a half spectrum keeps."""
+        return self.momentum_orbits[..., : self.shape[-1] // 2 + 1]
 
 
 def with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -133,15 +136,19 @@ def with_inversion(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bond_group(symmetry: Group) -> Group:
-    """Those point operations that keep the axis of the bond from (0, 0) to (0, 1); on a ring, to (1, 0)."""
-    axis = {1, (symmetry.shape[1] if symmetry.shape[1] > 1 else symmetry.shape[0]) - 1}
-    return Group(symmetry.shape, True, tuple(p for p in symmetry.point if int(p[1]) in axis), True)
+    """Those point operations that keep the axis of a bond along the last direction that is longer than one site."""
+    shape = symmetry.shape
+    last = max((axis for axis, length in enumerate(shape) if length > 1), default=0)
+    stride = math.prod(shape[last + 1 :])
+    axis = {stride % symmetry.sites, (shape[last] - 1) * stride}
+    point = tuple(p for p in symmetry.point if int(p[stride % symmetry.sites]) in axis)
+    return Group(shape, True, point, symmetry.flip)
 
 
 def orientations(symmetry: Group, bond_group: Group) -> np.ndarray:
     """Orbits of displacements under the bond group, seen along every direction that a bond can be turned to.
 
-    Shape (orientations, lx, ly): labels[g r] for one g of every coset of the bond group in the point group.
+    Shape (orientations, *shape): labels[g r] for one g of every coset of the bond group in the point group.
     """
     labels = bond_group.displacement_orbits()
     turned = np.stack([labels.ravel()[p].reshape(labels.shape) for p in symmetry.point])
@@ -164,6 +171,6 @@ def initial_kernels(orbits: Tensor, count: int, variances: Tensor, generator: to
     ranges = torch.linspace(0.5, 3.5, count)[:, None]
     profile = torch.zeros(count, len(sizes)).index_add_(1, labels, torch.exp(-distance / ranges)) / sizes
     values = profile * (1 + 0.5 * torch.randn(profile.shape, generator=generator))
-    spectra = torch.fft.fft2(values[:, orbits]).real
-    deviation = (spectra.square() * variances.float()).mean((1, 2)).sqrt()
+    spectra = torch.fft.fftn(values[:, orbits], dim=tuple(range(1, orbits.ndim + 1))).real
+    deviation = (spectra.square() * variances.float()).flatten(1).mean(1).sqrt()
     return values / deviation[:, None]

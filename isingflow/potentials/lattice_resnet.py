@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, TimedField, chebyshev, chebyshev_slopes, untimed
 from isingflow.potentials.kernels import ConvolutionalPotential
-from isingflow.potentials.layers.convolutional import convolutional_layer
+from isingflow.potentials.layers.convolutional import convolutional_layer, half_spectrum
 from isingflow.potentials.layers.residual import EvenOpening, ResidualLayers, gram_root
 from isingflow.potentials.resnet import uniform
 from isingflow.runtime.checks import count
@@ -29,7 +29,7 @@ LAYERS = ResidualLayers(EvenOpening)
 
 
 class LatticeResidualPotential(ConvolutionalPotential):
-    """The translation-, point- and Z2-symmetric potential above on an lx x ly torus.
+    """The translation-, point- and Z2-symmetric potential above on a torus of any dimension.
 
     Args:
         symmetry: the symmetry to have: a group with all translations, inversion and Z2.
@@ -82,7 +82,7 @@ class LatticeResidualPotential(ConvolutionalPotential):
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,)."""
-        momenta = torch.fft.rfft2(x)
+        momenta = half_spectrum(x, len(self.shape))
         features = self.features(momenta)
         network = LAYERS.value(features.flatten(1), self._at(t, self.opening)).view(features.shape[1:])
         return network.sum((0, 2)) + self.quadratic_value(self._basis(t, x), momenta)
@@ -107,7 +107,7 @@ class LatticeResidualPotential(ConvolutionalPotential):
             gradient, laplacian, rate = convolutional_layer(LAYERS, x, spectra, quadratic, *parameters)
             if with_rate:
                 slopes = chebyshev_slopes(t, len(self.quadratic), root)
-                rate = rate + self.quadratic_value(slopes, torch.fft.rfft2(x))
+                rate = rate + self.quadratic_value(slopes, half_spectrum(x, len(self.shape)))
             return gradient, laplacian, rate
 
         return field

@@ -3,10 +3,11 @@
     u_c = w_c * x,    gradient = sum_c w_c * (dh/du_c) + q * x,    laplacian = sum_sites lap_h(u) + sum_k q_k
 
 Kernels are real and even, so their spectra are real and a convolution is its own adjoint: the backward pass is made of
-the same transforms. (Differentiating through rfft2 and irfft2 would take full complex ones, and one autograd node for
-each of some thirty small operations.)
+the same transforms. (Differentiating through them would take full complex ones, and one autograd node for each of some
+thirty small operations.)
 
-Spectra keep the half of the momenta that rfft2 keeps: shape (..., lx, ly // 2 + 1).
+Fields live on a torus of any dimension d. Spectra keep the half of the momenta that a real transform keeps: on a plane
+shape (..., lx, ly // 2 + 1), in general the last axis is halved.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.fft import irfft2, rfft2
 
 
 class Layer(Protocol):
@@ -40,12 +40,12 @@ class _Convolutional(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layer, x, spectra, quadratic, *parameters):
         features, orientations = spectra.shape[:2]
-        shape, kernels = x.shape[-2:], spectra[:, :, None]
-        momenta = rfft2(x)
-        u = irfft2(kernels * momenta, s=shape)
+        shape, kernels = x.shape[1:], spectra[:, :, None]
+        momenta = half_spectrum(x, len(shape))
+        u = field_of(kernels * momenta, shape)
         by_u, *sums = layer.forward(u.view(features, -1), *parameters)
-        response = rfft2(by_u.view(u.shape))
-        gradient = irfft2((kernels * response).sum((0, 1)) + quadratic * momenta, s=shape)
+        response = half_spectrum(by_u.view(u.shape), len(shape))
+        gradient = field_of((kernels * response).sum((0, 1)) + quadratic * momenta, shape)
         counts = multiplicities(shape).to(x)
         laplacian, *others = (columns.view(orientations, len(x), -1).sum((0, 2)) for columns in sums)
         if not any(ctx.needs_input_grad[2:]):
@@ -58,22 +58,23 @@ class _Convolutional(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, *by_sums):
         momenta, response, spectra, quadratic, counts, *inputs = ctx.saved_tensors
-        orientations, shape, kernels = spectra.shape[1], by_gradient.shape[-2:], spectra[:, :, None]
+        orientations, shape, kernels = spectra.shape[1], by_gradient.shape[1:], spectra[:, :, None]
         sites = math.prod(shape)
-        pull = rfft2(by_gradient)
-        by_response = irfft2(kernels * pull, s=shape)
+        pull = half_spectrum(by_gradient, len(shape))
+        by_response = field_of(kernels * pull, shape)
         by_columns = (by_sum[None, :, None].expand(orientations, -1, sites).reshape(-1) for by_sum in by_sums)
         parameters = any(ctx.needs_input_grad[2:])
         by_u, *by_layer = ctx.layer.backward(
             inputs, by_response.view(len(spectra), -1), *by_columns, parameters=parameters
         )
-        push = rfft2(by_u.view(by_response.shape))
-        by_x = irfft2((kernels * push).sum((0, 1)) + quadratic * pull, s=shape)
+        push = half_spectrum(by_u.view(by_response.shape), len(shape))
+        by_x = field_of((kernels * push).sum((0, 1)) + quadratic * pull, shape)
         if not parameters:
             return None, by_x, None, None, *by_layer
         weights = counts / sites
-        by_spectra = (_overlap(response, pull) + _overlap(momenta, push)) * weights
-        by_quadratic = _overlap(momenta, pull) * weights + counts * by_sums[0].sum()
+        axis = -1 - len(shape)
+        by_spectra = (_overlap(response, pull, axis) + _overlap(momenta, push, axis)) * weights
+        by_quadratic = _overlap(momenta, pull, axis) * weights + counts * by_sums[0].sum()
         return None, by_x, by_spectra, by_quadratic, *by_layer
 
 
@@ -84,34 +85,44 @@ def convolutional_layer(
 
     Args:
         layer: h.
-        x: shape (n, lx, ly).
-        spectra: of the kernels w, real, shape (features, orientations, lx, ly // 2 + 1).
-        quadratic: q, shape (lx, ly // 2 + 1).
+        x: shape (n, *shape), such as (n, lx, ly).
+        spectra: of the kernels w, real, shape (features, orientations, *half), such as (.., lx, ly // 2 + 1).
+        quadratic: q, shape `half`.
         parameters: of h.
 
     Returns:
-        Gradient, shape (n, lx, ly), and Laplacian, shape (n,), then the sums over sites of whatever else the layer
+        Gradient, shape (n, *shape), and Laplacian, shape (n,), then the sums over sites of whatever else the layer
         returns, shape (n,). Differentiable once.
     """
     return _Convolutional.apply(layer, x, spectra, quadratic, *parameters)
 
 
+def half_spectrum(x: Tensor, dimensions: int) -> Tensor:
+    """The transform of real fields over their last axes, as many as the torus has dimensions."""
+    return torch.fft.rfftn(x, dim=tuple(range(-dimensions, 0)))
+
+
+def field_of(momenta: Tensor, shape: Sequence[int]) -> Tensor:
+    """The real fields, shape (..., *shape), of half spectra."""
+    return torch.fft.irfftn(momenta, s=tuple(shape), dim=tuple(range(-len(shape), 0)))
+
+
 def multiplicities(shape: Sequence[int]) -> Tensor:
-    """How many momenta each entry of a half spectrum stands for, 1 or 2; shape (lx, ly // 2 + 1).
+    """How many momenta each entry of a half spectrum stands for, 1 or 2; of the shape of a half spectrum.
 
     Example:
         >>> multiplicities((2, 4))
         tensor([[1., 2., 1.],
                 [1., 2., 1.]])
     """
-    lx, ly = shape
-    counts = torch.full((lx, ly // 2 + 1), 2.0, dtype=torch.float32, device="cpu")
-    counts[:, 0] = 1.0
-    if ly % 2 == 0:
-        counts[:, -1] = 1.0
+    *others, last = shape
+    counts = torch.full((*others, last // 2 + 1), 2.0, dtype=torch.float32, device="cpu")
+    counts[..., 0] = 1.0
+    if last % 2 == 0:
+        counts[..., -1] = 1.0
     return counts
 
 
-def _overlap(left: Tensor, right: Tensor) -> Tensor:
-    """Sum over samples of Re(conj(left) right), shape (..., n, lx, ly // 2 + 1) to (..., lx, ly // 2 + 1)."""
-    return (torch.view_as_real(left) * torch.view_as_real(right)).sum(-4).sum(-1)
+def _overlap(left: Tensor, right: Tensor, samples: int) -> Tensor:
+    """Sum over samples, which are this axis, of Re(conj(left) right), shape (..., n, *half) to (..., *half)."""
+    return (torch.view_as_real(left) * torch.view_as_real(right)).sum(samples - 1).sum(-1)
