@@ -3,20 +3,39 @@
 from isingflow.lattice.checks import check_beta
 from isingflow.lattice.disorder import random_field
 from isingflow.lattice.graph import CRITICAL_BETA, Lattice, check_magnet
-from isingflow.lattice.kinds import edwards_anderson, from_dict, heading, square, triangular
+from isingflow.lattice.kinds import (
+    chain,
+    cubic,
+    edwards_anderson,
+    from_dict,
+    heading,
+    hypercubic,
+    square,
+    triangular,
+)
 from isingflow.lattice.networks import from_graph
-from isingflow.lattice.symmetry import Group, ring_group, square_torus_group, triangular_torus_group
+from isingflow.lattice.symmetry import (
+    Group,
+    hypercubic_torus_group,
+    ring_group,
+    square_torus_group,
+    triangular_torus_group,
+)
 
 __all__ = [
     "CRITICAL_BETA",
     "Group",
     "Lattice",
+    "chain",
     "check_beta",
     "check_magnet",
+    "cubic",
     "edwards_anderson",
     "from_dict",
     "from_graph",
     "heading",
+    "hypercubic",
+    "hypercubic_torus_group",
     "random_field",
     "ring_group",
     "square",

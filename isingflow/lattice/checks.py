@@ -60,8 +60,10 @@ def check_boundary(boundary: Any) -> str:
     return choice("boundary", boundary, ("periodic", "open"))
 
 
-def check_strengths(name: str, value: Any, shape: tuple[int, int], used: tuple[int, int]) -> float | np.ndarray:
-    """Strengths along one axis: a float if the entries [:used[0], :used[1]] agree, else an array, 0 elsewhere."""
+def check_strengths(name: str, value: Any, shape: tuple[int, ...], used: tuple[int, ...]) -> float | np.ndarray:
+    """Strengths along one axis: a float if the first entries, `used` of them along each axis, agree, else an array, 0
+    elsewhere.
+    """
     entries = as_numpy(value)
     fits = entries is not None and entries.dtype.kind in "iuf" and entries.shape in ((), shape)
     with np.errstate(over="ignore"):
@@ -73,11 +75,12 @@ def check_strengths(name: str, value: Any, shape: tuple[int, int], used: tuple[i
         )
     if array.ndim == 0:
         return float(array)
-    region = array[: used[0], : used[1]]
-    if np.all(region == region[0, 0]):
-        return float(region[0, 0])
+    inside = tuple(slice(length) for length in used)
+    region = array[inside]
+    if np.all(region == region.flat[0]):
+        return float(region.flat[0])
     strengths = np.zeros(shape)
-    strengths[: used[0], : used[1]] = region
+    strengths[inside] = region
     return frozen(strengths)
 
 

@@ -2,8 +2,8 @@
 
 A lattice knows its couplings K = beta J, their spectrum and the symmetry it really has: every translation and point
 operation is checked against the bonds, not deduced from the name. Site (x, y) of an lx x ly lattice has the index
-x * ly + y, so a field of shape (..., lx, ly) lists its sites in order. Bonds that join the same two sites add up: a
-periodic lattice of length 2 has J_ij = 2 between neighbours.
+x * ly + y, and so on in any dimension: a field of shape (..., lx, ly) lists its sites in order. Bonds between the same
+two sites add up: a periodic lattice of length 2 has J_ij = 2 between neighbours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice import external, symmetry
-from isingflow.lattice.checks import MAX_SITES, check_beta, check_boundary, check_product, check_strengths, frozen
-from isingflow.runtime.checks import choice, count, instance, shown
+from isingflow.lattice import external, grid, symmetry
+from isingflow.lattice.checks import MAX_SITES, check_beta, check_product, frozen
+from isingflow.runtime.checks import choice, instance
 from isingflow.runtime.resources import require_memory
 
 if TYPE_CHECKING:
@@ -28,26 +28,32 @@ if TYPE_CHECKING:
 CRITICAL_BETA = math.log(1.0 + math.sqrt(2.0)) / 2.0
 """Critical coupling of the isotropic square lattice, ln(1 + sqrt 2) / 2 = 0.44068679350977."""
 
-PARAMETERS = {"square": ("jx", "jy"), "triangular": (), "edwards-anderson": ("seed",), "graph": ("bonds", "strengths")}
+PARAMETERS = {
+    "square": ("jx", "jy"),
+    "triangular": (),
+    "hypercubic": ("j",),
+    "edwards-anderson": ("seed",),
+    "graph": ("bonds", "strengths"),
+}
 """What describes a lattice beside its shape and boundary, by kind."""
-OPTIONAL = {"graph": {"labels"}}
-"""What may be missing there."""
+
+DIMENSIONS = {"square": (2, 2), "triangular": (2, 2), "graph": (1, 1)}
+"""Fewest and most lengths by kind; of others as many as grids may have."""
 
 MAX_DENSE_SITES = 16384
-MIN_HALVED = 3
-"""Shortest length of a halved torus: at length 2 bonds double."""
+MIN_HALVED = 3  # at length 2 bonds double
 
 
 @dataclass(frozen=True, eq=False)
 class Lattice:
-    """A graph of spins with its coupling strengths; made by `square`, `triangular`, `from_graph`, `edwards_anderson`.
+    """A graph of spins with its coupling strengths; made by `square`, `cubic`, `edwards_anderson`, `from_graph`, ...
 
     Attributes:
-        kind: "square", "triangular", "edwards-anderson" or "graph".
-        shape: (lx, ly), or (n,) for a graph.
-        boundary: "periodic" or "open"; None for a graph.
-        jx, jy: strengths along the axes, each a number or an (lx, ly) array (where all used entries agree: a number;
-            entries not used by an open boundary: 0); None for a graph.
+        kind: "square", "triangular", "hypercubic", "edwards-anderson" or "graph".
+        shape: lengths, such as (lx, ly), or (n,) for a graph.
+        boundary: "periodic" or "open", or a tuple of these where directions differ; None for a graph.
+        j: strengths along the axes, each a number or an array of the lattice's shape (where all used entries agree: a
+            number; entries not used by an open boundary: 0); None for a graph.
         seed: the seed of an Edwards-Anderson lattice, else None.
         edges: (bonds, strengths) of a graph, else None.
         names: what the sites of a graph are called, where that is not their number; see `labels`.
@@ -62,9 +68,8 @@ class Lattice:
 
     kind: str
     shape: tuple[int, ...]
-    boundary: str | None = None
-    jx: float | np.ndarray | None = None
-    jy: float | np.ndarray | None = None
+    boundary: str | tuple[str, ...] | None = None
+    j: grid.Strengths | None = None
     seed: int | None = None
     edges: tuple[np.ndarray, np.ndarray] | None = None
     names: tuple[str, ...] | None = None
@@ -72,25 +77,39 @@ class Lattice:
 
     def __post_init__(self) -> None:
         choice("kind", self.kind, PARAMETERS)
-        if not isinstance(self.shape, tuple) or len(self.shape) != (1 if self.kind == "graph" else 2):
-            raise InvalidInput(
-                f"shape {shown(self.shape)} of the lattice kind {self.kind}; see lattice.square and others"
-            )
-        for length in self.shape:
-            count("length", length, least=2)
+        instance("shape", self.shape, tuple, "a tuple of lengths")
+        shape = grid.check_lengths(self.shape, *DIMENSIONS.get(self.kind, ()))
         if self.kind == "graph":
             instance("edges", self.edges, tuple, "what lattice.from_graph gives")
         else:
-            unused = 1 if check_boundary(self.boundary) == "open" else 0
-            lx, ly = self.shape
-            for name, used in (("jx", (lx - unused, ly)), ("jy", (lx, ly - unused))):
-                object.__setattr__(self, name, check_strengths(name, getattr(self, name), (lx, ly), used))
-        object.__setattr__(self, "field", external.check(self.field, self.shape))
+            object.__setattr__(self, "boundary", grid.check_boundaries(self.boundary, len(shape)))
+            object.__setattr__(self, "j", grid.check_j(self.j, self.shape, self.open_axes, self.kind == "square"))
+        object.__setattr__(self, "field", external.check(self.field, shape))
 
     @property
     def size(self) -> tuple[int, ...]:
-        """The shape: (lx, ly), or (n,) for a graph."""
+        """The shape: lengths, or (n,) for a graph."""
         return self.shape
+
+    @property
+    def dimensions(self) -> int | None:
+        """Number of directions of a grid; None for a graph."""
+        return None if self.kind == "graph" else len(self.shape)
+
+    @property
+    def open_axes(self) -> tuple[bool, ...]:
+        """Whether each direction is open."""
+        return grid.open_axes(self.boundary, len(self.shape))
+
+    @property
+    def jx(self) -> float | np.ndarray | None:
+        """Strengths along x in two dimensions, a number or an (lx, ly) array; else None."""
+        return self.j[0] if self.j and self.dimensions == 2 else None
+
+    @property
+    def jy(self) -> float | np.ndarray | None:
+        """Strengths along y in two dimensions, a number or an (lx, ly) array; else None."""
+        return self.j[1] if self.j and self.dimensions == 2 else None
 
     @property
     def sites(self) -> int:
@@ -113,10 +132,10 @@ class Lattice:
         return self._edges[1]
 
     @property
-    def uniform(self) -> tuple[float, float] | None:
-        """(jx, jy) where each is one number all over the lattice, else None."""
-        jx, jy = (None if isinstance(strength, np.ndarray) else strength for strength in (self.jx, self.jy))
-        return None if jx is None or jy is None else (jx, jy)
+    def uniform(self) -> tuple[float, ...] | None:
+        """The strengths along all directions, such as (jx, jy), where each is one number all over; else None."""
+        numbers = tuple(strength for strength in self.j or () if isinstance(strength, float))
+        return numbers if self.j is not None and len(numbers) == len(self.j) else None
 
     def with_field(self, field: float | np.ndarray | None) -> Lattice:
         """The same lattice in another external field: E(s) = -sum over bonds J_ij s_i s_j - sum over sites H_i s_i.
@@ -153,10 +172,8 @@ class Lattice:
         if self.uniform is None:
             with np.errstate(over="ignore"):
                 return float(np.abs(self.strengths).sum()) + fields
-        open_ends = 1 if self.boundary == "open" else 0
-        (lx, ly), (jx, jy) = self.shape, self.uniform
-        diagonal = (lx - open_ends) * (ly - open_ends) if self.kind == "triangular" else 0
-        return (lx - open_ends) * ly * abs(jx) + lx * (ly - open_ends) * abs(jy) + diagonal + fields
+        along = grid.total_strength(self.shape, self.open_axes, self.uniform)
+        return along + fields + (grid.diagonals(self.shape, self.open_axes) if self.kind == "triangular" else 0)
 
     @property
     def description(self) -> str:
@@ -167,13 +184,10 @@ class Lattice:
     def _without_field(self) -> str:
         if self.kind == "graph":
             return f"graph of {self.sites} sites and {len(self.bonds)} bonds"
-        size = "x".join(map(str, self.shape))
+        words = grid.size_in_words(self.shape, self.boundary, self.kind)
         if self.kind == "edwards-anderson":
-            return f"{self.boundary} Edwards-Anderson {size}, seed {self.seed}"
-        if self.kind == "triangular":
-            return f"{self.boundary} triangular {size}"
-        jx, jy = ("varies" if isinstance(value, np.ndarray) else f"= {value:g}" for value in (self.jx, self.jy))
-        return f"{self.boundary} {size}" + ("" if jx == jy == "= 1" else f", jx {jx}, jy {jy}")
+            return f"{words}, seed {self.seed}"
+        return words + grid.strengths_in_words(self.j or ())
 
     def __str__(self) -> str:
         return self.description
@@ -209,16 +223,16 @@ class Lattice:
     @cached_property
     def translation_invariant(self) -> bool:
         """Whether every translation of the torus leaves couplings and field as they are."""
-        if self.boundary != "periodic" or isinstance(self.field, np.ndarray):
+        if self.kind == "graph" or any(self.open_axes) or isinstance(self.field, np.ndarray):
             return False
         if self.uniform is not None:
             return True
         index = np.arange(self.sites).reshape(self.shape)
-        return all(self._unchanged_by(np.roll(index, -1, axis).ravel()) for axis in (0, 1))
+        return all(self._unchanged_by(np.roll(index, -1, axis).ravel()) for axis in range(index.ndim))
 
     @property
     def coupling_kernel(self) -> np.ndarray:
-        """J between site 0 and every site, shape (lx, ly): J_ij = kernel[j - i] on a translation-invariant lattice.
+        """J between site 0 and every site, of the lattice's shape: J_ij = kernel[j - i] where translation invariant.
 
         Raises:
             InvalidInput: the lattice is not translation invariant.
@@ -234,7 +248,7 @@ class Lattice:
         """Eigenvalues of J (K has beta times these).
 
         Returns:
-            Where translation invariant, shape (lx, ly) indexed by momentum in fft2 order; else shape (N,), ascending.
+            Where translation invariant, of the lattice's shape, by momentum in fftn order; else shape (N,), ascending.
 
         Raises:
             InvalidInput: more than 16384 sites without translation invariance.
@@ -252,58 +266,51 @@ class Lattice:
 
         In an external field every node has it as its attribute `field`.
         """
-        import networkx  # a tenth of a second, for graphs alone
+        from isingflow.lattice.networks import to_graph  # which is made of lattices
 
-        graph = networkx.Graph()
-        graph.add_nodes_from(range(self.sites))
-        pairs, totals = self._pair_couplings(np.arange(self.sites))
-        graph.add_weighted_edges_from(
-            zip((pairs // self.sites).tolist(), (pairs % self.sites).tolist(), totals.tolist(), strict=True), "coupling"
-        )
-        if self.field is not None:
-            networkx.set_node_attributes(graph, dict(enumerate(self.field_by_site.ravel().tolist())), "field")
-        return graph
+        return to_graph(self)
 
     @cached_property
     def symmetry(self) -> symmetry.Group:
-        """The symmetry that couplings and field really have, spin flip included where there is no field.
+        """The symmetry that couplings and field really have; Z2 where there is no field.
 
         Translations count if all of them are symmetries. Point operations are looked for about site 0 on tori, about
-        the centre on open lattices; on a graph, none are looked for.
+        the centre on open lattices, not on graphs.
         """
         if self.kind == "graph":
             return symmetry.Group(self.shape, flip=self.field is None)
-        maps = symmetry.TRIANGULAR_POINT_MAPS if self.kind == "triangular" else symmetry.SQUARE_POINT_MAPS
+        maps = symmetry.hyperoctahedral(len(self.shape))
+        maps = symmetry.TRIANGULAR_POINT_MAPS if self.kind == "triangular" else maps
         self._check_listable()
-        candidates = symmetry.point_permutations(self.shape, maps, about_centre=self.boundary == "open")
+        candidates = symmetry.point_permutations(self.shape, maps, about_centre=self.open_axes)
         point = tuple(p for p in candidates if self._unchanged_by(p))
         return symmetry.Group(self.shape, self.translation_invariant, point, flip=self.field is None)
 
     def halved(self) -> Lattice | None:
         """The torus of half the lengths with the same couplings: every site has the same neighbourhood in both.
 
-        None where there is none: lengths that are odd or below 6, open boundaries, disorder, graphs.
+        None where there is none: lengths that are odd or below 6, open boundaries, disorder, chains, graphs.
 
         Example:
             >>> from isingflow.lattice import square
             >>> square(32, 16).halved(), square(7).halved()
             (<Lattice: periodic 16x8>, None)
         """
-        uniform = self.kind in ("square", "triangular") and self.translation_invariant
-        if not uniform or any(length % 2 or length < 2 * MIN_HALVED for length in self.shape):
+        uniform = self.kind in ("square", "triangular", "hypercubic") and self.translation_invariant
+        if not uniform or self.dimensions == 1 or any(length % 2 or length < 2 * MIN_HALVED for length in self.shape):
             return None
-        return replace(self, shape=(self.shape[0] // 2, self.shape[1] // 2))
+        return replace(self, shape=tuple(length // 2 for length in self.shape))
 
     def coordinates(self) -> np.ndarray:
-        """Positions of the sites in the plane, shape (N, 2); on triangular lattices all bonds have length 1."""
+        """Positions of the sites, shape (N, d), d = 2 for a graph; on triangular lattices all bonds have length 1."""
         if self.kind == "graph":
-            import networkx
+            from isingflow.lattice.networks import layout
 
-            positions = networkx.spring_layout(self.graph, seed=0)
-            return np.array([positions[site] for site in range(self.sites)])
+            return layout(self)
         self._check_listable()
-        axes = [[1.0, 0.0], [-0.5, math.sqrt(0.75)]] if self.kind == "triangular" else [[1.0, 0.0], [0.0, 1.0]]
-        return np.indices(self.shape).reshape(2, -1).T @ np.array(axes)
+        dimensions = len(self.shape)
+        axes = [[1.0, 0.0], [-0.5, math.sqrt(0.75)]] if self.kind == "triangular" else np.eye(dimensions)
+        return np.indices(self.shape).reshape(dimensions, -1).T @ np.array(axes)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable description that `lattice.from_dict` turns back into this lattice, labels included."""
@@ -317,8 +324,9 @@ class Lattice:
                 **({} if self.names is None else {"labels": list(self.names)}),
                 **field,
             }
-        parameters = {name: np.asarray(getattr(self, name)).tolist() for name in PARAMETERS[self.kind]}
-        return {"kind": self.kind, "shape": list(self.shape), "boundary": self.boundary, **parameters, **field}
+        parameters = {name: grid.listed(getattr(self, name)) for name in PARAMETERS[self.kind]}
+        ends = grid.listed(self.boundary)
+        return {"kind": self.kind, "shape": list(self.shape), "boundary": ends, **parameters, **field}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Lattice) and self._physics() == other._physics()
@@ -335,25 +343,18 @@ class Lattice:
         if self.edges is not None:
             return self.edges
         self._check_listable()
-        index = np.arange(self.sites).reshape(self.shape)
-        directions = [((1, 0), self.jx), ((0, 1), self.jy)]
+        directions = list(zip(grid.units(len(self.shape)), self.j or (), strict=True))
         if self.kind == "triangular":
             directions.append(((1, 1), 1.0))
-        bonds, strengths = [], []
-        for (dx, dy), strength in directions:
-            region = (slice(None, -dx or None), slice(None, -dy or None)) if self.boundary == "open" else ()
-            neighbours = np.roll(index, (-dx, -dy), (0, 1))
-            bonds.append(np.stack([index[region].ravel(), neighbours[region].ravel()], axis=1))
-            strengths.append(np.broadcast_to(np.asarray(strength), self.shape)[region].ravel())
-        return frozen(np.concatenate(bonds)), frozen(np.concatenate(strengths).astype(float))
+        return grid.bonds(self.shape, self.open_axes, directions)
 
     @cached_property
     def _spectrum(self) -> np.ndarray:
         if self.translation_invariant:
-            return frozen(np.fft.fft2(self.coupling_kernel).real)
+            return frozen(np.fft.fftn(self.coupling_kernel).real)
         return frozen(np.linalg.eigvalsh(self.couplings(1.0)))
 
-    def _pair_couplings(self, permutation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pair_couplings(self, permutation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Bonded pairs of the relabelled lattice, coded i * N + j, i < j, ascending, and their total couplings."""
         relabelled = np.sort(permutation[self.bonds], axis=1)
         pairs, inverse = np.unique(relabelled[:, 0] * self.sites + relabelled[:, 1], return_inverse=True)
@@ -365,7 +366,7 @@ class Lattice:
             return False
         before, after = (
             (pairs[totals != 0], totals[totals != 0])
-            for pairs, totals in (self._pair_couplings(p) for p in (np.arange(self.sites), permutation))
+            for pairs, totals in (self.pair_couplings(p) for p in (np.arange(self.sites), permutation))
         )
         return all(map(np.array_equal, before, after))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.checks import MAX_SITES, STRONGEST, check_labels, check_shape, frozen
-from isingflow.lattice.graph import CRITICAL_BETA, OPTIONAL, PARAMETERS, Lattice, check_magnet
+from isingflow.lattice.graph import CRITICAL_BETA, DIMENSIONS, PARAMETERS, Lattice, check_magnet
+from isingflow.lattice.grid import MOST_DIMENSIONS, check_boundaries, check_lengths
 from isingflow.runtime.checks import LARGEST_SEED, as_numpy, count, shown
 
 
@@ -23,7 +24,7 @@ def heading(lattice: Lattice, beta: float) -> str:
         '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
     """
     beta = check_magnet(lattice, beta)
-    model = "Ising" if lattice.kind == "graph" else "2D Ising"
+    model = "Ising" if lattice.dimensions is None else f"{lattice.dimensions}D Ising"
     isotropic = lattice.kind == "square" and lattice.uniform == (1.0, 1.0) and lattice.field is None
     return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
 
@@ -51,7 +52,7 @@ def square(
         >>> square(4, 6, jy=0.5)
         <Lattice: periodic 4x6, jx = 1, jy = 0.5>
     """
-    return Lattice("square", check_shape(lx, ly), boundary, jx, jy)
+    return Lattice("square", check_shape(lx, ly), boundary, (jx, jy))
 
 
 def triangular(lx: int, ly: int | None = None, *, boundary: str = "periodic") -> Lattice:
@@ -64,30 +65,91 @@ def triangular(lx: int, ly: int | None = None, *, boundary: str = "periodic") ->
         >>> print(triangular(6).symmetry)
         translations x D6 x Z2
     """
-    return Lattice("triangular", check_shape(lx, ly), boundary, 1.0, 1.0)
+    return Lattice("triangular", check_shape(lx, ly), boundary, (1.0, 1.0))
 
 
-def edwards_anderson(lx: int, ly: int | None = None, *, seed: int, boundary: str = "periodic") -> Lattice:
-    """The +-J spin glass: a square lattice whose strengths are +1 or -1 with equal probability.
+def hypercubic(
+    lengths: Sequence[int],
+    *,
+    j: float | Sequence[float | np.ndarray] = 1.0,
+    boundary: str | Sequence[str] = "periodic",
+) -> Lattice:
+    """The lattice of nearest neighbours in one to six dimensions.
 
     Args:
-        lx, ly: lengths, at least 2.
+        lengths: one for each dimension, at least 2.
+        j: strength of all bonds, or one for each direction, each a number or an array of the lattice's shape: the entry
+            of a site is the strength of the bond to the next one along that direction.
+        boundary: "periodic" or "open", or one of them for each direction.
+
+    Raises:
+        InvalidInput: lengths, strengths or boundaries are not as above.
+
+    Example:
+        >>> slab = hypercubic((4, 4, 8), j=(1, 1, 0.5), boundary=("periodic", "periodic", "open"))
+        >>> print(slab, slab.symmetry)
+        periodic-periodic-open 4x4x8, jx = 1, jy = 1, jz = 0.5 G16 x Z2
+    """
+    shape = check_lengths(tuple(lengths) if isinstance(lengths, list) else lengths)
+    strengths = tuple(j) if isinstance(j, list | tuple) else (j,) * len(shape)
+    return Lattice("hypercubic", shape, check_boundaries(boundary, len(shape)), strengths)
+
+
+def cubic(length: int, *, boundary: str | Sequence[str] = "periodic") -> Lattice:
+    """The cubic lattice, length x length x length, with strength 1.
+
+    Raises:
+        InvalidInput: a length below 2, or an unknown boundary.
+
+    Example:
+        >>> print(cubic(8), cubic(8).symmetry)
+        periodic 8x8x8 translations x Oh x Z2
+    """
+    return hypercubic((length,) * 3, boundary=boundary)
+
+
+def chain(length: int, *, j: float | np.ndarray = 1.0, boundary: str = "periodic") -> Lattice:
+    """A ring of spins, or an open chain.
+
+    Raises:
+        InvalidInput: a length below 2, strengths or a boundary that are none.
+
+    Example:
+        >>> chain(8)
+        <Lattice: periodic chain of 8>
+    """
+    return hypercubic((length,), j=(j,), boundary=boundary)
+
+
+def edwards_anderson(
+    lx: int | Sequence[int], ly: int | None = None, *, seed: int, boundary: str | Sequence[str] = "periodic"
+) -> Lattice:
+    """The +-J spin glass: strengths +1 or -1 with equal probability, on a square lattice or one of any dimension.
+
+    Args:
+        lx, ly: lengths, at least 2; or all lengths as the first argument.
         seed: an integer from 0 to 2**62 for numpy.random.default_rng; the same seed gives the same strengths.
-        boundary: "periodic" or "open".
+        boundary: "periodic" or "open", or one of them for each direction.
 
     Raises:
         InvalidInput: lengths, seed or boundary are not as above.
 
     Example:
-        >>> sorted(set(edwards_anderson(8, seed=1).strengths))
-        [np.float64(-1.0), np.float64(1.0)]
+        >>> sorted(set(edwards_anderson(8, seed=1).strengths)), edwards_anderson((4, 4, 4), seed=1).sites
+        ([np.float64(-1.0), np.float64(1.0)], 64)
     """
-    shape = check_shape(lx, ly)
+    if isinstance(lx, list | tuple):
+        if ly is not None:
+            raise InvalidInput(f"ly is {shown(ly)}, but all lengths are given: {shown(lx)}")
+        shape = check_lengths(tuple(lx))
+    else:
+        shape = check_shape(lx, ly)
     seed = count("seed", seed, least=0, most=LARGEST_SEED)
     if math.prod(shape) > MAX_SITES:
-        raise InvalidInput(f"size {shape[0]}x{shape[1]}: a disordered lattice has at most {MAX_SITES} sites")
-    signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(2, *shape))
-    return Lattice("edwards-anderson", shape, boundary, signs[0], signs[1], seed)
+        size = "x".join(map(str, shape))
+        raise InvalidInput(f"size {size}: a disordered lattice has at most {MAX_SITES} sites")
+    signs = 1.0 - 2.0 * np.random.default_rng(seed).integers(2, size=(len(shape), *shape))
+    return Lattice("edwards-anderson", shape, check_boundaries(boundary, len(shape)), tuple(signs), seed)
 
 
 def from_bonds(sites: int, *, bonds: Any, strengths: Any, labels: Any = None) -> Lattice:
@@ -126,11 +188,13 @@ def _name(names: tuple[str, ...] | None, site: int) -> str:
 
 
 BUILDERS: dict[str, Callable[..., Lattice]] = {
-    "square": square,
-    "triangular": triangular,
+    "square": lambda shape, **settings: square(*shape, **settings),
+    "triangular": lambda shape, **settings: triangular(*shape, **settings),
+    "hypercubic": hypercubic,
     "edwards-anderson": edwards_anderson,
-    "graph": from_bonds,
+    "graph": lambda shape, **settings: from_bonds(*shape, **settings),
 }
+"""What makes a lattice of a shape, a list of lengths, from the entries of its description."""
 
 
 def from_dict(data: Mapping[str, Any]) -> Lattice:
@@ -148,11 +212,12 @@ def from_dict(data: Mapping[str, Any]) -> Lattice:
         raise InvalidInput(f"not a lattice: expected a mapping whose kind is one of {', '.join(BUILDERS)}")
     names = PARAMETERS[kind]
     expected = {"kind", "shape", *names, *([] if kind == "graph" else ["boundary"])}
-    expected |= (OPTIONAL.get(kind, set()) | {"field"}) & set(data)
+    expected |= {"field", *(["labels"] if kind == "graph" else [])} & set(data)
     if set(data) != expected:
         raise InvalidInput(f"not a lattice: a {kind} one has the entries {', '.join(sorted(expected))}")
     shape = data["shape"]
-    if not isinstance(shape, list | tuple) or len(shape) != (1 if kind == "graph" else 2):
+    fewest, most = DIMENSIONS.get(kind, (1, MOST_DIMENSIONS))
+    if not isinstance(shape, list | tuple) or not fewest <= len(shape) <= most:
         raise InvalidInput(f"not a lattice: shape {shown(shape)} of a {kind} one")
     settings = {name: data[name] for name in expected - {"kind", "shape", "field"}}
-    return BUILDERS[kind](*shape, **settings).with_field(data.get("field"))
+    return BUILDERS[kind](tuple(shape), **settings).with_field(data.get("field"))

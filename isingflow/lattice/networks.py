@@ -152,3 +152,25 @@ def _notes(held: Counter[tuple[str, ...]], unread: list[str], everywhere: bool) 
     elif 0 < neither < edges:
         notes.append(f"{neither} of {edges} edges have neither coupling nor weight; their strength is 1{others}")
     return notes
+
+
+def to_graph(lattice: Lattice) -> networkx.Graph:
+    """Sites 0 .. N-1 and one edge, with its total `coupling`, per bonded pair; in a field every node has a `field`."""
+    import networkx  # a tenth of a second, for graphs alone
+
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(lattice.sites))
+    pairs, totals = lattice.pair_couplings(np.arange(lattice.sites))
+    ends = (pairs // lattice.sites).tolist(), (pairs % lattice.sites).tolist()
+    graph.add_weighted_edges_from(zip(*ends, totals.tolist(), strict=True), "coupling")
+    if lattice.field is not None:
+        networkx.set_node_attributes(graph, dict(enumerate(lattice.field_by_site.ravel().tolist())), FIELD)
+    return graph
+
+
+def layout(lattice: Lattice) -> np.ndarray:
+    """Where the sites of a graph are drawn, shape (N, 2)."""
+    import networkx
+
+    positions = networkx.spring_layout(lattice.graph, seed=0)
+    return np.array([positions[site] for site in range(lattice.sites)])

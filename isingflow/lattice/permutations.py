@@ -32,7 +32,10 @@ def hyperoctahedral(dimensions: int) -> tuple[LinearMap, ...]:
     """
     signs, orders = product((1, -1), repeat=dimensions), list(permutations(range(dimensions)))
     return tuple(
-        tuple(tuple(sign if axis == image else 0 for axis in range(dimensions)) for sign, image in zip(s, order))
+        tuple(
+            tuple(sign if axis == image else 0 for axis in range(dimensions))
+            for sign, image in zip(s, order, strict=True)
+        )
         for s in signs
         for order in orders
     )
@@ -88,14 +91,15 @@ class Element:
 
 
 def point_permutations(
-    shape: tuple[int, ...], maps: tuple[LinearMap, ...], about_centre: bool
+    shape: tuple[int, ...], maps: tuple[LinearMap, ...], about_centre: bool | tuple[bool, ...]
 ) -> tuple[np.ndarray, ...]:
     """Those linear maps that carry a lattice of these lengths onto itself, as site permutations, shape (N,) each.
 
     Args:
         shape: lengths, such as (lx, ly).
         maps: images of the unit displacements, such as (1, 0) and (0, 1).
-        about_centre: False for a torus, turned about site 0; True for an open rectangle, turned about its centre.
+        about_centre: False for a torus, turned about site 0; True for an open rectangle, turned about its centre; or
+            one of these for each direction.
 
     Raises:
         InvalidInput: not so; WrongType: of other types.
@@ -104,22 +108,21 @@ def point_permutations(
         >>> point_permutations((2, 2), SQUARE_POINT_MAPS[:2], about_centre=True)[1]
         array([2, 0, 3, 1])
     """
-    shape, about_centre = check_group_shape(shape), flag("about_centre", about_centre)
+    shape = check_group_shape(shape)
     dimensions = len(shape)
+    ends = about_centre if isinstance(about_centre, tuple) else (about_centre,) * dimensions
+    opened = np.array([flag("about_centre", end) for end in ends])
     images = array("maps", maps, (None, dimensions, dimensions), integers=True, empty=True)
     lengths = np.array(shape)
+    twice_centre = np.where(opened, lengths - 1, 0)
     sites = np.indices(shape).reshape(dimensions, -1).T
     found = []
     for columns in images:
-        if about_centre:
-            doubled = (2 * sites - (lengths - 1)) @ columns + (lengths - 1)
-            fits = not np.any(doubled % 2) and bool(np.all((doubled >= 0) & (doubled < 2 * lengths)))
-            image = doubled // 2
-        else:
-            fits = not np.any(lengths[:, None] * columns % lengths)
-            image = sites @ columns % lengths
-        if fits:
-            permutation = np.ravel_multi_index(image.T, shape)
+        doubled = (2 * sites - twice_centre) @ columns + twice_centre
+        winds = np.where(opened[:, None], 0, lengths[:, None] * columns) % lengths
+        inside = (doubled >= 0) & (doubled < 2 * lengths) | ~opened
+        if not np.any(doubled % 2) and not np.any(winds) and np.all(inside):
+            permutation = np.ravel_multi_index((doubled // 2 % lengths).T, shape)
             if np.unique(permutation).size == permutation.size:
                 found.append(permutation)
     return tuple(found)

@@ -1,8 +1,8 @@
 """A lattice potential given to the torus of twice the lengths.
 
 What a lattice potential learns is local: kernels w(r), hidden units, and q(k, t), the spectrum of a kernel q(r, t). On
-the larger torus every small displacement r becomes 2^d, in two dimensions r + (l i, m j) with i, j = 0, 1, and its value
-goes to the shortest of them (in equal parts where several are):
+the larger torus every small displacement r becomes 2^d, such as r + (l i, m j) with i, j = 0, 1 in two dimensions, and
+its value goes to the shortest of them (in equal parts where several are):
 
     W(R) = w(r) / n(r)  if R is one of the n(r) shortest images of r, else 0.
 
@@ -31,7 +31,8 @@ def enlarge(small: LatticePotential, large: LatticePotential) -> None:
 
     Args:
         small: a potential on a torus.
-        large: one on the torus of twice the lengths, with the same point group, kernels, hidden units and polynomials in time; overwritten.
+        large: one on the torus of twice the lengths, with the same point group, kernels, hidden units and polynomials
+            in time; overwritten.
 
     Raises:
         InvalidInput: the potentials are not on these lattices, or not of the same make.
