@@ -75,13 +75,18 @@ class Domain:
 
     @cached_property
     def convolutional(self) -> bool:
-        """Whether flows can be made of convolutions: on a torus or ring with translations, inversion and Z2.
+        """Whether flows can be made of convolutions: on a torus or ring with translations and inversion.
 
-        It is what `potentials.LatticePotential` and its kin have by construction.
+        It is what `potentials.LatticePotential` has by construction; its kin have Z2 too, see `evenly_convolutional`.
         """
-        if len(self.shape) > 2 or not self.symmetry.translations:
+        if not self.symmetry.translations:
             return False
-        return self.symmetry.contains(Group(self.shape, True, with_inversion(self.shape), True))
+        return self.symmetry.contains(Group(self.shape, True, with_inversion(self.shape)))
+
+    @property
+    def evenly_convolutional(self) -> bool:
+        """Whether there is Z2 besides."""
+        return self.convolutional and self.even
 
     @cached_property
     def plane(self) -> Domain:

@@ -76,7 +76,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
 
     def fitted(self, domain: Domain) -> ConvexFlowConfig:
         """Without convolutions, no kernels; determinants of large Hessians are stochastic."""
-        kernels = domain.convolutional and self.network == "layers"
+        kernels = domain.evenly_convolutional and self.network == "layers"
         fitted = self if kernels else replace(self, radial=0, oriented=0)
         return replace(fitted, logdet="lanczos") if domain.dimension > EXACT_DIMENSION else fitted
 
@@ -88,7 +88,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         check_size(
             self.blocks
             * self.width
-            * ((self.layers - 1) * self.width + (0 if domain.convolutional else domain.dimension))
+            * ((self.layers - 1) * self.width + (0 if domain.evenly_convolutional else domain.dimension))
         )
         maps: list[Transform] = []
         for _ in range(self.blocks):
@@ -116,7 +116,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
             "activation": self.activation,
             "generator": generator,
         }
-        if domain.convolutional and self.radial + self.oriented:
+        if domain.evenly_convolutional and self.radial + self.oriented:
             return LatticeConvexPotential(
                 domain.symmetry, radial=self.radial, oriented=self.oriented, variances=domain.variances, **network
             )

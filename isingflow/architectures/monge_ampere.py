@@ -35,7 +35,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     """Architecture of a Monge-Ampere flow.
 
     Attributes:
-        potential: "lattice" (exactly symmetric; needs a torus with all translations, inversion and Z2), "image" (needs
+        potential: "lattice" (exactly symmetric; needs a torus with all translations and inversion), "image" (needs
             images) or "dense" (one hidden layer: ln cosh where the density is even, else softplus with bias).
         hidden: number of hidden units.
         radial, oriented: lattice potential only, see `potentials.LatticePotential`.
@@ -104,7 +104,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
 def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
     if not domain.convolutional:
         raise InvalidInput(
-            "the lattice potential needs translation invariance, inversion and Z2 on a two-dimensional torus; the "
+            "the lattice potential needs translation invariance and inversion on a torus; the "
             f"symmetry of these fields of shape {domain.shape} is only {domain.symmetry}: take the dense potential"
         )
     return LatticePotential(

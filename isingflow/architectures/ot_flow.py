@@ -50,17 +50,19 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
 
     def fitted(self, domain: Domain) -> OTFlowConfig:
         """Without convolutions, the general network."""
-        return self if domain.convolutional else replace(self, radial=0, oriented=0)
+        return self if domain.evenly_convolutional else replace(self, radial=0, oriented=0)
 
     def build(
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
         """One gradient flow."""
-        check_size(self.width * ((self.layers - 1) * self.width + (0 if domain.convolutional else domain.dimension)))
+        check_size(
+            self.width * ((self.layers - 1) * self.width + (0 if domain.evenly_convolutional else domain.dimension))
+        )
         return gradient_flow(self._potential(domain, generator), domain, self, jitter=jitter, recompute=recompute)
 
     def _potential(self, domain: Domain, generator: torch.Generator) -> Potential:
-        if domain.convolutional and self.radial + self.oriented:
+        if domain.evenly_convolutional and self.radial + self.oriented:
             return LatticeResidualPotential(
                 domain.symmetry,
                 radial=self.radial,

@@ -45,5 +45,5 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
         found |= {name: getattr(known, name) for name in names}
         found["susceptibility"] = lattice.sites * known.magnetisation_squared
         if lattice.boundary == "periodic":
-            along["correlation_function"] = along_axes(known.correlation).tolist()
+            along["correlation_function"] = along_axes(known.correlation, len(lattice.shape)).tolist()
     return {name: value for name, value in found.items() if math.isfinite(value)} | along

@@ -77,7 +77,7 @@ def moments(lattice: Lattice, beta: float) -> Moments:
         (0.64691157, 0.61304538, np.float64(0.74579455))
     """
     beta = check_magnet(lattice, beta)
-    square = lattice.kind == "square" and lattice.boundary == "periodic"
+    square = lattice.dimensions == 2 and lattice.kind != "triangular" and lattice.boundary == "periodic"
     strengths = lattice.uniform if square else None
     if strengths is not None and min(lattice.shape) <= WIDTH_LIMIT and lattice.sites <= SITE_LIMIT:
         method = "transfer-matrix"
@@ -99,34 +99,39 @@ def moments(lattice: Lattice, beta: float) -> Moments:
     return Moments(first, second, fourth, binder, correlation, method)
 
 
-def along_axes(correlations: np.ndarray) -> np.ndarray:
+def along_axes(correlations: np.ndarray, dimensions: int = 2) -> np.ndarray:
     """G(r) at r = 0 .. L // 2 along the axes of the largest length L, averaged over them.
 
     Args:
-        correlations: by displacement, shape (..., lx, ly).
+        correlations: by displacement, shape (..., lx, ly) in two dimensions.
+        dimensions: how many of the last axes are displacements.
 
     Returns:
         Shape (..., L // 2 + 1).
 
     Raises:
-        InvalidInput: fewer than two axes, or no entries; WrongType: no real numbers.
+        InvalidInput: fewer axes than dimensions, or no entries; WrongType: no real numbers.
 
     Example:
         >>> along_axes(np.array([[1.0, 0.5], [0.7, 0.4]])).tolist()
         [1.0, 0.6]
     """
     correlations = array("correlations", correlations, finite=False)
-    if correlations.ndim < 2:
-        raise InvalidInput(f"correlations is an array of shape {correlations.shape}, expected (..., lx, ly)")
-    along = (correlations[..., :, 0], correlations[..., 0, :])
-    longest = max(correlations.shape[-2:])
+    dimensions = count("dimensions", dimensions)
+    if correlations.ndim < dimensions:
+        raise InvalidInput(
+            f"correlations is an array of shape {correlations.shape}, expected {dimensions} axes or more"
+        )
+    lines = [tuple(slice(None) if axis == along else 0 for axis in range(dimensions)) for along in range(dimensions)]
+    along = [correlations[..., *line] for line in lines]
+    longest = max(correlations.shape[-dimensions:])
     return np.mean([g for g in along if g.shape[-1] == longest], axis=0)[..., : longest // 2 + 1]
 
 
 def _translated(correlation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """<s_i s_j> averaged over all pairs at one displacement, shape (lx, ly)."""
-    x, y = np.indices(shape).reshape(2, -1)
-    displacement = (x - x[:, None]) % shape[0] * shape[1] + (y - y[:, None]) % shape[1]
+    """<s_i s_j> averaged over all pairs at one displacement, of the lattice's shape."""
+    sites = np.indices(shape).reshape(len(shape), -1)
+    displacement = np.ravel_multi_index(list(sites[:, None] - sites[:, :, None]), shape, mode="wrap")
     totals = np.bincount(displacement.ravel(), correlation.ravel())
     return totals.reshape(shape) / correlation.shape[0]
 

@@ -134,13 +134,13 @@ def _strip(along, around, closed):
                     _advance(vector, site, along[row - 1, site])
             for site in range(width):
                 _weigh(vector, site, (site + 1) % width, around[row, site])
-            _normalise(vector, log_jet)
+            normalise(vector, log_jet)
         if closed:
             for site in range(width):
                 _advance(vector, site, along[length - 1, site])
             vector[:, 0] = vector[:, start]
             vector[:, 1:] = 0.0
-            _normalise(vector, log_jet)
+            normalise(vector, log_jet)
         logs[start] = log_jet
     largest = np.max(logs[:, 0])
     weights = np.exp(logs[:, 0] - largest)
@@ -189,7 +189,7 @@ def _weigh(vector, site, other, k):
 
 
 @compiled
-def _normalise(vector, log_jet):
+def normalise(vector, log_jet):
     """Divide by the jet of the vector's sum, whose logarithm joins log_jet."""
     total = np.sum(vector[0])
     if total == 0:

@@ -20,10 +20,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.fft import fft2, irfft2, rfft2
+from scipy.fft import fftn, irfftn, rfftn
 
 from isingflow.exact.moments import along_axes
 from isingflow.lattice import Lattice, check_magnet
+from isingflow.lattice.grid import units as grid_units
 from isingflow.observables.series import Means, Series, per_sample
 from isingflow.statistics.chains import autocorrelation_time
 from isingflow.statistics.estimate import Estimate, Estimates
@@ -51,9 +52,9 @@ class Observables:
         correlation_length: second-moment xi = sqrt(S(0) / S(k) - 1) / (2 sin(k / 2)), k = 2 pi / L, averaging S(k) over
             the axes of the largest length L, in units of the bond length; None on graphs and where S(0) <= S(k).
         correlation_function: G(r) at r = 0 .. L // 2 along those axes, averaged over them; None on graphs.
-        correlations: G(dx, dy) = mean of s(x, y) s(x + dx, y + dy) over all such pairs, shape (lx, ly); None on graphs.
-        structure_factor: S(k) = <|sum_r s_r exp(-i k.r)|^2> / N, shape (lx, ly), by momentum in fft2 order; None on
-            graphs.
+        correlations: G(d) = mean of s(r) s(r + d) over all such pairs, of the lattice's shape; None on graphs.
+        structure_factor: S(k) = <|sum_r s_r exp(-i k.r)|^2> / N, of the lattice's shape, by momentum in fftn order; None
+            on graphs.
         autocorrelation_times: tau of energy_per_site and magnetisation_squared, in samples (1/2: independent, see
             `isingflow.statistics`); empty unless the samples are chains.
     """
@@ -206,23 +207,24 @@ def _autocorrelation_times(series: Series) -> dict[str, Estimate]:
 
 def _displacements(lattice: Lattice) -> tuple[int, ...]:
     """Shape of the grid of displacements between sites; open lattices have negative ones too."""
-    return tuple((2 if lattice.boundary == "open" else 1) * length for length in lattice.shape)
+    return tuple((1 + end) * length for length, end in zip(lattice.shape, lattice.open_axes, strict=True))
 
 
 def _pair_sums(lattice: Lattice, means: Means, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Weighted sums over every block of E[sum_r s(r) s(r + d) | sample], shape (blocks, *displacements).
 
-    By Wiener and Khinchin; an open lattice is padded with as many zeros, so that nothing wraps around.
+    By Wiener and Khinchin; open directions are padded with as many zeros, so that nothing wraps around.
     """
     grid = _displacements(lattice)
+    axes = tuple(range(-len(grid), 0))
     weights = weights.ravel()
-    power = np.zeros((len(starts), grid[0], grid[1] // 2 + 1))
+    power = np.zeros((len(starts), *grid[:-1], grid[-1] // 2 + 1))
     stops = np.append(starts[1:], means.count)
     for block, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         for rows, t in means.batches(start, stop):
-            power[block] += np.tensordot(weights[rows], np.abs(rfft2(t, s=grid)) ** 2, 1)
-    sums = irfft2(power, s=grid)
-    sums[:, 0, 0] = lattice.sites * np.add.reduceat(weights, starts)
+            power[block] += np.tensordot(weights[rows], np.abs(rfftn(t, s=grid, axes=axes)) ** 2, 1)
+    sums = irfftn(power, s=grid, axes=axes)
+    sums[:, *[0] * len(grid)] = lattice.sites * np.add.reduceat(weights, starts)
     return sums
 
 
@@ -230,7 +232,7 @@ def _spatial(
     lattice: Lattice, means: Means, weights: np.ndarray, starts: np.ndarray, totals: np.ndarray
 ) -> dict[str, Any]:
     """The observables that depend on displacement or momentum, by name."""
-    if len(lattice.shape) != 2:
+    if lattice.dimensions is None:
         return dict.fromkeys(("correlation_length", "correlation_function", "correlations", "structure_factor"))
     sums = _pair_sums(lattice, means, weights, starts)
     functions = {
@@ -249,32 +251,32 @@ def _spatial(
 
 
 def _correlations(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
-    """G(dx, dy) at dx, dy >= 0, shape (..., lx, ly)."""
-    lx, ly = lattice.shape
-    opened = lattice.boundary == "open"
-    count = np.outer(lx - np.arange(lx), ly - np.arange(ly)) if opened else lattice.sites
-    return pairs[..., :lx, :ly] / count
+    """G at displacements that are not negative, shape (..., *lattice.shape)."""
+    counts = [length - end * np.arange(length) for length, end in zip(lattice.shape, lattice.open_axes, strict=True)]
+    inside = tuple(slice(length) for length in lattice.shape)
+    return pairs[..., *inside] / math.prod(np.ix_(*counts))
 
 
 def _along_axes(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
     """G(r), averaged over the axes of the largest length L, shape (..., L // 2 + 1)."""
-    return along_axes(_correlations(lattice, pairs))
+    return along_axes(_correlations(lattice, pairs), len(lattice.shape))
 
 
 def _structure_factor(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
-    """S(k), shape (..., lx, ly)."""
-    # On the padded grid of an open lattice every second momentum is one of the lattice itself.
-    step = 2 if lattice.boundary == "open" else 1
-    return fft2(pairs).real[..., ::step, ::step] / lattice.sites
+    """S(k), shape (..., *lattice.shape)."""
+    # On the padded grid of an open direction every second momentum is one of the lattice itself.
+    steps = tuple(slice(None, None, 1 + end) for end in lattice.open_axes)
+    axes = tuple(range(-len(lattice.shape), 0))
+    return fftn(pairs, axes=axes).real[..., *steps] / lattice.sites
 
 
 def _length_squared(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
     """xi^2 = (S(0) / S(k) - 1) / (2 sin(k / 2))^2 in units of the rows' distance, shape (...)."""
     factor = _structure_factor(lattice, pairs)
-    longest = max(lattice.shape)
-    smallest = [factor[..., 1, 0], factor[..., 0, 1]]
-    at_k = np.mean([s for s, length in zip(smallest, lattice.shape, strict=True) if length == longest], axis=0)
-    return (factor[..., 0, 0] / at_k - 1) / (2 * math.sin(math.pi / longest)) ** 2
+    longest, dimensions = max(lattice.shape), len(lattice.shape)
+    units = [unit for unit, length in zip(grid_units(dimensions), lattice.shape, strict=True) if length == longest]
+    at_k = np.mean([factor[..., *unit] for unit in units], axis=0)
+    return (factor[..., *[0] * dimensions] / at_k - 1) / (2 * math.sin(math.pi / longest)) ** 2
 
 
 def _length(lattice: Lattice, squared: Estimate) -> Estimate | None:

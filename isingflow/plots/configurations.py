@@ -26,6 +26,8 @@ TILES = 5
 FIELD_MAP = "PuOr"
 REACH = 2.0
 """Fields of so many times their root mean square have the strongest colours."""
+SLICES = 8
+"""Planes shown of a configuration in three or more dimensions."""
 GRAPHS = 5
 """Graphs in a row of a figure: they need more room than tiles."""
 GAP = 0.6
@@ -60,11 +62,15 @@ def colors_of(configurations: np.ndarray) -> Colors:
 
 def as_graph(lattice: Lattice | None) -> bool:
     """Whether configurations are drawn with their bonds: on graphs, and where some couplings are negative."""
-    return lattice is not None and (lattice.kind == "graph" or bool(sign_handles(lattice)))
+    if lattice is None or lattice.dimensions not in (None, 2):
+        return False
+    return lattice.kind == "graph" or bool(sign_handles(lattice))
 
 
 def per_row(lattice: Lattice | None, usual: int) -> int:
-    """Configurations in a row: as many as usual, fewer of graphs."""
+    """Configurations in a row: as many as usual, fewer of graphs, one of those that are shown in slices."""
+    if lattice is not None and len(lattice.shape) > 2:
+        return 1
     return min(usual, GRAPHS if usual > TILES else 2) if as_graph(lattice) else usual
 
 
@@ -117,6 +123,8 @@ def draw(
     """
     values = np.asarray(configurations)
     colors = colors or colors_of(values)
+    if values.ndim > 3:
+        values, columns = slices(values)
     shown: dict[str, Any] = {"norm": colors.norm, "cmap": colors.cmap, "interpolation": "nearest"}
     if as_graph(lattice) and lattice is not None:
         _graphs(ax, values, columns, lattice, colors, inches)
@@ -137,6 +145,21 @@ def draw(
         ax.imshow(tile(values, columns), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
+
+
+def slices(configurations: np.ndarray) -> tuple[np.ndarray, int]:
+    """Planes of configurations in three or more dimensions, at most `SLICES` of each, evenly spaced.
+
+    Args:
+        configurations: shape (n, ..., ly, lz).
+
+    Returns:
+        Planes, shape (n * planes, ly, lz), and how many belong to a configuration.
+    """
+    planes = configurations.reshape(len(configurations), -1, *configurations.shape[-2:])
+    shown = min(SLICES, planes.shape[1])
+    chosen = planes[:, np.arange(shown) * planes.shape[1] // shown]
+    return chosen.reshape(-1, *planes.shape[2:]), shown
 
 
 def tile(configurations: np.ndarray, columns: int, line: float = GRID) -> np.ndarray:

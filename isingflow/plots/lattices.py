@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     from matplotlib import pyplot
 
     ax = pyplot.subplots(layout="constrained")[1] if ax is None else ax
-    positions = lattice.coordinates()
+    positions = positions_of(lattice)
     add_bonds(ax, lattice, positions, np.zeros((1, 2)))
     add_sites(ax, positions, 0.6 * radius_of(positions), np.zeros((len(positions), 3)))
     ax.set(aspect="equal", title=lattice.description)
@@ -42,6 +43,16 @@ def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     if handles:
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
+
+
+def positions_of(lattice: Lattice) -> np.ndarray:
+    """Where sites are drawn, shape (N, 2): further directions than two lie between the axes, each a little shorter."""
+    coordinates = lattice.coordinates()
+    dimensions = coordinates.shape[1]
+    if dimensions == 2:
+        return coordinates
+    oblique = [[0.45 * 0.8**i * math.cos(0.6 + i), 0.45 * 0.8**i * math.sin(0.6 + i)] for i in range(dimensions - 2)]
+    return coordinates @ np.array([*oblique, [1.0, 0.0], [0.0, 1.0]][-dimensions:])
 
 
 def add_bonds(ax: Axes, lattice: Lattice, positions: np.ndarray, corners: np.ndarray, scale: float = 1.0) -> None:
@@ -100,8 +111,8 @@ def _segments(lattice: Lattice, positions: np.ndarray) -> tuple[np.ndarray, np.n
     ends = positions[lattice.bonds]
     steps = ends[:, 1] - ends[:, 0]
     wraps = np.zeros(len(steps), bool)
-    if lattice.boundary == "periodic":
-        axes = positions[[lattice.shape[1], 1]]
+    if lattice.dimensions is not None and not all(lattice.open_axes):
+        axes = positions[np.ravel_multi_index(np.eye(lattice.dimensions, dtype=int), lattice.shape)] - positions[0]
         first, second = (np.stack(np.unravel_index(sites, lattice.shape), axis=-1) for sites in lattice.bonds.T)
         offsets = second - first
         wraps = np.any(offsets < 0, axis=1)

@@ -170,5 +170,5 @@ def _strongest(lattice: Lattice) -> float:
     """The largest |J|."""
     if lattice.edges is not None:
         return float(np.abs(lattice.edges[1]).max())
-    along = [lattice.jx, lattice.jy, 1.0] if lattice.kind == "triangular" else [lattice.jx, lattice.jy]
+    along = [*(lattice.j or ()), *([1.0] if lattice.kind == "triangular" else [])]
     return max(float(np.abs(np.asarray(strengths)).max()) for strengths in along)
