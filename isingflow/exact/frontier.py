@@ -1,9 +1,9 @@
 """Any graph that can be swept by a narrow frontier: strips, slabs, cubes of length 3, trees, sparse random graphs.
 
 Spins join one after the other and are summed over as soon as all their neighbours have joined. What is kept are the
-Boltzmann weights of the states of those in between, the frontier, with their first two derivatives along a common factor
-of all couplings and fields, as in `transfer_matrix`: time and memory are 2^(width of the frontier), whatever the number
-of spins. The order in which spins join is found greedily.
+Boltzmann weights of the states of those in between, the frontier, with their first two derivatives along a common
+factor of all couplings and fields, as in `transfer_matrix`: time and memory are 2^(width of the frontier), whatever the
+number of spins. The order in which spins join is found greedily.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _greedy(neighbours: list[set[int]], start: int, limit: float) -> list[int] |
 def _reluctance(
     site: int, neighbours: list[set[int]], missing: list[set[int]], age: dict[int, int]
 ) -> tuple[int, int, int]:
-    """How much wider the frontier is once this spin has joined; then, how few and how young its neighbours there are."""
+    """How much wider the frontier is once this spin has joined; then, how few and how young its neighbours are."""
     met = [other for other in neighbours[site] if other in age]
     closed = sum(missing[other] == {site} for other in met)
     return (1 if missing[site] else 0) - closed, -len(met), min((age[other] for other in met), default=len(neighbours))

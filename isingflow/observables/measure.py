@@ -53,8 +53,8 @@ class Observables:
             the axes of the largest length L, in units of the bond length; None on graphs and where S(0) <= S(k).
         correlation_function: G(r) at r = 0 .. L // 2 along those axes, averaged over them; None on graphs.
         correlations: G(d) = mean of s(r) s(r + d) over all such pairs, of the lattice's shape; None on graphs.
-        structure_factor: S(k) = <|sum_r s_r exp(-i k.r)|^2> / N, of the lattice's shape, by momentum in fftn order; None
-            on graphs.
+        structure_factor: S(k) = <|sum_r s_r exp(-i k.r)|^2> / N, of the lattice's shape, by momentum in fftn order;
+            None on graphs.
         autocorrelation_times: tau of energy_per_site and magnetisation_squared, in samples (1/2: independent, see
             `isingflow.statistics`); empty unless the samples are chains.
     """

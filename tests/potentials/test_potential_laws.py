@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isingflow.lattice.symmetry import Group, ring_group, square_torus_group, triangular_torus_group
+from isingflow.lattice.symmetry import (
+    Group,
+    hypercubic_torus_group,
+    ring_group,
+    square_torus_group,
+    triangular_torus_group,
+)
 from isingflow.potentials import (
     ConvexImagePotential,
     ConvexPotential,
@@ -94,6 +100,10 @@ def mirrors(lx, ly) -> Group:
 
 SQUARE, TRIANGULAR = square_torus_group(3, 3), triangular_torus_group(3, 3)
 
+def without_flip(group):
+    return Group(group.shape, True, group.point)
+
+
 POTENTIALS = {
     "dense lncosh": lambda seed=0: dense((2, 3), seed=seed),
     "dense softplus": lambda seed=0: dense((2, 3), "softplus", seed=seed),
@@ -113,6 +123,13 @@ POTENTIALS = {
     "anisotropic": lambda seed=0: convolutional(mirrors(4, 4), seed=seed),
     "triangular": lambda seed=0: convolutional(TRIANGULAR, seed=seed),
     "triangular rectangle": lambda seed=0: convolutional(triangular_torus_group(4, 2), seed=seed),
+    "cubic": lambda seed=0: convolutional(hypercubic_torus_group((3, 3, 3)), seed=seed),
+    "slab": lambda seed=0: convolutional(hypercubic_torus_group((2, 3, 4)), seed=seed),
+    "ring": lambda seed=0: convolutional(hypercubic_torus_group((5,)), seed=seed),
+    "four dimensions": lambda seed=0: convolutional(hypercubic_torus_group((2, 2, 2, 3)), seed=seed),
+    "square without Z2": lambda seed=0: convolutional(without_flip(square_torus_group(4, 4)), seed=seed),
+    "cubic without Z2": lambda seed=0: convolutional(without_flip(hypercubic_torus_group((3, 3, 3))), seed=seed),
+    "residual cubic": lambda seed=0: residual_lattice(hypercubic_torus_group((3, 3, 3)), seed),
     "shortest": lambda seed=0: convolutional(square_torus_group(2, 2), seed=seed),
     "width 2": lambda seed=0: convolutional(square_torus_group(5, 2), seed=seed),
     "radial only": lambda seed=0: convolutional(SQUARE, oriented=0, time_terms=1, seed=seed),
