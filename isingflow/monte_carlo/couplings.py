@@ -77,7 +77,7 @@ class Couplings:
         return -np.expm1(-2 * np.abs(self.beta * strengths))
 
     def measure(self, spins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Energies and magnetisations, shape (n,) each, of states, int8, shape (n, N), in a field relative to the ghost.
+        """Energies and magnetisations, shape (n,) each, of states, int8, shape (n, N), relative to the ghost.
 
         Raises:
             InvalidInput: another shape or type.
