@@ -22,7 +22,7 @@ import torch
 from isingflow.datasets.base import Dataset
 from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, SpectralScaling, Transform
+from isingflow.flows import Flow, GaussianWhitening, HistogramMarginals, Logit, Shift, SpectralScaling, Transform
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.flows.tails import HeavyTails, Powers, blank_tails, fit_tails
 from isingflow.runtime.fields import usual_defaults
@@ -186,6 +186,8 @@ def _described(transform: Transform) -> dict[str, str]:
         return {"map": "spectral-scaling", "basis": _BASES[type(transform.basis)]}
     if type(transform) is GaussianWhitening:
         return {"map": "gaussian-whitening"}
+    if type(transform) is Shift:
+        return {"map": "shift"}
     return {"map": type(transform).__name__}
 
 
@@ -200,6 +202,8 @@ def _blank(description: dict[str, str], shape: tuple[int, ...]) -> Transform:
 
 
 def _kept(transform: Transform) -> Transform:
+    if type(transform) is Shift:
+        return Shift(transform.mean, persistent=True)
     if type(transform) is not SpectralScaling:
         return transform
     basis = transform.basis
@@ -226,5 +230,6 @@ _BLANK: list[tuple[dict[str, str], Callable[[tuple[int, ...]], Transform]]] = [
     ({"map": "spectral-scaling", "basis": "fourier"}, lambda shape: _blank_scaling(FourierBasis(shape))),
     ({"map": "spectral-scaling", "basis": "eigen"}, _blank_eigen),
     ({"map": "gaussian-whitening"}, _blank_gaussian),
+    ({"map": "shift"}, lambda shape: Shift(torch.zeros(shape, dtype=torch.float64), persistent=True)),
 ]
 """What makes a map that can be made without its target, by its description."""

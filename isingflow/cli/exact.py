@@ -25,12 +25,14 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
-    256 x 256, by Pfaffians where they are not narrow, and graphs whose connected parts are small. The offset and free
+    256 x 256, by Pfaffians where they are not narrow, and graphs whose connected parts are small. In an external field
+    narrow square lattices, up to 16 wide (open) or 10 (periodic), and small graphs. The offset and free
     energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
     translation invariance).
     """
     from isingflow.exact import thermodynamics
     from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
+    from isingflow.lattice import external
 
     lattice, beta = lattice_from(size, magnet), beta_from(magnet)
     result = stopping.watched(thermodynamics, lattice, beta)
@@ -46,11 +48,13 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
         "jx": jx,
         "jy": jy,
         "boundary": lattice.boundary,
+        **external.entry(lattice.field),
         "method": result.method,
         "log_z": result.log_z,
         "log_z_per_site": result.log_z_per_site,
         "energy_per_site": result.energy_per_site,
         "heat_capacity_per_site": result.heat_capacity_per_site,
+        **({} if lattice.field is None else {"magnetisation_per_site": result.magnetisation_per_site}),
         "offset": offset,
         "continuous_free_energy": free_energy,
         "continuous_free_energy_per_site": None if free_energy is None else free_energy / lattice.sites,
@@ -68,6 +72,9 @@ def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:
         ("energy", document["energy_per_site"] * sites, document["energy_per_site"]),
         ("heat capacity", document["heat_capacity_per_site"] * sites, document["heat_capacity_per_site"]),
     ]
+    if document.get("magnetisation_per_site") is not None:
+        value = document["magnetisation_per_site"]
+        rows.append(("magnetisation", value * sites, value))
     notes = []
     if document["offset"] is None:
         notes.append(f"  -ln Z continuous: not computed for {sites} sites")

@@ -43,6 +43,10 @@ MAGNET = together(
     click.option("--jx", type=Number(most=STRONGEST), metavar="J", help="Coupling along x; 1 by default."),
     click.option("--jy", type=Number(most=STRONGEST), metavar="J", help="Coupling along y; 1 by default."),
     click.option("--boundary", type=OneOf("periodic", "open"), metavar="periodic|open", help="periodic by default."),
+    click.option("--field", type=Number(most=STRONGEST), metavar="H", help="External magnetic field; none by default."),
+    click.option(
+        "--field-seed", type=Whole(0, 2**62), metavar="N", help="A random field, +H or -H on every site: which."
+    ),
 )
 """The physics of a lattice: what `lattice_from` and `beta_from` read."""
 
@@ -50,7 +54,33 @@ SHAPING = ("jx", "jy", "boundary", "lattice_seed")
 
 
 def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lattice | None = None) -> Lattice:
-    """The lattice asked for; what was not given is square, 16x16, ferromagnetic and periodic, or as in `base`."""
+    """The lattice asked for; what was not given is square, 16x16, ferromagnetic, periodic and without a field, or as in
+    `base`.
+    """
+    found, strength, seed = _couplings_from(size, magnet, base), magnet["field"], magnet["field_seed"]
+    if strength is None:
+        if seed is not None:
+            raise InvalidInput("--field-seed goes with --field H, the strength of the random field")
+        return found if base is None or found is base else _keeping_field(found, base)
+    if found.kind == "graph" and found.field is not None and base is None:
+        raise InvalidInput("--field does not go with a graph whose nodes have fields: leave it out")
+    if seed is None:
+        return found.with_field(strength)
+    from isingflow.lattice import random_field
+
+    return random_field(found, strength, seed=seed)
+
+
+def _keeping_field(lattice: Lattice, base: Lattice) -> Lattice:
+    """The lattice in the field of another."""
+    if lattice.kind == "graph" or base.field is None:
+        return lattice
+    if not isinstance(base.field, float) and base.shape != lattice.shape:
+        raise InvalidInput(f"the external field of {base} does not fit {lattice}: give another one, --field H")
+    return lattice.with_field(base.field)
+
+
+def _couplings_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lattice | None) -> Lattice:
     given = {} if size is None else {"size": size}
     given |= {name: magnet[name] for name in SHAPING if magnet[name] is not None}
     named = magnet["lattice"]

@@ -23,6 +23,7 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
     """
     show_notes(quiet=as_json)
     from isingflow.exact import averages
+    from isingflow.lattice import external
     from isingflow.observables.samples import Samples
 
     samples = Samples.read(file)
@@ -36,6 +37,7 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
         "lattice": samples.lattice.kind,
         "size": list(samples.lattice.size),
         "beta": samples.beta,
+        **external.entry(samples.lattice.field),
         "samples": found.samples,
         "effective_sample_size": found.effective_sample_size,
         "certified": samples.certified,

@@ -79,6 +79,7 @@ class Evaluation:
         exact_spins: of a magnet that has an exact solution.
         sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
         shortened: whether there was time for fewer samples than were asked for.
+        field, magnetisation: of a magnet in an external field, which a number or a nested list gives; else None.
     """
 
     title: str
@@ -110,6 +111,8 @@ class Evaluation:
     samples: SampleSet
     sampled_loss: float | None = None
     shortened: bool = False
+    field: float | list[Any] | None = None
+    magnetisation: Estimate | None = None
 
     def __str__(self) -> str:
         return self.table()
@@ -174,6 +177,7 @@ class Evaluation:
             "size": list(self.size),
             "sites": self.sites,
             "beta": self.beta,
+            **({} if self.field is None else {"field": self.field}),
             "bounds": self.bounds,
             "samples": len(self.samples.log_weight),
             "shortened": self.shortened,
@@ -198,6 +202,7 @@ class Evaluation:
             "pareto_k": self.pareto_k if math.isfinite(self.pareto_k) else None,
             "log_z_ising": ising and ising.as_dict() | {"method": self.best[1]},
             "free_energy_ising_per_site": (scale * ising).as_dict() if ising and scale else None,
+            **({} if self.magnetisation is None else {"magnetisation": self.magnetisation.as_dict()}),
             "warnings": self.warnings,
         }
 
@@ -223,6 +228,7 @@ class Evaluation:
             return []
         how, exact = self.best[1], self.exact_spins
         known = "" if exact is None else f"exact ({_in_words(exact.method)})"
+        exact_magnetisation = None if exact is None else exact.magnetisation_per_site
         rows: list[tuple[str, str, Estimate | None, float | None]] = []
         if self.beta:
             scale = -1 / (self.beta * self.sites)
@@ -231,6 +237,7 @@ class Evaluation:
         rows += [
             ("ln Z", how, self.log_z_ising, None if exact is None else exact.log_z),
             ("energy per site", "reweighted", self.energy_per_site, None if exact is None else exact.energy_per_site),
+            ("magnetisation m per site", "reweighted", self.magnetisation, exact_magnetisation),
             ("magnetisation |m| per site", "reweighted", self.magnetisation_abs, None),
         ]
         lines = [_row("  Ising spins, in units of J (k_B = 1)", "", "estimate", known)]

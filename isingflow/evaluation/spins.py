@@ -12,7 +12,7 @@ import numpy as np
 
 from isingflow.errors import NoExactSolution
 from isingflow.exact.continuous import CONTINUOUS_SITES
-from isingflow.lattice import Lattice, heading
+from isingflow.lattice import Lattice, external, heading
 from isingflow.runtime import stopping
 from isingflow.runtime.files import Columns, check_space
 from isingflow.statistics.estimate import Estimate
@@ -33,6 +33,8 @@ class SpinsReport:
         energy_per_site, magnetisation_squared: means.
         exact_energy_per_site: None where it is not known.
         seconds: that it took.
+        magnetisation: in an external field, else None.
+        exact_magnetisation: None where it is not known.
     """
 
     output: Path
@@ -45,6 +47,8 @@ class SpinsReport:
     magnetisation_squared: Estimate
     exact_energy_per_site: float | None
     seconds: float
+    magnetisation: Estimate | None = None
+    exact_magnetisation: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow monte-carlo --json`."""
@@ -55,20 +59,32 @@ class SpinsReport:
             "sampler": self.sampler,
             "size": list(self.lattice.size),
             "beta": self.beta,
+            **external.entry(self.lattice.field),
             "energy_per_site": self.energy_per_site.as_dict(),
             "exact_energy_per_site": self.exact_energy_per_site,
+            **(
+                {}
+                if self.magnetisation is None
+                else {"magnetisation": self.magnetisation.as_dict(), "exact_magnetisation": self.exact_magnetisation}
+            ),
             "magnetisation_squared": self.magnetisation_squared.as_dict(),
             "seconds": self.seconds,
         }
 
     def __str__(self) -> str:
-        exact = self.exact_energy_per_site
+        rows = [
+            ("energy per site", self.energy_per_site, self.exact_energy_per_site),
+            ("magnetisation", self.magnetisation, self.exact_magnetisation),
+            ("magnetisation squared", self.magnetisation_squared, None),
+        ]
         title = heading(self.lattice, self.beta)
         lines = [
             f"{title}: {self.samples} samples of {self.chains} chains ({self.sampler}) in {self.output}",
-            f"  {'energy per site':<30}{self.energy_per_site!s:>26}"
-            + ("" if exact is None else f"    exact {exact:.8g}"),
-            f"  {'magnetisation squared':<30}{self.magnetisation_squared!s:>26}",
+            *(
+                f"  {name:<30}{estimate!s:>26}" + ("" if exact is None else f"    exact {exact:.8g}")
+                for name, estimate, exact in rows
+                if estimate is not None
+            ),
         ]
         return "\n".join(lines)
 
@@ -149,14 +165,16 @@ def write_spins(
         columns = {**columns, "field": (np.float32, lattice.shape)}
         if free_energy is not None:
             columns = {**columns, "log_prob": (np.float64, ())}
-    energies, squares = [], []
+    energies, magnetisations = [], []
     with sample_writer(path, each * chains, columns, lattice=lattice, beta=beta) as writer:
         for block in blocks:
             rows = rows_in_time(block)
             writer.append(**rows, **(fields.draw(rows["spins"]) if fields else {}))
             energies.append(block.energy / lattice.sites)
-            squares.append(block.magnetisation**2)
+            magnetisations.append(block.magnetisation)
         writer.constants["sampler"] = np.array(block.sampler)
+    magnetisation = np.concatenate(magnetisations, axis=1)
+    polarised = lattice.field is not None
     return SpinsReport(
         output=path,
         lattice=lattice,
@@ -165,9 +183,11 @@ def write_spins(
         chains=chains,
         sampler=block.sampler,
         energy_per_site=mean(np.concatenate(energies, axis=1)),
-        magnetisation_squared=mean(np.concatenate(squares, axis=1)),
+        magnetisation_squared=mean(magnetisation**2),
         exact_energy_per_site=None if exact is None else exact.energy_per_site,
         seconds=time.monotonic() - started,
+        magnetisation=mean(magnetisation) if polarised else None,
+        exact_magnetisation=exact.magnetisation_per_site if polarised and exact is not None else None,
     )
 
 

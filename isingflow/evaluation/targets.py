@@ -18,7 +18,8 @@ from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
-from isingflow.observables import per_sample
+from isingflow.lattice import Lattice
+from isingflow.observables import Series, per_sample
 from isingflow.runs.config import heading
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
@@ -223,16 +224,23 @@ def _sampled_loss(run: AnyRun) -> float | None:
 
 def _of_spins(target: Target, samples: SampleSet) -> dict[str, Any]:
     """Energy and magnetisation of a magnet's spins, and its exact solution; None of other targets."""
-    lattice, _ = magnet(target)
+    lattice, beta = magnet(target)
     if lattice is None or samples.spins is None:
         return dict.fromkeys(("energy_per_site", "magnetisation_abs", "exact_spins"))
-    series = per_sample(lattice, spins=samples.spins, field=samples.field)
+    series = per_sample(lattice, spins=samples.spins, field=samples.field, beta=beta)
     assert series.magnetisation_abs is not None
     return {
         "energy_per_site": jackknife_mean(series.energy, samples.log_weight) / lattice.sites,
         "magnetisation_abs": jackknife_mean(series.magnetisation_abs, samples.log_weight),
+        **({} if lattice.field is None else _in_field(lattice, series, samples)),
         "exact_spins": target.thermodynamics() if isinstance(target, HubbardStratonovich) else None,
     }
+
+
+def _in_field(lattice: Lattice, series: Series, samples: SampleSet) -> dict[str, Any]:
+    """What an external field adds: the field itself, and the magnetisation with its sign."""
+    magnetisation = jackknife_mean(series.magnetisation, samples.log_weight)
+    return {"field": np.asarray(lattice.field).tolist(), "magnetisation": magnetisation}
 
 
 def _both_sides(forward: np.ndarray, reverse: Tensor, exact: float | None) -> BothSides:

@@ -34,6 +34,8 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
     try:
         solution = thermodynamics(lattice, beta)
         found |= {name: getattr(solution, name) for name in ("energy_per_site", "heat_capacity_per_site")}
+        if lattice.field is not None and solution.magnetisation_per_site is not None:
+            found["magnetisation"] = solution.magnetisation_per_site
     except NoExactSolution:
         pass
     if lattice.sites <= MOST_MOMENT_SITES:
@@ -43,7 +45,7 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
             return {**found}
         names = ("magnetisation_abs", "magnetisation_squared", "magnetisation_fourth", "binder")
         found |= {name: getattr(known, name) for name in names}
-        found["susceptibility"] = lattice.sites * known.magnetisation_squared
+        found["susceptibility"] = lattice.sites * (known.magnetisation_squared - known.magnetisation**2)
         if lattice.boundary == "periodic":
             along["correlation_function"] = along_axes(known.correlation, len(lattice.shape)).tolist()
     return {name: value for name, value in found.items() if math.isfinite(value)} | along

@@ -23,7 +23,7 @@ import numpy as np
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact import enumeration
 from isingflow.lattice import Lattice, check_magnet
-from isingflow.lattice.checks import check_strength
+from isingflow.lattice.checks import STRONGEST, check_strength
 from isingflow.runtime.checks import array, count
 from isingflow.runtime.compiled import compiled
 
@@ -46,6 +46,7 @@ class Moments:
         correlation: on a periodic lattice <s_0 s_r>, averaged over translations, shape (lx, ly), so that its sum is
             N <m^2>; else <s_i s_j>, shape (N, N).
         method: "enumeration" or "transfer-matrix".
+        magnetisation: <m>, 0 without an external field.
     """
 
     magnetisation_abs: float
@@ -54,16 +55,18 @@ class Moments:
     binder: float
     correlation: np.ndarray
     method: str
+    magnetisation: float = 0.0
 
 
 def moments(lattice: Lattice, beta: float) -> Moments:
     """Exact <|m|>, <m^2>, <m^4>, Binder cumulant and spin correlations at one inverse temperature.
 
     Uniform periodic square lattices up to width 12 are solved by the transfer matrix (8x8 in a tenth of a second, 12x12
-    in seconds), any graph of at most 24 spins by enumeration.
+    in seconds), any graph of at most 24 spins by enumeration; in an external field, which counts as one more spin,
+    graphs of at most 23.
 
     Args:
-        lattice: the spins and their bonds.
+        lattice: the spins, their bonds and the field on them.
         beta: inverse temperature, finite, of either sign.
 
     Raises:
@@ -78,25 +81,29 @@ def moments(lattice: Lattice, beta: float) -> Moments:
     """
     beta = check_magnet(lattice, beta)
     square = lattice.dimensions == 2 and lattice.kind != "triangular" and lattice.boundary == "periodic"
-    strengths = lattice.uniform if square else None
+    strengths = lattice.uniform if square and lattice.field is None else None
+    ghosts = 0 if lattice.field is None else 1
     if strengths is not None and min(lattice.shape) <= WIDTH_LIMIT and lattice.sites <= SITE_LIMIT:
         method = "transfer-matrix"
         (lx, ly), (jx, jy) = lattice.shape, strengths
         counts, correlation = torus(lx, ly, beta * jx, beta * jy)
-    elif lattice.sites <= enumeration.SPIN_LIMIT:
+    elif lattice.sites <= enumeration.SPIN_LIMIT - ghosts:
         method = "enumeration"
-        counts, correlation = graph(lattice.couplings(beta))
+        fields = beta * lattice.field_by_site.ravel() if ghosts else None
+        counts, correlation = graph(lattice.couplings(beta), fields)
         if lattice.boundary == "periodic":
             correlation = _translated(correlation, lattice.shape)
     else:
         raise NoExactSolution(
             f"{lattice}: no exact magnetisation; possible are uniform periodic square lattices of width at most "
-            f"{WIDTH_LIMIT} and at most {SITE_LIMIT} sites, and any graph of at most {enumeration.SPIN_LIMIT} spins"
+            f"{WIDTH_LIMIT} and at most {SITE_LIMIT} sites without a field, and any graph of at most "
+            f"{enumeration.SPIN_LIMIT} spins, the field counted as one"
         )
-    m = np.abs(2 * np.arange(lattice.sites + 1) / lattice.sites - 1)
-    first, second, fourth = (math.fsum(counts * m**power) for power in (1, 2, 4))
+    m = 2 * np.arange(lattice.sites + 1) / lattice.sites - 1
+    mean = math.fsum(counts * m) if ghosts else 0.0
+    first, second, fourth = (math.fsum(counts * np.abs(m) ** power) for power in (1, 2, 4))
     binder = 1 - fourth / second / second / 3 if second > 0 else math.nan
-    return Moments(first, second, fourth, binder, correlation, method)
+    return Moments(first, second, fourth, binder, correlation, method, mean)
 
 
 def along_axes(correlations: np.ndarray, dimensions: int = 2) -> np.ndarray:
@@ -136,11 +143,12 @@ def _translated(correlation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return totals.reshape(shape) / correlation.shape[0]
 
 
-def graph(couplings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Any graph of at most 24 spins, by enumeration.
+def graph(couplings: np.ndarray, fields: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Any graph of at most 24 spins, by enumeration; fields on the sites count as one more spin, which is always up.
 
     Args:
         couplings: K, symmetric, shape (N, N).
+        fields: h, shape (N,), or None.
 
     Returns:
         the probabilities of 0, ..., N up spins, shape (N + 1,), and <s_i s_j>, shape (N, N).
@@ -153,11 +161,17 @@ def graph(couplings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         >>> counts.round(4), round(float(correlation[0, 1]), 4)
         (array([0.3655, 0.2689, 0.3655]), 0.4621)
     """
+    if fields is not None:
+        fields = array("fields", fields, (len(couplings),), most=STRONGEST)
+        couplings = np.block([[couplings, fields[:, None]], [fields, np.zeros(1)]])
     weights = enumeration.probabilities(couplings)
     spins = len(couplings)
-    down = np.append(_by_popcount(weights), 0.0)
+    down = _by_popcount(weights)
     _walsh_hadamard(weights)
-    bits = np.append(1 << np.arange(spins - 1), 0)
+    bits = 1 << np.arange(spins - 1)
+    if fields is not None:
+        return down[::-1], weights[bits[:, None] ^ bits]
+    down, bits = np.append(down, 0.0), np.append(bits, 0)
     return (down + down[::-1]) / 2, weights[bits[:, None] ^ bits]
 
 

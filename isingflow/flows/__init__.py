@@ -6,7 +6,7 @@ from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.elementwise import ActNorm
 from isingflow.flows.gradient import GradientFlow, gradient_flows
-from isingflow.flows.linear import SpectralScaling
+from isingflow.flows.linear import Shift, SpectralScaling
 from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet
 from isingflow.flows.wrappers import Inverted, Viewed
 
@@ -27,6 +27,7 @@ __all__ = [
     "LanczosLogdet",
     "Logit",
     "PathCost",
+    "Shift",
     "SpectralScaling",
     "Transform",
     "Viewed",

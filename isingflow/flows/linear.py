@@ -1,4 +1,4 @@
-"""Fixed linear maps that are diagonal in a known basis: spectral scaling and whitening, in O(N log N) on a torus."""
+"""Fixed affine maps: shifts, and spectral scaling and whitening, diagonal in a known basis, O(N log N) on a torus."""
 
 from __future__ import annotations
 
@@ -51,3 +51,32 @@ class SpectralScaling(Transform):
     def _measure(self, *_: object) -> None:
         """ln det B, once for every scale."""
         self.logdet = float(self.basis.logdet(self.scale.double()))
+
+
+class Shift(Transform):
+    """x = z + mean.
+
+    Args:
+        mean: of the shape of a field, float64.
+        persistent: whether it is part of the state, so that another can be loaded.
+
+    Example:
+        >>> x, logdet = Shift(torch.ones(2, 2))(torch.zeros(1, 2, 2))
+        >>> x[0, 0], logdet
+        (tensor([1., 1.]), tensor([0.], dtype=torch.float64))
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor, *, persistent: bool = False) -> None:
+        super().__init__()
+        numbers("mean", instance("mean", mean, Tensor, "a tensor of the shape of a field"), mean.shape)
+        self.register_buffer("mean", mean, persistent=persistent)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z + mean and 0."""
+        return z + self.mean.to(z), z.new_zeros(len(z), dtype=torch.float64)
+
+    def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x - mean and 0."""
+        return x - self.mean.to(x), x.new_zeros(len(x), dtype=torch.float64)

@@ -48,7 +48,7 @@ class SpinChains:
 
     Attributes:
         spins: int8 +-1, shape (chains, samples, *lattice.shape).
-        energy: E(s) = -sum over bonds J s s of the whole lattice, in units of J, float64, shape (chains, samples).
+        energy: E(s) = -sum over bonds J s s - sum over sites H s, in units of J, float64, shape (chains, samples).
         magnetisation: mean spin per site, float64, shape (chains, samples).
         beta: inverse temperature.
         sampler: one of `SAMPLERS`.
@@ -87,9 +87,10 @@ def simulate(
         samples: states kept per chain.
         chains: number of independent chains.
         sampler: one of `SAMPLERS`. Cluster samplers need couplings that some choice of spin signs turns into a
-            ferromagnet (bipartite antiferromagnets, for one). None chooses: "tempering" where they are frustrated, else
-            "wolff" on translation-invariant lattices, where it takes the least time per independent state, and
-            "swendsen-wang" on others, where Wolff might hardly ever visit weakly coupled parts.
+            ferromagnet (bipartite antiferromagnets, for one), with all fields along its spins where there are any.
+            None chooses: "tempering" where they are frustrated, else "wolff" on translation-invariant lattices without
+            a field, where it takes the least time per independent state, and "swendsen-wang" on others, where Wolff
+            might hardly ever visit weakly coupled parts.
         every: sweeps from one kept state to the next.
         thermalise: sweeps before the first of them; by default 200 for cluster samplers (Wolff too thermalises by
             Swendsen-Wang sweeps) and 2000 for the others. That is ample for clusters and for tempering of small
@@ -181,14 +182,18 @@ def stream(
     )
     model = Couplings.of(lattice, beta)
     if sampler is None:
-        unfrustrated = "wolff" if lattice.translation_invariant else "swendsen-wang"
+        alike = lattice.translation_invariant and lattice.field is None
+        unfrustrated = "wolff" if alike else "swendsen-wang"
         sampler = "tempering" if model.gauge is None else unfrustrated
     kind = _KINDS[choice("sampler", sampler, SAMPLERS)]
     if kind.needs_gauge and model.gauge is None:
         others = ", ".join(name for name in SAMPLERS if not _KINDS[name].needs_gauge)
+        what, aligned = "couplings", "them all ferromagnetic"
+        if lattice.field is not None:
+            what, aligned = "couplings and the external field", "all couplings ferromagnetic and all fields point up"
         raise InvalidInput(
-            f"sampler {sampler}: the couplings are frustrated ({lattice}, beta {beta:g}), no choice of spin signs "
-            f"makes them all ferromagnetic; use one of {others}"
+            f"sampler {sampler}: the {what} are frustrated ({lattice}, beta {beta:g}), no choice of spin signs "
+            f"makes {aligned}; use one of {others}"
         )
     thermalise = kind.sweeps if thermalise is None else thermalise
     seconds = chains * float(thermalise + samples * every) * lattice.sites / _SPEED
@@ -220,7 +225,7 @@ def stream(
             updates.tune(ensemble)
             *between, last = _portions(every, _BLOCK_UPDATES // sweep)
             for length in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
-                spins = np.empty((chains, length, lattice.sites), np.int8)
+                spins = np.empty((chains, length, model.sites), np.int8)
                 for sweeps in between:
                     stopping.check()
                     list(pool.map(updates.skip, ensemble, repeat(sweeps)))
@@ -229,7 +234,7 @@ def stream(
                 energy, magnetisation = np.array(list(pool.map(model.measure, spins))).swapaxes(0, 1)
                 advance_progress(length * every)
                 shape = chains, length, *lattice.shape
-                yield SpinChains(spins.reshape(shape), energy, magnetisation, model.beta, sampler)
+                yield SpinChains(model.seen(spins).reshape(shape), energy, magnetisation, model.beta, sampler)
 
     return blocks()
 

@@ -1,14 +1,16 @@
 """Observables of Ising spins, from spins or from fields, weighted or along chains, each with its error bar.
 
-Given a field x of the continuous representation the spins are independent, with means t_i = tanh x_i and s_i^2 = 1. So
-every polynomial of the spins has a closed-form mean E[. | x], which fluctuates less than the polynomial of spins drawn:
+Given a field x of the continuous representation the spins are independent, with means t_i = tanh(x_i + beta H_i), H
+the external field, and s_i^2 = 1. So every polynomial of the spins has a closed-form mean E[. | x], which fluctuates
+less than the polynomial of spins drawn:
 
     E[s_i s_j]  = t_i t_j, and 1 for i = j
     E[M^4]      = K_4 + 4 K_3 K_1 + 3 K_2^2 + 6 K_2 K_1^2 + K_1^4,    M = sum s, with cumulants K_n of M given x
-    Var[E]      = sum_i v_i h_i^2 + sum over pairs J_ij^2 v_i v_j,    v_i = 1 - t_i^2, h = J t, E = -s.J.s / 2
+    Var[E]      = sum_i v_i h_i^2 + sum over pairs J_ij^2 v_i v_j,    v_i = 1 - t_i^2, h = J t + H
 
-(the last because E + t.J.t / 2 is a sum of uncorrelated terms, -h_i (s_i - t_i) and -J_ij (s_i - t_i)(s_j - t_j)).
-Spins are the special case t = s, v = 0: both are measured by the same formulas. |m| is no polynomial and needs spins.
+for E = -s.J.s / 2 - H.s (the last because E + t.J.t / 2 + H.t is a sum of uncorrelated terms, -h_i (s_i - t_i) and
+-J_ij (s_i - t_i)(s_j - t_j)). Spins are the special case t = s, v = 0: both are measured by the same formulas. |m| is
+no polynomial and needs spins.
 """
 
 from __future__ import annotations
@@ -43,20 +45,23 @@ class Observables:
         lattice, beta: what was measured.
         samples, blocks: numbers of samples and of jackknife blocks.
         effective_sample_size: of the weights, (sum w)^2 / (n sum w^2), between 1/n and 1.
-        energy_per_site: -d ln Z/d beta / N.
+        energy_per_site: -d ln Z/d beta / N, the energy in the external field included.
         heat_capacity_per_site: beta^2 d^2 ln Z/d beta^2 / N = beta^2 Var(E) / N.
         magnetisation_abs: <|m|>; None without spins.
         magnetisation_squared, magnetisation_fourth: <m^2> and <m^4>.
         binder: 1 - <m^4> / (3 <m^2>^2).
-        susceptibility: N <m^2>, not connected: <|m|>^2 is not subtracted.
+        susceptibility: N <m^2>, not connected: <|m|>^2 is not subtracted. In an external field connected,
+            N (<m^2> - <m>^2) = d <m> / d(beta H).
         correlation_length: second-moment xi = sqrt(S(0) / S(k) - 1) / (2 sin(k / 2)), k = 2 pi / L, averaging S(k) over
-            the axes of the largest length L, in units of the bond length; None on graphs and where S(0) <= S(k).
+            the axes of the largest length L, in units of the bond length; None on graphs and where S(0) <= S(k). In an
+            external field that of the connected S(k), without |sum_r <s_r> exp(-i k.r)|^2 / N.
         correlation_function: G(r) at r = 0 .. L // 2 along those axes, averaged over them; None on graphs.
         correlations: G(d) = mean of s(r) s(r + d) over all such pairs, of the lattice's shape; None on graphs.
         structure_factor: S(k) = <|sum_r s_r exp(-i k.r)|^2> / N, of the lattice's shape, by momentum in fftn order;
             None on graphs.
         autocorrelation_times: tau of energy_per_site and magnetisation_squared, in samples (1/2: independent, see
             `isingflow.statistics`); empty unless the samples are chains.
+        magnetisation: <m>, in an external field; None without one, where it is 0.
     """
 
     lattice: Lattice
@@ -76,6 +81,7 @@ class Observables:
     correlations: Estimates | None
     structure_factor: Estimates | None
     autocorrelation_times: Mapping[str, Estimate]
+    magnetisation: Estimate | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow observables --json`; null for what is not defined or infinite."""
@@ -94,7 +100,11 @@ class Observables:
             f"{self.lattice}, beta {self.beta:.10g}, {self.samples} samples in {self.blocks} blocks"
             + ("" if self.effective_sample_size == 1 else f", effective sample size of their weights {weights:.2g} %")
         ]
-        rows = [(name.replace("_", " "), estimate, exact.get(name)) for name, estimate in self._scalars().items()]
+        words = {} if self.magnetisation is None else {"susceptibility": "susceptibility (connected)"}
+        rows = [
+            (words.get(name, name.replace("_", " ")), estimate, exact.get(name))
+            for name, estimate in self._scalars().items()
+        ]
         along = dict(enumerate(exact.get("correlation_function", [])))
         correlations = [] if self.correlation_function is None else self.correlation_function.scalars()
         rows += [(f"G({r})", estimate, along.get(r)) for r, estimate in enumerate(correlations)]
@@ -108,6 +118,7 @@ class Observables:
         return {
             "energy_per_site": self.energy_per_site,
             "heat_capacity_per_site": self.heat_capacity_per_site,
+            **({} if self.magnetisation is None else {"magnetisation": self.magnetisation}),
             "magnetisation_abs": self.magnetisation_abs,
             "magnetisation_squared": self.magnetisation_squared,
             "magnetisation_fourth": self.magnetisation_fourth,
@@ -133,7 +144,8 @@ def measure(
 
     Args:
         lattice: the spins' lattice.
-        beta: their inverse temperature; only the heat capacity depends on it.
+        beta: their inverse temperature; only the heat capacity depends on it and, in an external field, what fields x
+            say of the spins.
         spins: +1 or -1, shape (n, *lattice.shape) or (chains, samples, *lattice.shape), of any dtype.
         field: x of the continuous representation, with the same leading axes as the spins, or without spins.
         log_weight: logarithms of importance weights, of the leading axes' shape; a constant added to them is without
@@ -151,8 +163,8 @@ def measure(
         0.0025 ± 0.0028 | 0.984 ± 0.022
     """
     beta = check_magnet(lattice, beta)
-    means = Means.of(lattice, spins, field)
-    series = per_sample(lattice, spins=spins, field=field)
+    means = Means.of(lattice, spins, field, beta)
+    series = per_sample(lattice, spins=spins, field=field, beta=beta)
     weights = relative_weights(log_weight, means.leading)
 
     reference = series.energy.mean()
@@ -162,15 +174,18 @@ def measure(
         excess**2 + series.energy_variance,
         series.magnetisation_squared,
         series.magnetisation_fourth,
+        series.magnetisation,
     ]
     if series.magnetisation_abs is not None:
         quantities.append(series.magnetisation_abs)
     columns = np.stack(quantities, axis=-1)
 
     def scalars(mean: np.ndarray) -> np.ndarray:
-        energy, square, second, fourth, *rest = np.moveaxis(mean, -1, 0)
+        energy, square, second, fourth, first, *rest = np.moveaxis(mean, -1, 0)
         per_site = [(energy + reference) / lattice.sites, beta**2 * (square - energy**2) / lattice.sites]
-        return np.stack([*per_site, second, fourth, 1 - fourth / (3 * second**2), lattice.sites * second, *rest], -1)
+        fluctuation = second if lattice.field is None else second - first**2
+        binder = 1 - fourth / (3 * second**2)
+        return np.stack([*per_site, second, fourth, binder, lattice.sites * fluctuation, first, *rest], -1)
 
     most = max(16, min(MAX_BLOCKS, MAX_BLOCK_SUMS // math.prod(_displacements(lattice))))
     starts = block_starts(columns, weights, most)
@@ -178,7 +193,7 @@ def measure(
     sums = block_sums(columns, weights, starts)
     estimates = jackknife_sums(scalars, sums, totals)
     assert isinstance(estimates, Estimates)
-    energy, heat_capacity, second, fourth, binder, susceptibility, *rest = estimates.scalars()
+    energy, heat_capacity, second, fourth, binder, susceptibility, first, *rest = estimates.scalars()
     return Observables(
         lattice=lattice,
         beta=beta,
@@ -193,6 +208,7 @@ def measure(
         binder=binder,
         susceptibility=susceptibility,
         autocorrelation_times=_autocorrelation_times(series),
+        magnetisation=None if lattice.field is None else first,
         **_spatial(lattice, means, weights, starts, totals),
     )
 
@@ -228,6 +244,16 @@ def _pair_sums(lattice: Lattice, means: Means, weights: np.ndarray, starts: np.n
     return sums
 
 
+def _site_sums(means: Means, weights: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Weighted sums over every block of E[s | sample], shape (blocks, *shape)."""
+    weights, sums = weights.ravel(), np.zeros((len(starts), *means.shape))
+    stops = np.append(starts[1:], means.count)
+    for block, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for rows, t in means.batches(start, stop):
+            sums[block] += np.tensordot(weights[rows], t, 1)
+    return sums
+
+
 def _spatial(
     lattice: Lattice, means: Means, weights: np.ndarray, starts: np.ndarray, totals: np.ndarray
 ) -> dict[str, Any]:
@@ -242,6 +268,10 @@ def _spatial(
         "structure_factor": _structure_factor,
     }
     estimates = {name: jackknife_sums(partial(function, lattice), sums, totals) for name, function in functions.items()}
+    if lattice.field is not None:
+        blocks = (sums, _site_sums(means, weights, starts))
+        joined = np.concatenate([part.reshape(len(part), -1) for part in blocks], axis=1)
+        estimates["correlation_length"] = jackknife_sums(partial(_connected_length_squared, lattice), joined, totals)
     squared = estimates["correlation_length"]
     assert isinstance(squared, Estimate)
     return estimates | {"correlation_length": _length(lattice, squared)}
@@ -272,7 +302,23 @@ def _structure_factor(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
 
 def _length_squared(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
     """xi^2 = (S(0) / S(k) - 1) / (2 sin(k / 2))^2 in units of the rows' distance, shape (...)."""
-    factor = _structure_factor(lattice, pairs)
+    return _length_squared_from(lattice, _structure_factor(lattice, pairs))
+
+
+def _connected_length_squared(lattice: Lattice, joined: np.ndarray) -> np.ndarray:
+    """The same of the connected S(k), from pair sums and mean spins side by side, shape (..., displacements + N)."""
+    grid = _displacements(lattice)
+    pairs, spins = np.split(joined, [math.prod(grid)], axis=-1)
+    if lattice.translation_invariant:
+        spins = np.broadcast_to(spins.mean(-1, keepdims=True), spins.shape)
+    leading, axes = joined.shape[:-1], tuple(range(-len(lattice.shape), 0))
+    power = np.abs(np.fft.fftn(spins.reshape(*leading, *lattice.shape), axes=axes)) ** 2
+    factor = _structure_factor(lattice, pairs.reshape(*leading, *grid)) - power / lattice.sites
+    return _length_squared_from(lattice, factor)
+
+
+def _length_squared_from(lattice: Lattice, factor: np.ndarray) -> np.ndarray:
+    """xi^2 from S(k), shape (..., *lattice.shape)."""
     longest, dimensions = max(lattice.shape), len(lattice.shape)
     units = [unit for unit, length in zip(grid_units(dimensions), lattice.shape, strict=True) if length == longest]
     at_k = np.mean([factor[..., *unit] for unit in units], axis=0)

@@ -22,10 +22,11 @@ class Series:
     """What is measured on each sample, float64, of the samples' leading shape (n,) or (chains, samples).
 
     Attributes:
-        energy: mean of E = -sum over bonds J s s given the sample, total.
+        energy: mean of E = -sum over bonds J s s - sum over sites H s given the sample, total.
         energy_variance: variance of E given the sample; 0 for spins.
         magnetisation_squared, magnetisation_fourth: means of m^2 and m^4 given the sample, m per site.
         magnetisation_abs: |m|; None where only fields are known.
+        magnetisation: mean of m given the sample.
     """
 
     energy: np.ndarray
@@ -33,16 +34,20 @@ class Series:
     magnetisation_squared: np.ndarray
     magnetisation_fourth: np.ndarray
     magnetisation_abs: np.ndarray | None
+    magnetisation: np.ndarray
 
 
-def per_sample(lattice: Lattice, *, spins: np.ndarray | None = None, field: np.ndarray | None = None) -> Series:
+def per_sample(
+    lattice: Lattice, *, spins: np.ndarray | None = None, field: np.ndarray | None = None, beta: float | None = None
+) -> Series:
     """Energy and magnetisation of every sample: what autocorrelation times, R-hat and figures of chains need.
 
     Args:
         lattice, spins, field: as in `measure`.
+        beta: inverse temperature; only the spins behind a field x of a lattice in an external field depend on it.
 
     Raises:
-        InvalidInput: as in `measure`.
+        InvalidInput: as in `measure`, or beta is missing.
 
     Example:
         >>> from isingflow.lattice import square
@@ -50,37 +55,41 @@ def per_sample(lattice: Lattice, *, spins: np.ndarray | None = None, field: np.n
         >>> series.energy, series.magnetisation_fourth
         (array([-32., -32.]), array([1., 1.]))
     """
-    means = Means.of(lattice, spins, field)
+    means = Means.of(lattice, spins, field, beta)
     sites = lattice.sites
     first, second = lattice.bonds.T
     couplings = coo_array((lattice.strengths, (first, second)), shape=(sites, sites)).tocsr()
     couplings = couplings + couplings.T
     squares = couplings.multiply(couplings).tocsr()
-    energy, variance, m2, m4 = np.empty((4, means.count))
+    external = lattice.field_by_site.ravel()
+    energy, variance, m1, m2, m4 = np.empty((5, means.count))
     for rows, batch in means.batches(0, means.count):
         t = batch.reshape(len(batch), sites)
         v = 1 - t**2
         h = (couplings @ t.T).T
-        energy[rows] = -(t * h).sum(1) / 2
-        variance[rows] = (v * (h**2 + (squares @ v.T).T / 2)).sum(1)
+        energy[rows] = -(t * (h / 2 + external)).sum(1)
+        variance[rows] = (v * ((h + external) ** 2 + (squares @ v.T).T / 2)).sum(1)
         k1, k2, k3, k4 = t.sum(1), v.sum(1), -2 * (t * v).sum(1), (v * (4 - 6 * v)).sum(1)
+        m1[rows] = k1 / sites
         m2[rows] = (k2 + k1**2) / sites**2
         m4[rows] = (k4 + 4 * k3 * k1 + 3 * k2**2 + 6 * k2 * k1**2 + k1**4) / sites**4
-    energy, variance, m2, m4 = (values.reshape(means.leading) for values in (energy, variance, m2, m4))
-    return Series(energy, variance, m2, m4, None if spins is None else _absolute(Means.of(lattice, spins, None)))
+    energy, variance, m1, m2, m4 = (values.reshape(means.leading) for values in (energy, variance, m1, m2, m4))
+    absolute = None if spins is None else _absolute(Means.of(lattice, spins, None, None))
+    return Series(energy, variance, m2, m4, absolute, m1)
 
 
 @dataclass(frozen=True)
 class Means:
-    """Means t = E[s | sample] of a set of samples, in batches: tanh of fields, or the spins themselves."""
+    """Means t = E[s | sample] of a set of samples, in batches: tanh(x + tilt) of fields, or the spins themselves."""
 
     samples: np.ndarray
     leading: tuple[int, ...]
     shape: tuple[int, ...]
     fields: bool
+    tilt: np.ndarray | None
 
     @classmethod
-    def of(cls, lattice: Lattice, spins: np.ndarray | None, field: np.ndarray | None) -> Means:
+    def of(cls, lattice: Lattice, spins: np.ndarray | None, field: np.ndarray | None, beta: float | None) -> Means:
         """The means given the fields if there are any, else given the spins; shapes are checked.
 
         Raises:
@@ -114,7 +123,12 @@ class Means:
         name, samples = given.popitem()
         if math.prod(leading[name]) == 0:
             raise InvalidInput("0 samples: an error bar needs at least 2")
-        return cls(samples.reshape(-1, *lattice.shape), leading[name], lattice.shape, name == "field")
+        tilt = None
+        if name == "field" and lattice.field is not None:
+            if beta is None:
+                raise InvalidInput(f"beta is needed: in an external field ({lattice}) the spins behind x depend on it")
+            tilt = check_magnet(lattice, beta) * lattice.field_by_site
+        return cls(samples.reshape(-1, *lattice.shape), leading[name], lattice.shape, name == "field", tilt)
 
     @property
     def count(self) -> int:
@@ -129,7 +143,7 @@ class Means:
             if self.fields:
                 if not np.all(np.isfinite(batch)):
                     raise InvalidInput("the field holds values that are not finite")
-                batch = np.tanh(batch)
+                batch = np.tanh(batch if self.tilt is None else batch + self.tilt)
             elif not np.all(np.abs(batch) == 1):
                 raise InvalidInput("spins must be +1 or -1")
             yield rows, batch

@@ -74,21 +74,25 @@ def evolution(flow: Flow, samples: int = SAMPLES, seed: int = 0) -> Evolution:
 
 
 @matplotlib.rc_context(STYLE)
-def flow_in_time_figure(found: Evolution, lattice: Lattice | None = None, *, spins: bool = False) -> Figure:
+def flow_in_time_figure(
+    found: Evolution, lattice: Lattice | None = None, *, spins: bool = False, beta: float = 0.0
+) -> Figure:
     """A few samples from noise to the target; the distribution of the field, and of its mean, on the way.
 
     Args:
         found: as from `evolution`.
         lattice: on which the fields live.
-        spins: whether Ising spins stand behind the field: they are drawn, and the magnetisation is that of tanh x.
+        spins: whether Ising spins stand behind the field: they are drawn, and the magnetisation is their mean given x.
+        beta: inverse temperature of these spins, which matters in an external field alone.
 
     Example:
         >>> figure = flow_in_time_figure(evolution(Flow((4, 4), []), samples=8), spins=True)
     """
     chosen = [int(np.abs(found.times - t).argmin()) for t in np.linspace(0, found.times[-1], TIMES)]
     stages = [("noise z", found.noise), *((f"t = {found.times[i]:.2g}", found.field[i]) for i in chosen)]
+    tilt = 0.0 if lattice is None or lattice.field is None else beta * lattice.field_by_site
     if spins:
-        up = np.random.default_rng(0).random(found.noise.shape) < (1 + np.tanh(found.field[-1])) / 2
+        up = np.random.default_rng(0).random(found.noise.shape) < (1 + np.tanh(found.field[-1] + tilt)) / 2
         stages.append(("spins", np.where(up, 1, -1).astype(np.int8)))
     lines = lattice is None and found.noise.ndim == 2
     rows = 1 if lines else min(ROWS, len(found.noise))
@@ -113,11 +117,16 @@ def flow_in_time_figure(found: Evolution, lattice: Lattice | None = None, *, spi
     left, right = below.subplots(1, 2)
     _histograms(left, found, [chosen[0], chosen[TIMES // 2], chosen[-1]])
     sites = tuple(range(2, found.field.ndim))
-    mean = (np.tanh(found.field) if spins else found.field).mean(sites)
+    mean = (np.tanh(found.field + tilt) if spins else found.field).mean(sites)
     right.plot(found.times, mean, color=FLOW, alpha=0.3, linewidth=0.8)
     right.plot(found.times, np.sqrt((mean**2).mean(1)), color=NEUTRAL, label="root mean square")
     words = "t, straight between the ends" if found.straight else "time t of the flow"
-    right.set(xlabel=words, ylabel="m = mean of tanh x" if spins else "mean of x over sites")
+    right.set(
+        xlabel=words,
+        ylabel=("m = mean of tanh x" if np.ndim(tilt) == 0 else "m = mean of tanh(x + beta H)")
+        if spins
+        else "mean of x over sites",
+    )
     right.legend(loc="upper left", fontsize=8)
     right.set_ylim(top=1.3 * max(right.get_ylim()[1], 1e-12))
     return figure

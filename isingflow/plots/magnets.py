@@ -78,7 +78,9 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
     figures["log_weights.png"] = log_weight_figure(samples.log_weight)
     if flow is None:
         flow = trained(run, new_flow(run.config), torch.device("cpu"))[0]
-    figures["flow_in_time.png"] = flow_in_time_figure(evolution(flow), lattice, spins=samples.spins is not None)
+    beta = getattr(run.config, "beta", 0.0)
+    spins = samples.spins is not None
+    figures["flow_in_time.png"] = flow_in_time_figure(evolution(flow), lattice, spins=spins, beta=beta)
     return save(run, figures, certified=certified)
 
 

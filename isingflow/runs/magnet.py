@@ -167,8 +167,9 @@ class RunConfig(Run, frozen=True, tag="magnet"):
 
 
 def _strongest(lattice: Lattice) -> float:
-    """The largest |J|."""
+    """The largest |J| or |H|."""
+    field = 0.0 if lattice.field is None else float(np.abs(lattice.field).max())
     if lattice.edges is not None:
-        return float(np.abs(lattice.edges[1]).max())
+        return max(field, float(np.abs(lattice.edges[1]).max()))
     along = [*(lattice.j or ()), *([1.0] if lattice.kind == "triangular" else [])]
-    return max(float(np.abs(np.asarray(strengths)).max()) for strengths in along)
+    return max(field, *(float(np.abs(np.asarray(strengths)).max()) for strengths in along))

@@ -23,14 +23,15 @@ BATCH_SITES = 2**20
 def measured(chains: Chains, target: Any = None) -> dict[str, np.ndarray]:
     """Quantities by name, each float64, of shape (chains, samples).
 
-    Of a magnet: `energy_per_site` and `magnetisation_squared`, means given the field. Of other targets: `energy`,
-    E(x)/N, where the target is given; `field_squared`, the mean of x^2 over sites; `magnetisation_squared`, that of x,
-    squared.
+    Of a magnet: `energy_per_site`, in an external field `magnetisation`, and `magnetisation_squared`, means given the
+    field. Of other targets: `energy`, E(x)/N, where the target is given; `field_squared`, the mean of x^2 over sites;
+    `magnetisation_squared`, that of x, squared.
     """
     if chains.lattice is not None:
-        of = per_sample(chains.lattice, field=chains.field)
+        of = per_sample(chains.lattice, field=chains.field, beta=chains.beta)
         return {
             "energy_per_site": of.energy / chains.lattice.sites,
+            **({} if chains.lattice.field is None else {"magnetisation": of.magnetisation}),
             "magnetisation_squared": of.magnetisation_squared,
         }
     found = {} if target is None else {"energy": energies(chains, target) / math.prod(chains.shape)}
@@ -41,8 +42,10 @@ def measured(chains: Chains, target: Any = None) -> dict[str, np.ndarray]:
 
 
 def magnetisations(chains: Chains) -> np.ndarray:
-    """The mean over sites of x, of a magnet of tanh x, the mean spin given x: float64, shape (chains, samples)."""
-    return _of_each(chains, lambda x: (x if chains.lattice is None else np.tanh(x)).mean(1))
+    """The mean over sites of x, of a magnet the mean spin given x: float64, shape (chains, samples)."""
+    if chains.lattice is not None:
+        return per_sample(chains.lattice, field=chains.field, beta=chains.beta).magnetisation
+    return _of_each(chains, lambda x: x.mean(1))
 
 
 def energies(chains: Chains, target: Any) -> np.ndarray:

@@ -1,12 +1,13 @@
 """The continuous representation of an Ising model: a density of real fields with the same partition function.
 
-With A = K + a I positive definite (Hubbard 1959, Stratonovich 1957),
+With A = K + a I positive definite (Hubbard 1959, Stratonovich 1957), in an external field H,
 
-    E(x) = x.A^-1.x / 2 - sum_i ln cosh x_i,    Z = integral of exp(-E(x)) over R^N,
+    E(x) = x.A^-1.x / 2 - sum_i ln cosh(x_i + beta H_i),    Z = integral of exp(-E(x)) over R^N,
     -ln Z = -ln Z_Ising - ln det(A) / 2 + (N / 2) [ln(2 / pi) - a],
 
-because exp(s.A.s / 2) is the Gaussian integral of exp(s.x - x.A^-1.x / 2) and the sum over s = +-1 gives 2 cosh x_i.
-Both conditionals are exact: p(s_i = +1 | x) = sigmoid(2 x_i) and x | s ~ Normal(A s, A).
+because exp(s.A.s / 2) is the Gaussian integral of exp(s.x - x.A^-1.x / 2), and the sum over s = +-1 of
+exp(s.(x + beta H)) gives 2 cosh(x_i + beta H_i). Both conditionals are exact: x | s ~ Normal(A s, A), and
+p(s_i = +1 | x) = sigmoid(2 x_i + 2 beta H_i).
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.continuous import MIN_EIGENVALUE, LogZ, continuous_form
-from isingflow.flows.linear import SpectralScaling
+from isingflow.flows.linear import Shift, SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.lattice import Lattice, check_beta, heading
 from isingflow.lattice.symmetry import Group
@@ -28,6 +30,7 @@ from isingflow.runtime.checks import instance
 from isingflow.runtime.fields import fields_of, stream
 from isingflow.targets.base import Start, Target
 from isingflow.targets.gaussian import MeanField, best_gaussian
+from isingflow.targets.polarised import Gaussians, gaussians_in_field
 
 if TYPE_CHECKING:
     from isingflow.exact.thermodynamics import Thermodynamics
@@ -45,16 +48,18 @@ class HubbardStratonovich(Target):
         lattice: the lattice; at most 16384 sites unless translation invariant.
         beta: inverse temperature, finite, of either sign.
         min_eigenvalue: smallest eigenvalue of A = K + a I, which fixes the offset a.
+        field: an external field instead of the lattice's own, as for `Lattice.with_field`.
 
     Attributes:
         offset: a.
         basis: eigenbasis of A.
         eigenvalues: of A, float64, shape `basis.values_shape` ((lx, ly) by momentum, or (N,) ascending in J).
+        tilt: beta H, float64, of the lattice's shape; None without an external field.
         whitening_logdet: ln det A^1/2, so that log p(y) = log p(x) + whitening_logdet for y = A^-1/2 x.
 
     Raises:
-        InvalidInput: beta or min_eigenvalue out of range, or a lattice too large; WrongType: none of these. All methods
-            raise the same of fields that are not as above.
+        InvalidInput: beta, min_eigenvalue or field out of range, or a lattice too large; WrongType: none of these. All
+            methods raise the same of fields that are not as above.
 
     Example:
         >>> from isingflow.lattice import square
@@ -64,10 +69,19 @@ class HubbardStratonovich(Target):
     """
 
     eigenvalues: Tensor
+    tilt: Tensor | None
 
-    def __init__(self, lattice: Lattice, beta: float, min_eigenvalue: float = MIN_EIGENVALUE) -> None:
+    def __init__(
+        self,
+        lattice: Lattice,
+        beta: float,
+        min_eigenvalue: float = MIN_EIGENVALUE,
+        *,
+        field: float | np.ndarray | None = None,
+    ) -> None:
         super().__init__()
-        self.lattice = instance("lattice", lattice, Lattice, "a Lattice, for example isingflow.lattice.square(16)")
+        lattice = instance("lattice", lattice, Lattice, "a Lattice, for example isingflow.lattice.square(16)")
+        self.lattice = lattice = lattice if field is None else lattice.with_field(field)
         self.beta = check_beta(beta)
         self.form = continuous_form(lattice, beta, min_eigenvalue)
         self.min_eigenvalue = float(min_eigenvalue)
@@ -81,8 +95,10 @@ class HubbardStratonovich(Target):
             self.basis = EigenBasis(self.shape, torch.from_numpy(self.form.vectors))
         # What takes long is found once, for training and evaluation alike.
         self._solved: list[Thermodynamics | None] = []
-        self._gaussians: dict[torch.device, MeanField] = {}
+        self._gaussians: dict[torch.device, Gaussians] = {}
         self.register_buffer("eigenvalues", torch.from_numpy(self.form.eigenvalues), persistent=False)
+        tilt = None if lattice.field is None else torch.from_numpy(self.beta * lattice.field_by_site)
+        self.register_buffer("tilt", tilt, persistent=False)
 
     def extra_repr(self) -> str:
         return f"{self.lattice}, beta={self.beta:g}, offset={self.offset:g}"
@@ -106,11 +122,16 @@ class HubbardStratonovich(Target):
         return HubbardStratonovich(self.lattice, beta, self.min_eigenvalue).to(self.eigenvalues.device)
 
     def start(self) -> Start:
-        """The best centred Gaussian; trained maps act on the whitened field y = A^-1/2 x."""
-        gaussian = self.mean_field()
+        """The best Gaussian; trained maps act on the whitened field y = A^-1/2 (x - mean).
+
+        In a field so weak that states of both signs count, it is the best centred Gaussian, see `polarised.Gaussians`.
+        """
+        gaussian = self._solutions().start
+        field = [SpectralScaling(self.basis, self.eigenvalues.sqrt())]
+        mean = [] if self.tilt is None else [Shift(gaussian.mean.expand(self.shape).clone())]
         return Start(
             latent=[SpectralScaling(gaussian.basis, gaussian.variances.sqrt())],
-            field=[SpectralScaling(self.basis, self.eigenvalues.sqrt())],
+            field=[*field, *mean],
             variances=gaussian.variances if self.lattice.translation_invariant else None,
         )
 
@@ -147,7 +168,7 @@ class HubbardStratonovich(Target):
         return self._field_of(self._spins_of(field, generator).to(field.dtype), generator)
 
     def energy(self, field: Tensor) -> Tensor:
-        """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh x.
+        """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh(x + beta H).
 
         Args:
             field: configurations x, shape (..., *shape).
@@ -165,17 +186,17 @@ class HubbardStratonovich(Target):
         return self._energy(field, self.basis.multiply(field, 1 / self.eigenvalues))
 
     def force(self, field: Tensor) -> Tensor:
-        """-grad E = tanh x - A^-1 x, shape (..., *shape)."""
+        """-grad E = tanh(x + beta H) - A^-1 x, shape (..., *shape)."""
         return self.energy_and_force(field)[1]
 
     def energy_and_force(self, field: Tensor) -> tuple[Tensor, Tensor]:
         """Energy, shape (...), and force, shape (..., *shape), for the price of one of them."""
         field = self._taken("field", field)
         pull = self.basis.multiply(field, 1 / self.eigenvalues)
-        return self._energy(field, pull), torch.tanh(field) - pull
+        return self._energy(field, pull), torch.tanh(self._tilted(field)) - pull
 
     def whiten(self, field: Tensor) -> Tensor:
-        """y = A^-1/2 x, shape (..., *shape), in which E = |y|^2 / 2 - sum ln cosh (A^1/2 y)_i."""
+        """y = A^-1/2 x, shape (..., *shape), in which E = |y|^2 / 2 - sum ln cosh((A^1/2 y)_i + beta H_i)."""
         return self.basis.multiply(self._taken("field", field), self.eigenvalues.rsqrt())
 
     def unwhiten(self, whitened: Tensor) -> Tensor:
@@ -197,7 +218,7 @@ class HubbardStratonovich(Target):
         return self.form.log_z_ising(free_energy)
 
     def sample_spins(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Spins drawn from p(s | x), where p(s_i = +1 | x) = sigmoid(2 x_i).
+        """Spins drawn from p(s | x), where p(s_i = +1 | x) = sigmoid(2 x_i + 2 beta H_i).
 
         Args:
             field: x, shape (..., *shape).
@@ -230,20 +251,34 @@ class HubbardStratonovich(Target):
         return self._field_of(taken, generator)
 
     def mean_field(self) -> MeanField:
-        """The centred Gaussian with the smallest KL divergence to the density, and its bound on -ln Z.
+        """The Gaussian with the smallest KL divergence to the density, and its bound on -ln Z.
+
+        Without an external field it is centred; in one, it is the best solution found of its equations.
 
         Example:
             >>> from isingflow.lattice import CRITICAL_BETA, square
             >>> round(HubbardStratonovich(square(16), CRITICAL_BETA).mean_field().free_energy, 2)
             -557.71
         """
+        return self._solutions().best
+
+    def _solutions(self) -> Gaussians:
         device = self.eigenvalues.device
         if device not in self._gaussians:
-            self._gaussians[device] = best_gaussian(self.basis, self.eigenvalues, self.whitening_logdet)
+            known = self.basis, self.eigenvalues, self.whitening_logdet
+            if self.tilt is None:
+                gaussian = best_gaussian(*known)
+                self._gaussians[device] = Gaussians(gaussian, gaussian)
+            else:
+                self._gaussians[device] = gaussians_in_field(*known, self.tilt.cpu().numpy())
         return self._gaussians[device]
 
+    def _tilted(self, field: Tensor) -> Tensor:
+        """x + beta H."""
+        return field if self.tilt is None else field + self.tilt.to(field)
+
     def _energy(self, field: Tensor, pull: Tensor) -> Tensor:
-        return (field * pull / 2 - ln_cosh(field)).flatten(-len(self.shape)).sum(-1)
+        return (field * pull / 2 - ln_cosh(self._tilted(field))).flatten(-len(self.shape)).sum(-1)
 
     def _taken(self, name: str, field: Tensor) -> Tensor:
         """Fields that were handed in, as tensors of floats."""
@@ -254,7 +289,7 @@ class HubbardStratonovich(Target):
             raise InvalidInput("no spins can be drawn: the field has entries that are NaN")
         source = stream(generator, field.device)
         uniform = torch.rand(field.shape, dtype=field.dtype, device=field.device, generator=source)
-        return (2 * (uniform < torch.sigmoid(2 * field)) - 1).to(torch.int8)
+        return (2 * (uniform < torch.sigmoid(2 * self._tilted(field))) - 1).to(torch.int8)
 
     def _field_of(self, spins: Tensor, generator: torch.Generator | None) -> Tensor:
         source = stream(generator, spins.device)
