@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from isingflow.errors import InvalidInput, NoExactSolution
-from isingflow.exact.transfer_matrix import LONGEST, SECONDS, normalise
+from isingflow.exact.transfer_matrix import LONGEST, SECONDS, normalise, tilt, weigh
 from isingflow.lattice.checks import STRONGEST
 from isingflow.runtime.checks import array
-from isingflow.runtime.compiled import compiled
 from isingflow.runtime.resources import duration, require_memory
 
 WIDTH_LIMIT = 26
@@ -49,7 +48,7 @@ class Sweep:
 
 def solve(
     sites: int, bonds: np.ndarray, couplings: np.ndarray, fields: np.ndarray | None = None, sweep: Sweep | None = None
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     """ln Z of spins on a graph.
 
     Args:
@@ -60,7 +59,7 @@ def solve(
         sweep: the order; found by `sweep_of` if not given.
 
     Returns:
-        ln Z, and the mean and the variance of x(s) = sum over bonds K s s + sum_i h_i s_i.
+        ln Z, the mean and the variance of x(s) = sum over bonds K s s + sum_i h_i s_i, and the mean of sum_i s_i.
 
     Raises:
         InvalidInput: bonds, couplings or fields that are none.
@@ -69,7 +68,7 @@ def solve(
 
     Example:
         >>> ring = np.array([[i, (i + 1) % 50] for i in range(50)])
-        >>> log_z, mean, variance = solve(50, ring, np.full(50, 0.5))
+        >>> log_z, mean, variance, total = solve(50, ring, np.full(50, 0.5))
         >>> bool(np.isclose(log_z, np.log((2 * np.cosh(0.5)) ** 50 + (2 * np.sinh(0.5)) ** 50)))
         True
     """
@@ -77,7 +76,7 @@ def solve(
     pairs = array("bonds", bonds, (len(couplings), 2), integers=True, empty=True).reshape(-1, 2)
     if pairs.size and not (pairs.min() >= 0 and pairs.max() < sites and np.all(pairs[:, 0] != pairs[:, 1])):
         raise InvalidInput(f"bonds: expected pairs of different sites 0 .. {sites - 1}")
-    fields = np.zeros(sites) if fields is None else array("fields", fields, (sites,), most=STRONGEST)
+    fields = None if fields is None else array("fields", fields, (sites,), most=STRONGEST)
     sweep = sweep_of(sites, pairs) if sweep is None else sweep
     if not sweep.affordable:
         raise NoExactSolution(
@@ -86,7 +85,7 @@ def solve(
         )
     require_memory(f"a frontier of {sweep.width} spins", 72.0 * 2**sweep.width, "a narrower graph may fit")
     neighbours = _neighbours(sites, pairs, couplings)
-    vector, log_jet = np.zeros((3, 1)), np.zeros(3)
+    vector, log_jet = np.zeros((3 if fields is None else 4, 1)), np.zeros(4)
     vector[0] = 1.0
     frontier: list[int] = []
     missing = [len(those) for those in neighbours]
@@ -94,21 +93,23 @@ def solve(
         vector = np.concatenate([vector, vector], axis=1)
         frontier.append(site)
         here = len(frontier) - 1
-        if fields[site]:
-            _weigh(vector, 1 << here, 0, fields[site])
+        if fields is not None:
+            tilt(vector, here, fields[site])
         for other, coupling in neighbours[site].items():
             if other in frontier:
                 missing[site] -= 1
                 missing[other] -= 1
-                _weigh(vector, 1 << here, 1 << frontier.index(other), coupling)
+                weigh(vector, here, frontier.index(other), coupling)
         for done in [spin for spin in frontier if missing[spin] == 0]:
             vector = _summed(vector, frontier.index(done))
             frontier.remove(done)
         normalise(vector, log_jet)
     if not math.isfinite(log_jet[0]):
         raise NoExactSolution("the couplings are too strong for a sweep: exp(-2 |K|) underflows")
-    ground = sum(abs(k) for those in neighbours for k in those.values()) / 2 + float(np.abs(fields).sum())
-    return log_jet[0] + ground, log_jet[1] + ground, log_jet[2]
+    ground = sum(abs(k) for those in neighbours for k in those.values()) / 2
+    ground += 0.0 if fields is None else float(np.abs(fields).sum())
+    log_z, mean, variance, total = log_jet.tolist()
+    return log_z + ground, mean + ground, variance, total
 
 
 def sweep_of(sites: int, bonds: np.ndarray, orders: Sequence[Sequence[int]] = ()) -> Sweep:
@@ -195,22 +196,7 @@ def _neighbours(sites: int, bonds: np.ndarray, couplings: np.ndarray) -> list[di
     return found
 
 
-@compiled
-def _weigh(vector, one, other, k):
-    """Multiply by exp(k s s' - |k|) of the spins of two bits, or by exp(k s - |k|) of one; a bit that is set is up."""
-    penalty = math.exp(-2 * abs(k))
-    slope = -2 * abs(k)
-    bend = slope * slope
-    for state in range(vector.shape[1]):
-        up = (state & one) != 0
-        aligned = up == ((state & other) != 0) if other else up
-        if aligned == (k < 0):
-            value, first, second = vector[0, state], vector[1, state], vector[2, state]
-            vector[0, state] = penalty * value
-            vector[1, state] = penalty * (first + slope * value)
-            vector[2, state] = penalty * (second + 2 * slope * first + bend * value)
-
-
 def _summed(vector: np.ndarray, bit: int) -> np.ndarray:
     """The vector without a spin."""
-    return vector.reshape(3, -1, 2, 1 << bit).sum(2).reshape(3, -1)
+    rows = len(vector)
+    return vector.reshape(rows, -1, 2, 1 << bit).sum(2).reshape(rows, -1)

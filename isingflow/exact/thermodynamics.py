@@ -85,10 +85,10 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
 
 
 def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, Counted]:
-    if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
+    if lattice.sites <= enumeration.SPIN_LIMIT:
         return "enumeration", _solve_components(lattice, beta)
-    if lattice.field is not None:
-        return "transfer-matrix", _solve_in_field(lattice, beta)
+    if not grid or lattice.field is not None:
+        return "sweep", _swept(lattice, beta)
     from isingflow.exact import pfaffian  # with numpy's random numbers, slow to load
 
     if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT and lattice.sites > pfaffian.SITE_LIMIT:

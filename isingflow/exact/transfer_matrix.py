@@ -165,9 +165,9 @@ def _strip(along, around, fields, closed):
                 for site in range(width):
                     _advance(vector, site, along[row - 1, site])
             for site in range(width):
-                _weigh(vector, site, (site + 1) % width, around[row, site])
+                weigh(vector, site, (site + 1) % width, around[row, site])
                 if tilted:
-                    _tilt(vector, site, fields[row, site])
+                    tilt(vector, site, fields[row, site])
             normalise(vector, log_jet)
         if closed:
             for site in range(width):
@@ -210,7 +210,7 @@ def _advance(vector, site, k):
 
 
 @compiled
-def _weigh(vector, site, other, k):
+def weigh(vector, site, other, k):
     """Multiply by the weight of a bond within the row."""
     if k == 0:
         return
@@ -229,7 +229,7 @@ def _weigh(vector, site, other, k):
 
 
 @compiled
-def _tilt(vector, site, h):
+def tilt(vector, site, h):
     """Multiply by the weight of the field on a site, in a row of spins whose set bits are up."""
     penalty = math.exp(-2 * abs(h))
     slope = -2 * abs(h)
@@ -254,17 +254,17 @@ def normalise(vector, log_jet):
         return
     mean = np.sum(vector[1]) / total
     second = np.sum(vector[2]) / total
-    tilt = 0.0
+    slant = 0.0
     for row in range(3, len(vector)):
-        tilt = np.sum(vector[row]) / total
-        log_jet[3] += tilt
+        slant = np.sum(vector[row]) / total
+        log_jet[3] += slant
     log_jet[0] += math.log(total)
     log_jet[1] += mean
     log_jet[2] += second - mean * mean
     for state in range(vector.shape[1]):
         value = vector[0, state] / total
         for row in range(3, len(vector)):
-            vector[row, state] = vector[row, state] / total - tilt * value
+            vector[row, state] = vector[row, state] / total - slant * value
         first = vector[1, state] / total - mean * value
         vector[2, state] = vector[2, state] / total - 2 * mean * first - second * value
         vector[0, state], vector[1, state] = value, first
