@@ -8,7 +8,7 @@ import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, Command, Size
-from isingflow.cli.output import print_result
+from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime import stopping
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     from isingflow.exact import thermodynamics
     from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
 
-    lattice, beta = lattice_from(size, magnet), beta_from(magnet)
+    show_notes(as_json)
+    lattice = lattice_from(size, magnet)
+    beta = beta_from(magnet, lattice)
     result = stopping.watched(thermodynamics, lattice, beta)
     small = lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
     form = stopping.watched(continuous_form, lattice, beta) if small else None

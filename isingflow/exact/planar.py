@@ -105,8 +105,8 @@ def merged(sites: int, bonds: np.ndarray, couplings: np.ndarray) -> tuple[int, n
     sites = count("sites", sites)
     if sites > SITE_LIMIT:
         raise NoExactSolution(f"a graph of {sites} spins is too large to be drawn in the plane: at most {SITE_LIMIT}")
-    pairs = array("bonds", bonds, (None, 2), integers=True)
-    strengths = array("couplings", couplings, (len(pairs),), most=STRONGEST)
+    pairs = array("bonds", bonds, (None, 2), integers=True, empty=True)
+    strengths = array("couplings", couplings, (len(pairs),), most=STRONGEST, empty=True)
     if len(pairs) and (pairs.min() < 0 or pairs.max() >= sites or np.any(pairs[:, 0] == pairs[:, 1])):
         raise InvalidInput(f"bonds must be pairs of different sites 0 .. {sites - 1}")
     codes, places = np.unique(pairs.min(1) * sites + pairs.max(1), return_inverse=True)
@@ -129,8 +129,9 @@ def embedding_of(sites: int, pairs: np.ndarray) -> networkx.PlanarEmbedding:
     planar, embedding = networkx.check_planarity(graph)
     if not planar:
         raise NoExactSolution(
-            f"the graph of {sites} spins is not planar: its bonds cross however it is drawn; possible are enumeration "
-            "up to 24 connected spins, and Monte Carlo, without ln Z, for any graph"
+            f"no exact method for {sites} connected spins that are not planar: their bonds cross however they are "
+            "drawn; possible are enumeration of at most 24 spins, planar graphs, and square and triangular lattices; "
+            "Monte Carlo (isingflow monte-carlo) gives energies and magnetisations of any graph"
         )
     return embedding
 

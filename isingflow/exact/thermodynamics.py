@@ -7,12 +7,16 @@ normalisation of the same numbers, see `isingflow.HubbardStratonovich.free_energ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import enumeration, kaufman, transfer_matrix
+from isingflow.exact import enumeration, kaufman, transfer_matrix, triangular
 from isingflow.lattice import Lattice, check_magnet
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MAX_GRAPH_SITES = 10**4
 """Most sites of a graph whose connected parts are looked for."""
@@ -26,7 +30,8 @@ class Thermodynamics:
         log_z: ln Z, total, in nats.
         energy_per_site: -d ln Z/d beta / N.
         heat_capacity_per_site: beta^2 d^2 ln Z/d beta^2 / N.
-        method: "kaufman", "enumeration", "transfer-matrix" or "pfaffian".
+        method: "kaufman", "triangular-torus", "enumeration", "transfer-matrix", "pfaffian" or "planar"; of a graph with
+            parts of both kinds, "planar".
         log_z_per_site: ln Z / N.
     """
 
@@ -42,7 +47,9 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
 
     Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices, spin
     glasses too, by the transfer matrix up to width 16 (open) or 10 (periodic), and by Pfaffians beyond, up to 256x256
-    (open) or 160x160 (periodic); any other graph by enumeration of its connected parts, each of at most 24 spins.
+    (open) or 160x160 (periodic); periodic triangular lattices by products over momenta up to 4096x4096; any other
+    graph part by part: connected parts of at most 24 spins by enumeration, larger ones, up to 10**4 spins, if they are
+    planar, such as open triangular lattices.
 
     Args:
         lattice: the spins and their bonds.
@@ -73,8 +80,11 @@ def thermodynamics(lattice: Lattice, beta: float) -> Thermodynamics:
 
 
 def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, tuple[float, float, float]]:
+    if lattice.kind == "triangular" and lattice.boundary == "periodic" and lattice.sites > enumeration.SPIN_LIMIT:
+        lx, ly = lattice.shape
+        return "triangular-torus", triangular.solve(lx, ly, beta)
     if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
-        return "enumeration", _solve_components(lattice, beta)
+        return _solve_components(lattice, beta)
     from isingflow.exact import pfaffian  # with numpy's random numbers, slow to load
 
     if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT and lattice.sites > pfaffian.SITE_LIMIT:
@@ -97,10 +107,12 @@ def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarr
     return kx, ky
 
 
-def _solve_components(lattice: Lattice, beta: float) -> tuple[float, float, float]:
-    """Enumerate each connected part; ln Z, means and variances of independent parts add up."""
+def _solve_components(lattice: Lattice, beta: float) -> tuple[str, tuple[float, float, float]]:
+    """Solve each connected part by itself; ln Z, means and variances of independent parts add up."""
     if lattice.sites > MAX_GRAPH_SITES:
-        raise NoExactSolution(_too_large(lattice, lattice.sites))
+        raise NoExactSolution(
+            f"{lattice}: no exact method for {lattice.sites} spins; possible are graphs of up to {MAX_GRAPH_SITES}"
+        )
     from scipy.sparse import coo_array  # slow to load, and for graphs alone
     from scipy.sparse.csgraph import connected_components
 
@@ -109,17 +121,20 @@ def _solve_components(lattice: Lattice, beta: float) -> tuple[float, float, floa
     couplings = couplings + couplings.T
     _, labels = connected_components(couplings, directed=False)
     sizes = np.bincount(labels)
-    if sizes.max() > enumeration.SPIN_LIMIT:
-        raise NoExactSolution(_too_large(lattice, int(sizes.max())))
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.cumsum(sizes)[:-1])
-    results = [enumeration.solve(couplings[part][:, part].toarray()) for part in parts]
+    results = [_solve_connected(couplings[part][:, part]) for part in parts]
     log_z, mean, variance = np.sum(results, axis=0).tolist()
-    return log_z, mean, variance
+    return "planar" if sizes.max() > enumeration.SPIN_LIMIT else "enumeration", (log_z, mean, variance)
 
 
-def _too_large(lattice: Lattice, spins: int) -> str:
-    return (
-        f"{lattice}: no exact method for {spins} connected spins; possible are graphs whose connected parts have at "
-        f"most {enumeration.SPIN_LIMIT} spins, and square lattices (uniform periodic: any size; others: about 256x256)"
-    )
+def _solve_connected(couplings: csr_array) -> tuple[float, float, float]:
+    """ln Z, mean and variance of one connected part."""
+    spins = couplings.shape[0]
+    if spins <= enumeration.SPIN_LIMIT:
+        return enumeration.solve(couplings.toarray())
+    from isingflow.exact import planar  # with numpy's random numbers, slow to load
+
+    pairs = couplings.tocoo()
+    once = pairs.row < pairs.col
+    return planar.solve(spins, np.stack([pairs.row, pairs.col], axis=1)[once], pairs.data[once])
