@@ -73,6 +73,7 @@ def is_critical(lattice: Lattice, beta: float) -> bool:
         >>> is_critical(triangular(6), math.log(3) / 4), is_critical(edwards_anderson(6, seed=0), 0.5)
         (True, False)
     """
+    instance("lattice", lattice, Lattice, "a Lattice, for example square(16)")
     try:
         return getattr(lattice, "field", None) is None and beta == critical_beta(lattice).value
     except InvalidInput:

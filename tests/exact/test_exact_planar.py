@@ -31,7 +31,7 @@ def counted(sites, bonds, couplings):
 
 
 @given(seed=st.integers(0, 2**32), sites=st.integers(1, 10), density=st.floats(0, 1), scale=st.floats(1e-3, 20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_random_graphs_agree_with_enumeration(seed, sites, density, scale):
     """Of any connectedness, with bonds of both signs, of strength 0, and several between the same two spins."""
     random = np.random.default_rng(seed)
@@ -85,12 +85,12 @@ def test_parts_are_solved_one_by_one():
 
 
 def test_what_is_not_planar_or_too_large_is_refused():
-    with pytest.raises(NoExactSolution, match="not planar.*enumeration of at most 24 spins.*Monte Carlo"):
+    with pytest.raises(NoExactSolution, match=r"not planar.*enumeration of at most 24 spins.*Monte Carlo"):
         thermodynamics(from_graph(networkx.random_regular_graph(3, 40, seed=0)), 0.4)
     with pytest.raises(NoExactSolution, match="at most 10000"):
         planar.solve(10**4 + 1, np.zeros((0, 2), int), np.zeros(0))
     for bonds in ([[0, 3]], [[1, 1]], [[-1, 0]]):
-        with pytest.raises(InvalidInput, match="different sites 0 .. 2"):
+        with pytest.raises(InvalidInput, match=r"different sites 0 \.\. 2"):
             planar.solve(3, np.array(bonds), np.ones(1))
 
 

@@ -51,7 +51,7 @@ def test_infinite_lattice_where_it_is_known():
     assert onsager.triangular(-60.0)[0] - 60 == pytest.approx(0.32306594721945, abs=1e-13)
     assert onsager.triangular(60.0, -1.0)[1] == pytest.approx(-1.0)
     assert onsager.triangular(0.0) == (pytest.approx(math.log(2)), 0.0, 0.0)
-    log_z, energy, heat_capacity = onsager.triangular(CRITICAL)
+    _, energy, heat_capacity = onsager.triangular(CRITICAL)
     assert energy == pytest.approx(-2.0, abs=1e-12) and heat_capacity > 10
     # of two integrals, by brute force over a fine grid of momenta
     k = 2 * np.pi * (np.arange(2000) + 0.5) / 2000

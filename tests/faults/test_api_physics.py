@@ -121,7 +121,8 @@ KINDS: dict[str, list[Any]] = {
     "sites": [*NO_NUMBERS, *NOT_FINITE, 0, 1, 2, -3, 4.5, 4.0, 10**30, 10**8],
     "bonds": [*NO_ARRAYS, *EMPTY, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1],
               [[0.5, 1], [1, 2]]],
-    "planar bonds": [*NO_ARRAYS, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1], [[0.5, 1], [1, 2]]],
+    "planar bonds": [*NO_ARRAYS, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1],
+                     [[0.5, 1], [1, 2]]],
     "planar couplings": [*NO_ARRAYS, [1.0], [1.0, math.nan], [1.0, math.inf], [1.0, 1e300]],
     "bond strengths": [None, "x", 3, {}, [], [[1.0], [1.0, 2.0]], [1j, 2j], [True, False], torch.ones(2), [1.0],
                        [1.0, math.nan], [1.0, math.inf], [1.0, 1e300], ["x", 1.0], [None, 1.0], [1.0, [2.0]]],
@@ -197,7 +198,7 @@ CASES: dict[str, Case] = {
         {"jx": 1.0, "jy": 1.0, "beta": 0.5},
         {"jx": "coupling", "jy": "coupling", "beta": "beta"},
     ),
-    "exact.onsager.triangular": ({"beta": 0.3}, {"beta": "beta", "coupling": "coupling"}),
+    "exact.onsager.triangular": ({"beta": 0.3, "coupling": 1.0}, {"beta": "beta", "coupling": "coupling"}),
     "exact.planar.solve": (
         {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
         {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
