@@ -25,7 +25,8 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
-    256 x 256, by Pfaffians where they are not narrow, and graphs whose connected parts are small. The offset and free
+    256 x 256, by Pfaffians where they are not narrow, periodic triangular ones up to 4096 x 4096, planar graphs up to
+    10,000 sites, open triangular lattices among them, and graphs whose connected parts are small. The offset and free
     energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
     translation invariance).
     """
@@ -51,6 +52,7 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
         "method": result.method,
         "log_z": result.log_z,
         "log_z_per_site": result.log_z_per_site,
+        "free_energy_ising_per_site": -result.log_z_per_site / beta if beta else None,
         "energy_per_site": result.energy_per_site,
         "heat_capacity_per_site": result.heat_capacity_per_site,
         "offset": offset,
@@ -64,9 +66,10 @@ def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:
     from isingflow.lattice import heading
 
     title = heading(lattice, beta)
-    sites = document["sites"]
+    sites, free = document["sites"], document["free_energy_ising_per_site"]
     rows = [
         (f"ln Z ({document['method']})", document["log_z"], document["log_z_per_site"]),
+        *([("free energy -T ln Z", free * sites, free)] if free is not None else []),
         ("energy", document["energy_per_site"] * sites, document["energy_per_site"]),
         ("heat capacity", document["heat_capacity_per_site"] * sites, document["heat_capacity_per_site"]),
     ]

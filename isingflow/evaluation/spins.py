@@ -18,6 +18,7 @@ from isingflow.runtime.files import Columns, check_space
 from isingflow.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
+    from isingflow.exact.thermodynamics import Thermodynamics
     from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
@@ -31,7 +32,7 @@ class SpinsReport:
         samples, chains: how many in all, of how many chains.
         sampler: what moved the spins.
         energy_per_site, magnetisation_squared: means.
-        exact_energy_per_site: None where it is not known.
+        exact: what is known of the spins, ln Z too, which chains do not give; or None.
         seconds: that it took.
     """
 
@@ -43,8 +44,18 @@ class SpinsReport:
     sampler: str
     energy_per_site: Estimate
     magnetisation_squared: Estimate
-    exact_energy_per_site: float | None
+    exact: Thermodynamics | None
     seconds: float
+
+    @property
+    def exact_energy_per_site(self) -> float | None:
+        """None where it is not known."""
+        return None if self.exact is None else self.exact.energy_per_site
+
+    @property
+    def exact_free_energy_ising_per_site(self) -> float | None:
+        """-T ln Z / N; None where it is not known, or the temperature is infinite."""
+        return None if self.exact is None or not self.beta else -self.exact.log_z_per_site / self.beta
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow monte-carlo --json`."""
@@ -57,12 +68,14 @@ class SpinsReport:
             "beta": self.beta,
             "energy_per_site": self.energy_per_site.as_dict(),
             "exact_energy_per_site": self.exact_energy_per_site,
+            "exact_log_z_ising": None if self.exact is None else self.exact.log_z,
+            "exact_free_energy_ising_per_site": self.exact_free_energy_ising_per_site,
             "magnetisation_squared": self.magnetisation_squared.as_dict(),
             "seconds": self.seconds,
         }
 
     def __str__(self) -> str:
-        exact = self.exact_energy_per_site
+        exact, free = self.exact_energy_per_site, self.exact_free_energy_ising_per_site
         title = heading(self.lattice, self.beta)
         lines = [
             f"{title}: {self.samples} samples of {self.chains} chains ({self.sampler}) in {self.output}",
@@ -70,6 +83,8 @@ class SpinsReport:
             + ("" if exact is None else f"    exact {exact:.8g}"),
             f"  {'magnetisation squared':<30}{self.magnetisation_squared!s:>26}",
         ]
+        if free is not None:
+            lines.append(f"  {'free energy per site, -T ln Z / N':<56}    exact {free:.8g}")
         return "\n".join(lines)
 
 
@@ -166,7 +181,7 @@ def write_spins(
         sampler=block.sampler,
         energy_per_site=mean(np.concatenate(energies, axis=1)),
         magnetisation_squared=mean(np.concatenate(squares, axis=1)),
-        exact_energy_per_site=None if exact is None else exact.energy_per_site,
+        exact=exact,
         seconds=time.monotonic() - started,
     )
 

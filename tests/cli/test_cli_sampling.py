@@ -273,11 +273,11 @@ class TestSample:
     def test_uncertified_flows_are_marked(self, uncertified):
         result = invoke("sample", uncertified, "--samples", 300, "--output", "a.npz", "--json", "--quiet")
         assert result.exit_code == 0 and json.loads(result.stdout)["certified"] is False
-        assert result.stderr.startswith("isingflow: warning: coarse is not certified")
+        assert result.stderr.startswith("isingflow: warning: coarse: integration not checked")
         result = invoke("observables", "a.npz", "--json")
         found = json.loads(result.stdout)
-        assert found["certified"] is False and found["warnings"][0].startswith("not certified")
-        assert "isingflow: warning: not certified" in result.stderr
+        assert found["certified"] is False and found["warnings"][0].startswith("integration check failed")
+        assert "isingflow: warning: integration check failed" in result.stderr
         result = invoke("plot", uncertified, "--samples", 50, "--json")
         assert json.loads(result.stdout)["certified"] is False and "warning" in result.stderr
 
@@ -341,6 +341,8 @@ class TestMonteCarlo:
             "beta",
             "energy_per_site",
             "exact_energy_per_site",
+            "exact_log_z_ising",
+            "exact_free_energy_ising_per_site",
             "magnetisation_squared",
             "seconds",
         }
