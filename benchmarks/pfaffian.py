@@ -22,7 +22,7 @@ from machine import describe
 from mpmath import mp, mpf
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import kaufman, pfaffian, transfer_matrix
+from isingflow.exact import fermions, kaufman, pfaffian, transfer_matrix
 from isingflow.lattice import CRITICAL_BETA, edwards_anderson
 
 BETAS = [0.2, CRITICAL_BETA, 1.0, 1.5, 2.0, 3.0, 4.0, 4.5, 5.0, 6.0]
@@ -147,7 +147,7 @@ def main() -> None:
             "command": command,
             **describe(),
             "accuracy": rows,
-            "agreement_required": pfaffian.AGREEMENT,
+            "agreement_required": fermions.AGREEMENT,
             "seconds": times,
         }
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")

@@ -47,7 +47,7 @@ def _show_version(ctx: click.Context, option: click.Parameter, asked: bool) -> N
 )
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Free energies of Ising magnets by normalizing flows: certified bounds beside the exact answer."""
+    """Free energies of Ising magnets by normalizing flows: checked bounds beside the exact answer."""
     show_notes(quiet=True)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -8,7 +8,7 @@ import click
 
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, Command, Size
-from isingflow.cli.output import print_result
+from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime import stopping
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
-    256 x 256, by Pfaffians where they are not narrow, and graphs whose connected parts are small. In an external field
-    narrow square lattices, up to 16 wide (open) or 10 (periodic), and small graphs. The offset and free
+    256 x 256, by Pfaffians where they are not narrow, periodic triangular ones up to 4096 x 4096, planar graphs up to
+    10,000 sites, open triangular lattices among them, and any graph that a narrow front can sweep: cubes up to 4x4x4,
+    slabs, sparse random graphs, in external fields too. The offset and free
     energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
     translation invariance).
     """
@@ -34,7 +35,9 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
     from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
     from isingflow.lattice import external
 
-    lattice, beta = lattice_from(size, magnet), beta_from(magnet)
+    show_notes(as_json)
+    lattice = lattice_from(size, magnet)
+    beta = beta_from(magnet, lattice)
     result = stopping.watched(thermodynamics, lattice, beta)
     small = lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
     form = stopping.watched(continuous_form, lattice, beta) if small else None
@@ -52,6 +55,7 @@ def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
         "method": result.method,
         "log_z": result.log_z,
         "log_z_per_site": result.log_z_per_site,
+        "free_energy_ising_per_site": -result.log_z_per_site / beta if beta else None,
         "energy_per_site": result.energy_per_site,
         "heat_capacity_per_site": result.heat_capacity_per_site,
         **({} if lattice.field is None else {"magnetisation_per_site": result.magnetisation_per_site}),
@@ -66,9 +70,10 @@ def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:
     from isingflow.lattice import heading
 
     title = heading(lattice, beta)
-    sites = document["sites"]
+    sites, free = document["sites"], document["free_energy_ising_per_site"]
     rows = [
         (f"ln Z ({document['method']})", document["log_z"], document["log_z_per_site"]),
+        *([("free energy -T ln Z", free * sites, free)] if free is not None else []),
         ("energy", document["energy_per_site"] * sites, document["energy_per_site"]),
         ("heat capacity", document["heat_capacity_per_site"] * sites, document["heat_capacity_per_site"]),
     ]

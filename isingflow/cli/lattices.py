@@ -6,6 +6,7 @@ with the strength of each in the edge attribute `coupling` (else `weight`, else 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
     from isingflow.lattice import Lattice
+
+logger = logging.getLogger(__name__)
 
 KINDS: dict[str, dict[str, str]] = {
     "square": {"jx": "jx", "jy": "jy", "boundary": "boundary"},
@@ -37,7 +40,9 @@ MAGNET = together(
         ".edgelist, .csv or .adjlist, with the edge attribute coupling.",
     ),
     click.option("--lattice-seed", type=Whole(0, 2**62), metavar="N", help="Which glass; 0 by default."),
-    click.option("--critical", is_flag=True, help="beta = ln(1 + sqrt 2)/2, critical at jx = jy = 1; the default."),
+    click.option(
+        "--critical", is_flag=True, help="The critical beta of the infinite lattice, where it is known; the default."
+    ),
     click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Inverse temperature, of either sign."),
     click.option("--temperature", type=Number(positive=True), metavar="T", help="1/beta."),
     click.option("--jx", type=Number(most=STRONGEST), metavar="J", help="Coupling along x; 1 by default."),
@@ -124,8 +129,8 @@ def _check_options(kind: str, given: dict[str, Any], possible: tuple[str, ...]) 
             raise InvalidInput(f"--{name.replace('_', '-')} does not go with the lattice {kind}: leave it out")
 
 
-def beta_from(magnet: dict[str, Any]) -> float:
-    """The inverse temperature asked for; critical if none was."""
+def beta_from(magnet: dict[str, Any], lattice: Lattice) -> float:
+    """The inverse temperature asked for; that at which the lattice is critical if none was."""
     given = ["--critical"] * magnet["critical"]
     given += [f"--{name}" for name in ("beta", "temperature") if magnet[name] is not None]
     if len(given) > 1:
@@ -133,9 +138,20 @@ def beta_from(magnet: dict[str, Any]) -> float:
     if magnet["beta"] is not None:
         return magnet["beta"]
     if magnet["temperature"] is None:
-        from isingflow.lattice import CRITICAL_BETA
-
-        return CRITICAL_BETA
+        return _critical(lattice, "--critical" if magnet["critical"] else "no --beta or --temperature is given")
     if magnet["temperature"] < 1 / STRONGEST:
         raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")
     return 1 / magnet["temperature"]
+
+
+def _critical(lattice: Lattice, asked: str) -> float:
+    """The critical inverse temperature; a note says where it is from, but for the one that everybody knows."""
+    from isingflow.lattice import CRITICAL_BETA, critical_beta
+
+    try:
+        found = critical_beta(lattice)
+    except InvalidInput as error:
+        raise InvalidInput(f"{asked}: {error}") from None
+    if found.value != CRITICAL_BETA:
+        logger.info("beta = %.8g, critical: %s", *found)
+    return found.value

@@ -61,7 +61,8 @@ def command(
     """
     check_new_file(output)
     show_notes(quiet or as_json)
-    lattice, beta = lattice_from(size, magnet), beta_from(magnet)
+    lattice = lattice_from(size, magnet)
+    beta = beta_from(magnet, lattice)
     from isingflow.evaluation.spins import write_spins
 
     clock = Clock()

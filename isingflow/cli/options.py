@@ -321,10 +321,10 @@ def open_run(path: Path, device: str) -> tuple[AnyRun, torch.device]:
 
 
 def check_certified(run: AnyRun) -> bool:
-    """Whether the flow of a run is certified; if not, a warning says so."""
+    """Whether the integration of a run's flow is checked; if not, a warning says so."""
     from isingflow.runs.loading import is_certified
 
     certified = is_certified(run)
     if not certified:
-        warn(f"{run.path} is not certified: the integration error of its flow is not known to be within tolerance")
+        warn(f"{run.path}: integration not checked: the error of its flow is not known to be within tolerance")
     return certified

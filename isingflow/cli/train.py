@@ -118,7 +118,7 @@ def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[
 
     lattice = lattice_from(options["size"], options, None if earlier is None else earlier.config.lattice)
     known = options["critical"] or any(options[name] is not None for name in ("beta", "temperature"))
-    beta = beta_from(options) if known or earlier is None else earlier.config.beta
+    beta = beta_from(options, lattice) if known or earlier is None else earlier.config.beta
     magnet = HubbardStratonovich(lattice, beta)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps", "settings": "settings"}
     given = {name: options[option] for name, option in names.items()}
@@ -142,7 +142,7 @@ def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None
     config = run.config
     lattice, beta = lattice_from(options["size"], options, config.lattice), config.beta
     if options["critical"] or options["beta"] is not None or options["temperature"] is not None:
-        beta = beta_from(options)
+        beta = beta_from(options, lattice)
     seed = config.seed if options["seed"] is None else options["seed"]
     iterations = options["steps"] or config.training.iterations
     bounds = options["bounds"] or config.training.bounds

@@ -158,7 +158,7 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
     if _worst(mixing) > DISAGREEMENT:
         warnings.append(f"R-hat above {DISAGREEMENT}: the chains are too short, or do not mix")
     if not chains.certified:
-        warnings.append("not certified: the integration error of the flow is not known to be tolerable")
+        warnings.append("integration not checked: the error of the flow is not known to be tolerable")
     return ChainsReport(chains, series, mixing, exact, warnings)
 
 

@@ -36,7 +36,7 @@ def table(title: str, reports: Mapping[str, Mapping[str, Any]]) -> str:
         reports: by kind of flow, with the keys of `isingflow evaluate --json` on data.
     """
     shown = {name: key for name, key in LIKELIHOODS.items() if any(report.get(key) for report in reports.values())}
-    rows = [["flow", *shown, "parameters", "seconds", "certified"]]
+    rows = [["flow", *shown, "parameters", "seconds", "checked"]]
     for kind, report in reports.items():
         size = [f"{report.get('parameters', 0):,}", f"{report.get('training_seconds', 0):.0f}"]
         certified = "yes" if report.get("certified") else "NO"

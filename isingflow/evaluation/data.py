@@ -18,6 +18,7 @@ from torch import Tensor
 from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
 from isingflow.evaluation.budget import PILOT, Budget
+from isingflow.evaluation.verdict import FINER, checked
 from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import straightness, transport_cost
 from isingflow.flows.mass import Defect, defect
@@ -105,6 +106,13 @@ class DensityEvaluation:
         }
         return [name for name, error in found.items() if not error <= self.tolerance]
 
+    @property
+    def verdict(self) -> str:
+        """Whether the likelihoods can be trusted, and if not, what to do, in one line."""
+        if not self.certified:
+            return f"the likelihoods cannot be trusted: {' and '.join(self.shortcomings)} too large; {FINER}"
+        return f"the likelihoods can be trusted: integration, mass and inverse are within {self.tolerance:g} nats"
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow evaluate --json` on data."""
         paths = {"transport_cost": self.transport_cost, "straightness": self.straightness}
@@ -129,6 +137,7 @@ class DensityEvaluation:
             "bits_per_dimension": None if self.bits_per_dimension is None else self.bits_per_dimension.as_dict(),
             "inverse_error": self.inverse_error if math.isfinite(self.inverse_error) else None,
             **{name: None if estimate is None else estimate.as_dict() for name, estimate in paths.items()},
+            "verdict": self.verdict,
         }
 
     def table(self) -> str:
@@ -136,22 +145,20 @@ class DensityEvaluation:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         lines = [f"{self.title:<40}{'start':>22}{'flow':>22}"]
         lines += [f"  {f'-ln p (nats), {name}':<38}{self.starts[name]!s:>22}{parts[name]!s:>22}" for name in parts]
-        above = f"NOT CERTIFIED: {' and '.join(self.shortcomings)} above its tolerance of {self.tolerance:g}"
-        verdict = "certified" if self.certified else above
         mass = self.defect.mass
         notes = {
             "the flow is its start: training found none that validation data like better": self.kept_iteration == 0,
             "of fewer samples than there are: the time limit left no room for all": self.shortened,
         }
         summary = [
-            f"integration error {self.integration_error:.2g} nats ({verdict})",
+            checked(self.certified, self.integration_error, self.tolerance, " and ".join(self.shortcomings)),
             "" if self.bits_per_dimension is None else f"{self.bits_per_dimension} bits per dimension",
             "" if mass is None else f"mass {mass:.5f}",
             f"inverse error {self.inverse_error:.1g}",
             "" if self.straightness is None else f"straightness {self.straightness.value:.3f}",
         ]
         told = [f"  {note}" for note, holds in notes.items() if holds]
-        return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *told])
+        return "\n".join([*lines, "  " + "    ".join(filter(None, summary)), *told, f"  verdict: {self.verdict}"])
 
 
 def evaluate_density(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isingflow.evaluation.verdict import checked, verdict
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     HEAVY_TAIL,
@@ -135,11 +136,17 @@ class Evaluation:
         return self.both_sides.acceptance_ratio, "acceptance ratio"
 
     @property
+    def misses_part(self) -> bool:
+        """Whether far more samples count seen from the flow than from the target: it misses part of it."""
+        sides = self.both_sides
+        return sides is not None and self.effective_sample_size > DISAGREEMENT * sides.effective_sample_size
+
+    @property
     def warnings(self) -> list[str]:
         """Why the estimates should not be trusted, if so."""
         found = []
         if not self.certified:
-            found.append(f"not certified: the integration error is above its tolerance of {self.tolerance:g} nats")
+            found.append(f"check failed: the integration error is above its tolerance of {self.tolerance:g} nats")
         if self.shortened:
             found.append("fewer samples than asked for: the time limit left no room for all")
         if self.pareto_k > HEAVY_TAIL:
@@ -160,12 +167,17 @@ class Evaluation:
                 f"samples of flow and target hardly overlap ({overlap:.2g} of them do): do not trust the "
                 "acceptance-ratio estimate and its error; the bounds hold"
             )
-        if self.effective_sample_size > DISAGREEMENT * reverse:
+        if self.misses_part:
             found.append(
                 f"the effective sample size is {100 * self.effective_sample_size:.2g} % seen from the flow but "
                 f"{100 * reverse:.2g} % from the target: the flow misses part of it; " + ADVICE[self.bounds]
             )
         return found
+
+    @property
+    def verdict(self) -> str:
+        """What of all this can be trusted, and if little, what to do, in one line."""
+        return verdict(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow evaluate --json`; null for what is not known."""
@@ -204,19 +216,19 @@ class Evaluation:
             "free_energy_ising_per_site": (scale * ising).as_dict() if ising and scale else None,
             **({} if self.magnetisation is None else {"magnetisation": self.magnetisation.as_dict()}),
             "warnings": self.warnings,
+            "verdict": self.verdict,
         }
 
     def table(self) -> str:
         """For people: of the spins what a physicist asks for, of the field what flows bound; one quantity a line."""
         rows = [*self._heading(), *self._spin_rows(), *self._field_rows()]
-        verdict = "certified" if self.certified else f"NOT CERTIFIED: above its tolerance of {self.tolerance:g}"
         summary = [
             "" if self.gap is None else f"gap {self.gap} nats",
             f"effective sample size {100 * self.effective_sample_size:.2g} % (Pareto k {self.pareto_k:.2f})",
-            f"integration error {self.integration_error:.2g} nats ({verdict})",
+            checked(self.certified, self.integration_error, self.tolerance),
         ]
         notes = [f"  warning: {warning}" for warning in self.warnings]
-        return "\n".join([*rows, "  " + "    ".join(filter(None, summary)), *notes])
+        return "\n".join([*rows, "  " + "    ".join(filter(None, summary)), *notes, f"  verdict: {self.verdict}"])
 
     def _heading(self) -> list[str]:
         title, _, rest = self.title.partition("; ")
@@ -282,7 +294,7 @@ class Evaluation:
 
 def _row(name: str, note: str, first: str, second: str) -> str:
     """A line of the table."""
-    return f"{f'{name:<32}{note}':<62}{first:>20}{second:>22}".rstrip()
+    return f"{f'{name:<32}{note}':<62}{first:>20}{second:>25}".rstrip()
 
 
 def _in_words(method: str | None) -> str:

@@ -18,6 +18,7 @@ from isingflow.runtime.files import Columns, check_space
 from isingflow.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
+    from isingflow.exact.thermodynamics import Thermodynamics
     from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
@@ -31,7 +32,7 @@ class SpinsReport:
         samples, chains: how many in all, of how many chains.
         sampler: what moved the spins.
         energy_per_site, magnetisation_squared: means.
-        exact_energy_per_site: None where it is not known.
+        exact: what is known of the spins, ln Z too, which chains do not give; or None.
         seconds: that it took.
         magnetisation: in an external field, else None.
         exact_magnetisation: None where it is not known.
@@ -45,10 +46,20 @@ class SpinsReport:
     sampler: str
     energy_per_site: Estimate
     magnetisation_squared: Estimate
-    exact_energy_per_site: float | None
+    exact: Thermodynamics | None
     seconds: float
     magnetisation: Estimate | None = None
     exact_magnetisation: float | None = None
+
+    @property
+    def exact_energy_per_site(self) -> float | None:
+        """None where it is not known."""
+        return None if self.exact is None else self.exact.energy_per_site
+
+    @property
+    def exact_free_energy_ising_per_site(self) -> float | None:
+        """-T ln Z / N; None where it is not known, or the temperature is infinite."""
+        return None if self.exact is None or not self.beta else -self.exact.log_z_per_site / self.beta
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow monte-carlo --json`."""
@@ -67,6 +78,8 @@ class SpinsReport:
                 if self.magnetisation is None
                 else {"magnetisation": self.magnetisation.as_dict(), "exact_magnetisation": self.exact_magnetisation}
             ),
+            "exact_log_z_ising": None if self.exact is None else self.exact.log_z,
+            "exact_free_energy_ising_per_site": self.exact_free_energy_ising_per_site,
             "magnetisation_squared": self.magnetisation_squared.as_dict(),
             "seconds": self.seconds,
         }
@@ -77,6 +90,7 @@ class SpinsReport:
             ("magnetisation", self.magnetisation, self.exact_magnetisation),
             ("magnetisation squared", self.magnetisation_squared, None),
         ]
+        free = self.exact_free_energy_ising_per_site
         title = heading(self.lattice, self.beta)
         lines = [
             f"{title}: {self.samples} samples of {self.chains} chains ({self.sampler}) in {self.output}",
@@ -86,6 +100,8 @@ class SpinsReport:
                 if estimate is not None
             ),
         ]
+        if free is not None:
+            lines.append(f"  {'free energy per site, -T ln Z / N':<56}    exact {free:.8g}")
         return "\n".join(lines)
 
 
@@ -184,7 +200,7 @@ def write_spins(
         sampler=block.sampler,
         energy_per_site=mean(np.concatenate(energies, axis=1)),
         magnetisation_squared=mean(magnetisation**2),
-        exact_energy_per_site=None if exact is None else exact.energy_per_site,
+        exact=exact,
         seconds=time.monotonic() - started,
         magnetisation=mean(magnetisation) if polarised else None,
         exact_magnetisation=exact.magnetisation_per_site if polarised and exact is not None else None,

@@ -7,15 +7,21 @@ The results are those of the Ising spins, Z = sum over s of exp(s.K.s / 2 + beta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import enumeration, kaufman, transfer_matrix
+from isingflow.exact import enumeration, kaufman, transfer_matrix, triangular
 from isingflow.lattice import Lattice, check_magnet
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Counted = tuple[float, float, float, float | None]
 """ln Z, the mean and the variance of x(s) = beta times minus the energy, and the mean of sum_i s_i."""
+METHODS = ("kaufman", "triangular-torus", "transfer-matrix", "pfaffian", "enumeration", "planar", "frontier")
+
 MAX_GRAPH_SITES = 10**4
 """Most sites of a graph whose connected parts are looked for."""
 
@@ -28,7 +34,7 @@ class Thermodynamics:
         log_z: ln Z, total, in nats.
         energy_per_site: -d ln Z/d beta / N.
         heat_capacity_per_site: beta^2 d^2 ln Z/d beta^2 / N.
-        method: "kaufman", "enumeration", "transfer-matrix" or "pfaffian".
+        method: one of `METHODS`; of a graph of several parts the last there that one of them needs.
         log_z_per_site: ln Z / N.
         magnetisation_per_site: d ln Z/d(beta H) / N for a field H added on every site: 0 without a field.
     """
@@ -46,9 +52,10 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
 
     Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices, spin
     glasses too, by the transfer matrix up to width 16 (open) or 10 (periodic), and by Pfaffians beyond, up to 256x256
-    (open) or 160x160 (periodic); any other graph by enumeration of its connected parts, each of at most 24 spins. In an
-    external field, whose energy -sum H s counts, square lattices are solved by the transfer matrix alone, up to the
-    same widths, and graphs by enumeration.
+    (open) or 160x160 (periodic); periodic triangular lattices by products over momenta up to 4096x4096. Any other
+    lattice is solved part by part, up to 10**4 spins in all: connected parts of at most 24 spins by enumeration, larger
+    ones if they are planar, such as open triangular lattices, or if a narrow frontier can sweep them: the periodic cube
+    of length 4, slabs, strips in an external field, whose energy -sum H s counts, sparse random graphs.
 
     Args:
         lattice: the spins and their bonds.
@@ -70,7 +77,7 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
     if field is not None:
         lattice = lattice.with_field(field)
         check_magnet(lattice, beta)
-    grid = lattice.kind in ("square", "edwards-anderson")
+    grid = lattice.dimensions == 2 and lattice.kind != "triangular"
     total: float | None = 0.0
     if grid and lattice.boundary == "periodic" and lattice.uniform is not None and lattice.field is None:
         method = "kaufman"
@@ -85,10 +92,17 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
 
 
 def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, Counted]:
-    if lattice.sites <= enumeration.SPIN_LIMIT:
-        return "enumeration", _solve_components(lattice, beta)
-    if not grid or lattice.field is not None:
-        return "sweep", _swept(lattice, beta)
+    periodic = lattice.kind == "triangular" and lattice.boundary == "periodic" and lattice.field is None
+    if periodic and lattice.sites > enumeration.SPIN_LIMIT:
+        lx, ly = lattice.shape
+        return "triangular-torus", (*triangular.solve(lx, ly, beta), 0.0)
+    if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
+        return _solve_components(lattice, beta)
+    if lattice.field is not None:
+        couplings = _grid_couplings(lattice, beta)
+        if min(lattice.shape) <= transfer_matrix.OPEN_WIDTH_LIMIT and transfer_matrix.affordable(*couplings, True):
+            return "transfer-matrix", transfer_matrix.polarised(*couplings, beta * lattice.field_by_site)
+        return _solve_components(lattice, beta)
     from isingflow.exact import pfaffian  # with numpy's random numbers, slow to load
 
     if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT and lattice.sites > pfaffian.SITE_LIMIT:
@@ -103,30 +117,21 @@ def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, 
     return "pfaffian", (*pfaffian.solve(*couplings), 0.0)
 
 
-def _solve_in_field(lattice: Lattice, beta: float) -> Counted:
-    if min(lattice.shape) <= transfer_matrix.OPEN_WIDTH_LIMIT:
-        couplings = _grid_couplings(lattice, beta)
-        if transfer_matrix.affordable(*couplings, fields=True):
-            return transfer_matrix.polarised(*couplings, beta * lattice.field_by_site)
-    raise NoExactSolution(
-        f"{lattice}: no exact method in an external field; possible are square lattices of width up to "
-        f"{transfer_matrix.OPEN_WIDTH_LIMIT} (open) and {transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic) if that "
-        f"takes no longer than an hour, and any lattice of at most {enumeration.SPIN_LIMIT} spins"
-    )
-
-
 def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarray]:
     """beta jx and beta jy as (lx, ly) arrays, with zeros across open boundaries."""
     kx, ky = (beta * np.broadcast_to(np.asarray(strength), lattice.shape) for strength in (lattice.jx, lattice.jy))
-    if lattice.boundary == "open":
-        kx[-1, :], ky[:, -1] = 0.0, 0.0
+    open_x, open_y = lattice.open_axes
+    kx[-1, :] *= not open_x
+    ky[:, -1] *= not open_y
     return kx, ky
 
 
-def _solve_components(lattice: Lattice, beta: float) -> Counted:
-    """Enumerate each connected part; ln Z, means and variances of independent parts add up."""
+def _solve_components(lattice: Lattice, beta: float) -> tuple[str, Counted]:
+    """Solve each connected part by itself; ln Z, means and variances of independent parts add up."""
     if lattice.sites > MAX_GRAPH_SITES:
-        raise NoExactSolution(_too_large(lattice, lattice.sites))
+        raise NoExactSolution(
+            f"{lattice}: no exact method for {lattice.sites} spins; possible are graphs of up to {MAX_GRAPH_SITES}"
+        )
     from scipy.sparse import coo_array  # slow to load, and for graphs alone
     from scipy.sparse.csgraph import connected_components
 
@@ -135,19 +140,38 @@ def _solve_components(lattice: Lattice, beta: float) -> Counted:
     couplings = couplings + couplings.T
     _, labels = connected_components(couplings, directed=False)
     sizes = np.bincount(labels)
-    if sizes.max() > enumeration.SPIN_LIMIT:
-        raise NoExactSolution(_too_large(lattice, int(sizes.max())))
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.cumsum(sizes)[:-1])
-    fields = beta * lattice.field_by_site.ravel()
-    results = [enumeration.polarised(couplings[part][:, part].toarray(), fields[part]) for part in parts]
-    log_z, mean, variance, total = np.sum(results, axis=0).tolist()
-    return log_z, mean, variance, total
+    fields = None if lattice.field is None else beta * lattice.field_by_site.ravel()
+    results = [
+        _solve_connected(lattice, couplings[part][:, part], None if fields is None else fields[part]) for part in parts
+    ]
+    hardest = max((method for method, _ in results), key=METHODS.index)
+    log_z, mean, variance, total = np.sum([counted for _, counted in results], axis=0).tolist()
+    return hardest, (log_z, mean, variance, total)
 
 
-def _too_large(lattice: Lattice, spins: int) -> str:
-    return (
-        f"{lattice}: no exact method for {spins} connected spins; possible are graphs whose connected parts have at "
-        f"most {enumeration.SPIN_LIMIT} spins, and square lattices "
-        + ("of narrow widths" if lattice.field is not None else "(uniform periodic: any size; others: about 256x256)")
-    )
+def _solve_connected(lattice: Lattice, couplings: csr_array, fields: np.ndarray | None) -> tuple[str, Counted]:
+    """One connected part of a lattice."""
+    spins = couplings.shape[0]
+    if spins <= enumeration.SPIN_LIMIT:
+        return "enumeration", enumeration.polarised(couplings.toarray(), fields)
+    from isingflow.exact import frontier, planar  # with numpy's random numbers, slow to load
+
+    pairs = couplings.tocoo()
+    once = pairs.row < pairs.col
+    bonds, strengths = np.stack([pairs.row, pairs.col], axis=1)[once].astype(np.int64), pairs.data[once]
+    if fields is None:
+        try:
+            return "planar", (*planar.solve(spins, bonds, strengths), 0.0)
+        except NoExactSolution:  # not planar, or too cold
+            pass
+    sweep = frontier.sweep_of(spins, bonds)
+    if not sweep.affordable:
+        raise NoExactSolution(
+            f"{lattice}: no exact method for {spins} connected spins; possible are graphs whose connected parts have "
+            f"at most {enumeration.SPIN_LIMIT} spins, are planar and without a field, or are swept by a frontier of at "
+            f"most {frontier.WIDTH_LIMIT} spins (this one: {sweep.width}), and square lattices without a field "
+            "(uniform periodic: any size; others: about 256x256)"
+        )
+    return "frontier", frontier.solve(spins, bonds, strengths, fields, sweep)

@@ -1,6 +1,7 @@
 """Graphs of Ising spins, their couplings and their symmetry."""
 
 from isingflow.lattice.checks import check_beta
+from isingflow.lattice.critical import Critical, critical_beta
 from isingflow.lattice.disorder import random_field
 from isingflow.lattice.graph import CRITICAL_BETA, Lattice, check_magnet
 from isingflow.lattice.kinds import (
@@ -24,11 +25,13 @@ from isingflow.lattice.symmetry import (
 
 __all__ = [
     "CRITICAL_BETA",
+    "Critical",
     "Group",
     "Lattice",
     "chain",
     "check_beta",
     "check_magnet",
+    "critical_beta",
     "cubic",
     "edwards_anderson",
     "from_dict",

@@ -11,7 +11,8 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.checks import MAX_SITES, STRONGEST, check_labels, check_shape, frozen
-from isingflow.lattice.graph import CRITICAL_BETA, DIMENSIONS, PARAMETERS, Lattice, check_magnet
+from isingflow.lattice.critical import is_critical
+from isingflow.lattice.graph import DIMENSIONS, PARAMETERS, Lattice, check_magnet
 from isingflow.lattice.grid import MOST_DIMENSIONS, check_boundaries, check_lengths
 from isingflow.runtime.checks import LARGEST_SEED, as_numpy, count, shown
 
@@ -20,13 +21,12 @@ def heading(lattice: Lattice, beta: float) -> str:
     """A magnet in words.
 
     Example:
-        >>> heading(square(8), CRITICAL_BETA)
+        >>> heading(square(8), math.log(1 + math.sqrt(2)) / 2)
         '2D Ising, periodic 8x8, beta = 0.440687 (critical)'
     """
     beta = check_magnet(lattice, beta)
     model = "Ising" if lattice.dimensions is None else f"{lattice.dimensions}D Ising"
-    isotropic = lattice.kind == "square" and lattice.uniform == (1.0, 1.0) and lattice.field is None
-    return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if isotropic and beta == CRITICAL_BETA else "")
+    return f"{model}, {lattice}, beta = {beta:.6f}" + (" (critical)" if is_critical(lattice, beta) else "")
 
 
 def square(

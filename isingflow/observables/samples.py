@@ -124,7 +124,7 @@ class Samples:
         """Why averages over these samples should not be trusted, if so."""
         found = []
         if self.certified is False:
-            found.append("not certified: the integration error of the flow is above its tolerance")
+            found.append("integration check failed: the error of the flow is above its tolerance")
         if self.log_weight is not None:
             k = pareto_k(self.log_weight)
             if k > HEAVY_TAIL:

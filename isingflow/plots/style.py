@@ -52,7 +52,7 @@ HEADING = 9.0
 """Size of the letters of a heading, in points."""
 LINE = 1.3
 """Height of a line, in units of that."""
-CORNER = "not certified"
+CORNER = "not checked"
 
 
 def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:

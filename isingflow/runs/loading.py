@@ -129,7 +129,7 @@ def check_numbers(log_prob: Tensor) -> None:
     lost = int(log_prob.isnan().sum())
     if lost:
         raise TrainingDiverged(
-            f"the flow is not certified: its training has diverged, {lost} of {len(log_prob)} samples have "
+            f"the flow cannot be evaluated: its training has diverged, {lost} of {len(log_prob)} samples have "
             "probabilities that are not numbers; a lower learning rate or more integration steps may help"
         )
 

@@ -301,8 +301,8 @@ class Trainer(Generic[Samples]):
                 error = final_error(self)
             if not math.isfinite(error):
                 logger.warning(
-                    "the training has diverged: the integration error of the final flow is %s, so the flow is not "
-                    "certified; a lower learning rate or more integration steps may help",
+                    "the training has diverged: the integration error of the final flow is %s: nothing "
+                    "that it says can be trusted; a lower learning rate or more integration steps may help",
                     error,
                 )
             self.error = error

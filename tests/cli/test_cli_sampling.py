@@ -34,17 +34,23 @@ TINY = ["--steps", 5, "--device", "cpu", "--quiet"]
 GLASSY = networkx.petersen_graph()
 networkx.set_edge_attributes(GLASSY, {edge: (-1.0) ** i / (1 + i) for i, edge in enumerate(GLASSY.edges)}, "coupling")
 
+UNSOLVED = networkx.circulant_graph(25, [1, 5])
+GRAPHS = {"g.json": GLASSY, "unsolved.json": UNSOLVED}
+
 LATTICES = {
     "square": (["--size", 4], square(4)),
     "rectangle": (["--size", "4x6"], square(4, 6)),
-    "anisotropic": (["--size", 4, "--jy", 0.5], square(4, jy=0.5)),
+    "anisotropic": (["--size", 4, "--jy", 0.5, "--beta", 0.44], square(4, jy=0.5)),
     "antiferromagnet": (["--size", 4, "--jx", -1, "--jy", -1], square(4, jx=-1.0, jy=-1.0)),
     "open": (["--size", 4, "--boundary", "open"], square(4, boundary="open")),
     "triangular": (["--size", 4, "--lattice", "triangular", "--beta", 0.2], triangular(4)),
     "open triangular": (["--size", "3x4", "--lattice", "triangular", "--boundary", "open"], None),
-    "glass": (["--size", 4, "--lattice", "edwards-anderson", "--lattice-seed", 3], edwards_anderson(4, seed=3)),
-    "graph": (["--lattice", "g.json"], from_graph(GLASSY)),
-    "unsolved": (["--size", 5, "--lattice", "triangular", "--beta", -0.3], triangular(5)),
+    "glass": (
+        ["--size", 4, "--lattice", "edwards-anderson", "--lattice-seed", 3, "--beta", 0.44],
+        edwards_anderson(4, seed=3),
+    ),
+    "graph": (["--lattice", "g.json", "--beta", 0.44], from_graph(GLASSY)),
+    "unsolved": (["--lattice", "unsolved.json", "--beta", -0.3], from_graph(UNSOLVED)),
 }
 
 
@@ -56,21 +62,25 @@ def trained(training):
     return training[0]
 
 
+def write_graphs(folder):
+    for name, graph in GRAPHS.items():
+        (folder / name).write_text(json.dumps(networkx.node_link_data(graph)))
+
+
 @pytest.fixture
 def graph_file(empty_folder):
-    (empty_folder / "g.json").write_text(json.dumps(networkx.node_link_data(GLASSY)))
+    write_graphs(empty_folder)
 
 
 @pytest.fixture(scope="module")
 def run_on(tmp_path_factory):
     """Trained runs by the name of their lattice, each trained when first asked for, and what their command printed."""
     folder = tmp_path_factory.mktemp("lattices")
-    graph = folder / "g.json"
-    graph.write_text(json.dumps(networkx.node_link_data(GLASSY)))
+    write_graphs(folder)
 
     @cache
     def run(name):
-        options = [graph if word == "g.json" else word for word in LATTICES[name][0]]
+        options = [folder / word if word in GRAPHS else word for word in LATTICES[name][0]]
         return folder / name, document("train", *options, *TINY, "--output", folder / name)
 
     return run
@@ -185,7 +195,7 @@ class TestGraphFiles:
 
     def test_without_couplings(self, empty_folder):
         networkx.write_gml(networkx.cycle_graph(4), "g.gml")
-        result = invoke("exact", "--lattice", "g.gml")
+        result = invoke("exact", "--lattice", "g.gml", "--beta", 0.4)
         assert result.exit_code == 0
         note = "g.gml: no edge has a coupling or a weight; all bonds have strength 1"
         assert result.stderr == f"isingflow: warning: {note}\n"
@@ -263,11 +273,11 @@ class TestSample:
     def test_uncertified_flows_are_marked(self, uncertified):
         result = invoke("sample", uncertified, "--samples", 300, "--output", "a.npz", "--json", "--quiet")
         assert result.exit_code == 0 and json.loads(result.stdout)["certified"] is False
-        assert result.stderr.startswith("isingflow: warning: coarse is not certified")
+        assert result.stderr.startswith("isingflow: warning: coarse: integration not checked")
         result = invoke("observables", "a.npz", "--json")
         found = json.loads(result.stdout)
-        assert found["certified"] is False and found["warnings"][0].startswith("not certified")
-        assert "isingflow: warning: not certified" in result.stderr
+        assert found["certified"] is False and found["warnings"][0].startswith("integration check failed")
+        assert "isingflow: warning: integration check failed" in result.stderr
         result = invoke("plot", uncertified, "--samples", 50, "--json")
         assert json.loads(result.stdout)["certified"] is False and "warning" in result.stderr
 
@@ -331,6 +341,8 @@ class TestMonteCarlo:
             "beta",
             "energy_per_site",
             "exact_energy_per_site",
+            "exact_log_z_ising",
+            "exact_free_energy_ising_per_site",
             "magnetisation_squared",
             "seconds",
         }

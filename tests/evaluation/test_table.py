@@ -1,5 +1,6 @@
 """The table of an evaluation says what a physicist asks for, beside answers found by counting all states."""
 
+import dataclasses
 import math
 import re
 from itertools import product
@@ -80,3 +81,44 @@ def test_targets_without_spins_have_no_such_lines(tmp_path):
     table = str(isingflow.evaluate(run, samples=64))
     assert "Ising" not in table and "ln Z of" not in table
     assert "-ln Z in nats" in table and "no method known" in table
+
+
+class TestVerdict:
+    """The last line: what can be trusted, and what to do where little can."""
+
+    @pytest.fixture
+    def told(self, evaluation):
+        def verdict(**changes):
+            sides = {name: changes.pop(name) for name in ("overlap", "reverse") if name in changes}
+            if "reverse" in sides:
+                sides["effective_sample_size"] = sides.pop("reverse")
+            found = dataclasses.replace(
+                evaluation, both_sides=dataclasses.replace(evaluation.both_sides, **sides), **changes
+            )
+            last = str(found).splitlines()[-1].strip()
+            assert last == f"verdict: {found.verdict}" and found.as_dict()["verdict"] == found.verdict
+            assert "certified" not in str(found).lower()
+            return found.verdict
+
+        return verdict
+
+    def test_of_a_good_flow(self, told, evaluation):
+        assert f"can be trusted to {evaluation.best[0].stderr:.2g} nats, and so can averages" in told(pareto_k=0.1)
+        assert "integration checked" in str(evaluation)
+
+    def test_of_errors_of_the_integration(self, told, evaluation):
+        assert told(integration_error=1.0, tolerance=0.05).startswith("none of these numbers can be trusted")
+        assert "can be trusted to 0.04 nats" in told(integration_error=0.04, tolerance=0.05)
+
+    @pytest.mark.parametrize("few", [{"effective_sample_size": 2e-4}, {"pareto_k": 1.2}, {"reverse": 1e-3}])
+    def test_of_few_samples_that_count(self, told, few):
+        found = told(**few)
+        assert "averages over the flow's samples cannot" in found and "--preset accurate" in found
+
+    def test_of_estimates_that_are_wrong(self, told, evaluation):
+        assert "the bounds can be trusted, the estimates cannot: 2 samples of flow" in told(overlap=2.0)
+        assert "nats from the exact answer" in told(exact=evaluation.exact + 1.0)
+
+    def test_without_samples_of_the_target(self, evaluation):
+        alone = dataclasses.replace(evaluation, both_sides=None, pareto_k=0.9)
+        assert alone.verdict.startswith("the bound can be trusted, the estimates cannot: the weights have heavy tails")

@@ -121,6 +121,9 @@ KINDS: dict[str, list[Any]] = {
     "sites": [*NO_NUMBERS, *NOT_FINITE, 0, 1, 2, -3, 4.5, 4.0, 10**30, 10**8],
     "bonds": [*NO_ARRAYS, *EMPTY, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1],
               [[0.5, 1], [1, 2]]],
+    "planar bonds": [*NO_ARRAYS, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1],
+                     [[0.5, 1], [1, 2]]],
+    "planar couplings": [*NO_ARRAYS, [1.0], [1.0, math.nan], [1.0, math.inf], [1.0, 1e300]],
     "bond strengths": [None, "x", 3, {}, [], [[1.0], [1.0, 2.0]], [1j, 2j], [True, False], torch.ones(2), [1.0],
                        [1.0, math.nan], [1.0, math.inf], [1.0, 1e300], ["x", 1.0], [None, 1.0], [1.0, [2.0]]],
     "graph": [None, "x", 3, [(0, 1)], networkx.Graph(), networkx.DiGraph([(0, 1)]), networkx.Graph([(0, 0)])],
@@ -155,6 +158,9 @@ def first(means: np.ndarray) -> np.ndarray:
 
 
 CASES: dict[str, Case] = {
+    "lattice.critical.critical_beta": ({"lattice": LATTICE}, {"lattice": "lattice"}),
+    "lattice.critical.is_critical": ({"lattice": LATTICE, "beta": 0.3}, {"lattice": "lattice"}),
+    "lattice.critical.anisotropic": ({"jx": 1.0, "jy": 1.0}, {"jx": "coupling", "jy": "coupling"}),
     "exact.averages.averages": ({"lattice": LATTICE, "beta": 0.3}, {"lattice": "lattice", "beta": "beta"}),
     "exact.continuous.continuous_form": (
         {"lattice": LATTICE, "beta": 0.3, "min_eigenvalue": 0.1},
@@ -192,8 +198,20 @@ CASES: dict[str, Case] = {
         {"jx": 1.0, "jy": 1.0, "beta": 0.5},
         {"jx": "coupling", "jy": "coupling", "beta": "beta"},
     ),
-    "exact.onsager.critical_beta": ({"jx": 1.0, "jy": 1.0}, {"jx": "coupling", "jy": "coupling"}),
+    "exact.onsager.triangular": ({"beta": 0.3, "coupling": 1.0}, {"beta": "beta", "coupling": "coupling"}),
+    "exact.planar.solve": (
+        {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
+        {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
+    ),
+    "exact.planar.merged": (
+        {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
+        {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
+    ),
     "exact.pfaffian.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
+    "exact.triangular.solve": (
+        {"lx": 3, "ly": 4, "coupling": 0.3},
+        {"lx": "length", "ly": "length", "coupling": "coupling"},
+    ),
     "exact.thermodynamics.thermodynamics": ({"lattice": LATTICE, "beta": 0.3}, {"lattice": "lattice", "beta": "beta"}),
     "exact.transfer_matrix.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
     "exact.transfer_matrix.affordable": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
@@ -354,6 +372,12 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
 }
 
 TRUSTED = {
+    "exact.fermions.agree": "compares what was computed",
+    "exact.fermions.exact": "takes what compiled kernels computed",
+    "exact.fermions.logarithm": "takes what compiled kernels computed",
+    "exact.fermions.penalties_of": "is handed couplings that were checked",
+    "exact.planar.embedding_of": "is handed what `merged` checked",
+    "exact.triangular.polynomial": "is handed numbers that were checked",
     "lattice.permutations.check_group_shape": "is Group, from which all its values come",
     "lattice.permutations.permutation_key": "is Group, from which all its values come",
     "lattice.permutations.permutation_order": "is Group, from which all its values come",

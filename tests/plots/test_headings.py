@@ -127,7 +127,7 @@ def test_flows_that_are_not_certified_say_so_beside_the_heading(tmp_path, monkey
     figures = drawn(config, tmp_path, monkeypatch, certified=False)
     check(figures, config)
     for figure in figures.values():
-        (corner,) = (text for text in figure.texts if text.get_text() == "not certified")
+        (corner,) = (text for text in figure.texts if text.get_text() == "not checked")
         assert not corner.get_window_extent().overlaps(figure._suptitle.get_window_extent())
 
 

@@ -100,6 +100,7 @@ def mirrors(lx, ly) -> Group:
 
 SQUARE, TRIANGULAR = square_torus_group(3, 3), triangular_torus_group(3, 3)
 
+
 def without_flip(group):
     return Group(group.shape, True, group.point)
 

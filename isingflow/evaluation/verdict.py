@@ -1,0 +1,68 @@
+"""Whether what an evaluation found can be trusted, in one line: and if not, what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isingflow.statistics.free_energy import HEAVY_TAIL, LITTLE_OVERLAP
+
+if TYPE_CHECKING:
+    from isingflow.evaluation.free_energies import Evaluation
+
+FEW = 100.0
+"""Effective samples below which averages over the samples of a flow should not be trusted."""
+FAR = 4.0
+"""Standard errors from the exact answer at which an estimate is wrong."""
+FINER = "train on at a lower rate (isingflow train --from RUN --rate 1e-3) or with more steps of integration"
+BETTER = "train longer (--steps), with --preset accurate, or use chains (isingflow monte-carlo, isingflow hmc)"
+
+
+def checked(certified: bool, error: float, tolerance: float, what: str = "the integration error") -> str:
+    """How the check of a flow's integration went, in words.
+
+    Example:
+        >>> checked(True, 0.0004, 0.05)
+        'integration checked: off by 0.0004 nats'
+    """
+    if certified:
+        return f"integration checked: off by {error:.2g} nats"
+    return f"integration error {error:.2g} nats (CHECK FAILED: {what} above its tolerance of {tolerance:g})"
+
+
+def verdict(found: Evaluation) -> str:
+    """What of an evaluation can be trusted: by the check of the integration, the overlap of samples, their weights."""
+    estimate, how = found.best
+    if not found.certified:
+        return f"none of these numbers can be trusted, the integration is too coarse; {FINER}"
+    why = _distrust(found)
+    if why:
+        kind = "bound" if found.both_sides is None else "bounds"
+        return f"the {kind} can be trusted, the estimates cannot: {why}; {BETTER}"
+    within = max(estimate.stderr, found.integration_error)
+    count = len(found.samples.log_weight)
+    effective = found.effective_sample_size * count
+    told = f"-ln Z by {how} can be trusted to {within:.2g} nats"
+    share = f"{effective:.3g} of {count} samples count"
+    if found.misses_part:
+        share += ", and the flow misses part of the target"
+    elif effective >= FEW and found.pareto_k <= HEAVY_TAIL:
+        return f"{told}, and so can averages over the flow's samples: {share}"
+    return f"{told}; averages over the flow's samples cannot, {share}: {BETTER}"
+
+
+def _distrust(found: Evaluation) -> str:
+    """Why the best estimate should not be trusted; empty if it can be."""
+    estimate, how = found.best
+    sides = found.both_sides
+    if sides is not None and sides.overlap < LITTLE_OVERLAP:
+        return f"{sides.overlap:.2g} samples of flow and target overlap"
+    if sides is None and found.pareto_k > HEAVY_TAIL:
+        return f"the weights have heavy tails (Pareto k {found.pareto_k:.2f})"
+    effective = found.effective_sample_size * len(found.samples.log_weight)
+    if sides is None and effective < FEW:
+        return f"{effective:.2g} samples count"
+    if found.exact is not None:
+        distance = abs(estimate.value - found.exact)
+        if distance > FAR * estimate.stderr + found.integration_error:
+            return f"the {how} lies {distance:.2g} nats from the exact answer, at an error of {estimate.stderr:.2g}"
+    return ""
