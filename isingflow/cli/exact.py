@@ -21,7 +21,7 @@ LONGEST = 10**6
 @size_option(Size(length=LONGEST))
 @MAGNET
 @JSON
-def command(size: tuple[int, int] | None, as_json: bool, **magnet: Any) -> None:
+def command(size: tuple[int, ...] | None, as_json: bool, **magnet: Any) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import STRONGEST, Number, OneOf, Option, Size, Whole, together
+from isingflow.cli.options import STRONGEST, Boundary, Number, Option, Size, Whole, together
 from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -23,21 +23,30 @@ logger = logging.getLogger(__name__)
 KINDS: dict[str, dict[str, str]] = {
     "square": {"jx": "jx", "jy": "jy", "boundary": "boundary"},
     "triangular": {"boundary": "boundary"},
+    "cubic": {"boundary": "boundary"},
+    "chain": {"boundary": "boundary"},
+    "hypercubic": {"boundary": "boundary"},
     "edwards-anderson": {"boundary": "boundary", "lattice_seed": "seed"},
 }
 """Lattices by name: the options that they have beside --size, with the arguments that these set."""
+DIMENSIONS = {"square": 2, "triangular": 2, "cubic": 3, "chain": 1}
+"""Where the name says it; a glass has two unless its size says otherwise."""
+USUAL = {1: 16, 2: 16, 3: 4}
+"""Length by dimension, where no size is given."""
 
 
 def size_option(size: Size) -> Option:
-    return click.option("--size", type=size, metavar="L|LXxLY", help="Sites along each side; 16 by default.")
+    return click.option(
+        "--size", type=size, metavar="L|LXxLY", help="Sites along each side, 4x4x8 in more dimensions; 16 by default."
+    )
 
 
 MAGNET = together(
     click.option(
         "--lattice",
         metavar="KIND|FILE",
-        help="square (the default), triangular, edwards-anderson, or a graph: FILE.graphml, .gml, .json (node-link), "
-        ".edgelist, .csv or .adjlist, with the edge attribute coupling.",
+        help="square (the default), triangular, cubic, chain, hypercubic, edwards-anderson, or a graph: FILE.graphml, "
+        ".gml, .json (node-link), .edgelist, .csv or .adjlist, with the edge attribute coupling.",
     ),
     click.option("--lattice-seed", type=Whole(0, 2**62), metavar="N", help="Which glass; 0 by default."),
     click.option(
@@ -47,7 +56,12 @@ MAGNET = together(
     click.option("--temperature", type=Number(positive=True), metavar="T", help="1/beta."),
     click.option("--jx", type=Number(most=STRONGEST), metavar="J", help="Coupling along x; 1 by default."),
     click.option("--jy", type=Number(most=STRONGEST), metavar="J", help="Coupling along y; 1 by default."),
-    click.option("--boundary", type=OneOf("periodic", "open"), metavar="periodic|open", help="periodic by default."),
+    click.option(
+        "--boundary",
+        type=Boundary(),
+        metavar="periodic|open",
+        help="periodic by default; periodic,open and so on where directions differ.",
+    ),
     click.option("--field", type=Number(most=STRONGEST), metavar="H", help="External magnetic field; none by default."),
     click.option(
         "--field-seed", type=Whole(0, 2**62), metavar="N", help="A random field, +H or -H on every site: which."
@@ -58,7 +72,7 @@ MAGNET = together(
 SHAPING = ("jx", "jy", "boundary", "lattice_seed")
 
 
-def lattice_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lattice | None = None) -> Lattice:
+def lattice_from(size: tuple[int, ...] | None, magnet: dict[str, Any], base: Lattice | None = None) -> Lattice:
     """The lattice asked for; what was not given is square, 16x16, ferromagnetic, periodic and without a field, or as in
     `base`.
     """
@@ -85,28 +99,57 @@ def _keeping_field(lattice: Lattice, base: Lattice) -> Lattice:
     return lattice.with_field(base.field)
 
 
-def _couplings_from(size: tuple[int, int] | None, magnet: dict[str, Any], base: Lattice | None) -> Lattice:
+def _couplings_from(size: tuple[int, ...] | None, magnet: dict[str, Any], base: Lattice | None) -> Lattice:
     given = {} if size is None else {"size": size}
     given |= {name: magnet[name] for name in SHAPING if magnet[name] is not None}
     named = magnet["lattice"]
     if named is None and base is not None and not given:
         return base
-    kind = ("square" if base is None else base.kind) if named is None else named
+    kind = ("square" if base is None else _name_of(base)) if named is None else named
     if named is not None and kind not in KINDS:
         return _graph(kind, given)
     arguments = KINDS.get(kind, {})
     _check_options(kind, given, ("size", *arguments) if kind in KINDS else ())
-    lengths: tuple[int, ...] = (16, 16)
+    lengths: tuple[int, ...] | None = None
     settings: dict[str, Any] = {"lattice_seed": 0}
-    if base is not None and base.kind in KINDS:
-        same = arguments if base.kind == kind else ["boundary"]
+    if base is not None and base.kind != "graph":
+        same = arguments if _name_of(base) == kind else ["boundary"]
         lengths = base.shape
-        settings |= {name: getattr(base, KINDS[base.kind][name]) for name in same}
+        settings |= {name: getattr(base, KINDS[_name_of(base)][name]) for name in same}
     settings |= given
+    lengths = _lengths(kind, size, lengths)
     from isingflow import lattice
 
-    build = getattr(lattice, kind.replace("-", "_"))
-    return build(*(size or lengths), **{arguments[name]: settings[name] for name in arguments if name in settings})
+    chosen = {arguments[name]: settings[name] for name in arguments if name in settings}
+    if kind in ("square", "triangular"):
+        return getattr(lattice, kind)(*lengths, **chosen)
+    return (lattice.edwards_anderson if kind == "edwards-anderson" else lattice.hypercubic)(lengths, **chosen)
+
+
+def _name_of(lattice: Lattice) -> str:
+    """The kind as the command line has it."""
+    names = {1: "chain", 3: "cubic"}
+    return names.get(len(lattice.shape), lattice.kind) if lattice.kind == "hypercubic" else lattice.kind
+
+
+def _lengths(kind: str, size: tuple[int, ...] | None, usual: tuple[int, ...] | None) -> tuple[int, ...]:
+    """All lengths; one number is that of all directions, as many as the kind has."""
+    dimensions = DIMENSIONS.get(kind)
+    if size is None or len(size) == 1:
+        if dimensions is None and usual is None and kind == "hypercubic":
+            raise InvalidInput(
+                "the lattice hypercubic needs a --size with one length for each dimension, such as 4x4x4x4"
+            )
+        dimensions = dimensions or len(usual or (0, 0))
+        fits = usual is not None and len(usual) == dimensions
+        return size * dimensions if size else (usual if fits and usual else (USUAL[dimensions],) * dimensions)
+    if dimensions is not None and len(size) != dimensions:
+        shown = "x".join(map(str, size))
+        raise InvalidInput(
+            f"--size {shown} does not go with the lattice {kind}, which has {dimensions} lengths: --lattice hypercubic "
+            "has as many as are given"
+        )
+    return size
 
 
 def _graph(name: str, given: dict[str, Any]) -> Lattice:

@@ -42,7 +42,7 @@ ADDRESS_SPACE = 800 * 2**20
 @QUIET
 @JSON
 def command(
-    size: tuple[int, int] | None,
+    size: tuple[int, ...] | None,
     samples: int,
     chains: int,
     sampler: str | None,

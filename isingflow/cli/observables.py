@@ -16,7 +16,7 @@ from isingflow.runtime import stopping
 @click.option("--size", type=Size(), metavar="L|LXxLY", help="Refuse a file of another size.")
 @click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Refuse a file of another inverse temperature.")
 @JSON
-def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_json: bool) -> None:
+def command(file: Path, size: tuple[int, ...] | None, beta: float | None, as_json: bool) -> None:
     """Energy, magnetisation, correlations: averages over samples that `sample`, `monte-carlo` or `hmc` wrote.
 
     Samples of a flow are weighted; chains have their autocorrelation in their errors.
@@ -27,6 +27,8 @@ def command(file: Path, size: tuple[int, int] | None, beta: float | None, as_jso
     from isingflow.observables.samples import Samples
 
     samples = Samples.read(file)
+    if size is not None and len(size) == 1:
+        size = size * len(samples.lattice.size)
     samples.require(size=size, beta=beta)
     found = stopping.watched(samples.observables)
     exact = stopping.watched(averages, samples.lattice, samples.beta)

@@ -105,20 +105,35 @@ class Value(click.ParamType):
             raise InvalidInput(f"{name}{shown if shown.strip() else repr(shown)}: {error}") from None
 
 
-class Size(Value):
-    """A lattice size: "16" or "16x32", within what a command can do."""
+MOST_LENGTHS = 6
+"""Of a size: as many as lattices have dimensions."""
 
-    name = "L|LXxLY"
+
+class Boundary(Value):
+    """The boundary of a lattice, one word, or one for each direction."""
+
+    name = "periodic|open"
+
+    def read(self, text: str) -> str | tuple[str, ...]:
+        words = tuple(text.split(","))
+        if not set(words) <= {"periodic", "open"}:
+            raise InvalidInput("expected periodic or open, or one of them for each direction: periodic,open")
+        return words[0] if len(words) == 1 else words
+
+
+class Size(Value):
+    """A lattice size: "16", for all directions, or "16x32", "4x4x8" and so on, within what a command can do."""
+
+    name = "L|LXxLY|..."
 
     def __init__(self, length: int | None = None, sites: int | None = None) -> None:
         self.length, self.sites = length, sites
 
-    def read(self, text: str) -> tuple[int, int]:
-        lengths = [_integer(part) or 0 for part in re.split("[xX]", text)]
-        if not 1 <= len(lengths) <= 2 or min(lengths) < 2:
-            raise InvalidInput("expected L or LXxLY with L >= 2, for example 16 or 16x32")
-        size = lengths[0], lengths[-1]
-        if self.sites is not None and math.prod(size) > self.sites:
+    def read(self, text: str) -> tuple[int, ...]:
+        size = tuple(_integer(part) or 0 for part in re.split("[xX]", text))
+        if not 1 <= len(size) <= MOST_LENGTHS or min(size) < 2:
+            raise InvalidInput("expected L or LXxLY with L >= 2, for example 16, 16x32 or, in three dimensions, 4x4x8")
+        if self.sites is not None and math.prod(size if len(size) > 1 else 2 * size) > self.sites:
             most = f"{self.sites} sites ({math.isqrt(self.sites)}x{math.isqrt(self.sites)})"
             raise InvalidInput(f"too large; up to {most} are possible")
         if self.length is not None and max(size) > self.length:
