@@ -93,7 +93,9 @@ def reversible(options: Options) -> dict[str, Any]:
     dimension, hidden, points = (4, 16, 16) if options.quick else (16, 64, 64)
     rows = []
     for seed in options.seeds:
-        potential = DensePotential((dimension,), hidden, activation="softplus", time_terms=3, generator=_generator(seed))
+        potential = DensePotential(
+            (dimension,), hidden, activation="softplus", time_terms=3, generator=_generator(seed)
+        )
         with torch.no_grad():
             for parameter in potential.double().parameters():
                 parameter.add_(0.5 * torch.randn(parameter.shape, generator=_generator(seed + 1)).double())
