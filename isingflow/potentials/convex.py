@@ -31,6 +31,18 @@ INITIAL_SHARE = 0.2
 """Part of the Hessian's mean eigenvalue, 1, that the network has at the start; alpha has the rest."""
 CALIBRATION = 1024
 """Standard normal points at which the network's curvature is measured at the start."""
+LEAST_STRENGTH = 0.02
+"""Smallest strong convexity: a point that comes from as many times as far away must be found there by the inverse."""
+
+
+def strength(raw: Tensor) -> Tensor:
+    """Strong convexities, at least the smallest allowed, from a parameter that may be any number."""
+    return LEAST_STRENGTH + (1 - LEAST_STRENGTH) * raw.exp()
+
+
+def raw_strength(value: Tensor) -> Tensor:
+    """The parameter with which `strength` has this value, above the smallest."""
+    return ((value - LEAST_STRENGTH) / (1 - LEAST_STRENGTH)).log()
 
 
 class Expansion:
@@ -272,7 +284,7 @@ class ConvexPotential(ConvexFunction):
             scale = INITIAL_SHARE / (start.product(probe) * probe).mean()
             self.linear = nn.Parameter(-scale * start.gradient.mean(1))
         self.log_scale = nn.Parameter(scale.log())
-        self.log_alpha = nn.Parameter(torch.tensor(1 - INITIAL_SHARE).log())
+        self.log_alpha = nn.Parameter(raw_strength(torch.tensor(1 - INITIAL_SHARE)))
 
     @property
     def scale(self) -> Tensor:
@@ -282,7 +294,7 @@ class ConvexPotential(ConvexFunction):
     @property
     def alpha(self) -> Tensor:
         """The strong convexity."""
-        return self.log_alpha.exp()
+        return strength(self.log_alpha)
 
     def expand(self, x: Tensor) -> Expansion:
         return _DenseExpansion(x, self.network.expand(x.flatten(1).T), self.scale, self.linear, self.alpha)

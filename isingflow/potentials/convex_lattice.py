@@ -23,6 +23,8 @@ from isingflow.potentials.convex import (
     ConvexNetwork,
     Expansion,
     NetworkExpansion,
+    raw_strength,
+    strength,
 )
 from isingflow.potentials.kernels import SymmetricKernels
 from isingflow.runtime.fields import usual_defaults
@@ -84,7 +86,7 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
             activation=activation,
             generator=generator,
         )
-        self.log_quadratic = nn.Parameter(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE).log())
+        self.log_quadratic = nn.Parameter(raw_strength(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE)))
         self.log_scale = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
             noise = torch.randn(CALIBRATION, *self.shape, generator=generator)
@@ -102,7 +104,7 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
     @property
     def quadratic(self) -> Tensor:
         """q by momentum, shape (lx, ly)."""
-        return self.log_quadratic.exp()[self.momentum_orbits]
+        return strength(self.log_quadratic)[self.momentum_orbits]
 
     def expand(self, x: Tensor) -> Expansion:
         return _LatticeExpansion(x, self.network, self.by_displacement(), self.quadratic, self.scale, self.conjugates)
