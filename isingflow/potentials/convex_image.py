@@ -46,7 +46,7 @@ class ConvexImagePotential(ConvexFunction):
         layers: hidden layers K.
         kernel: width of all kernels, odd.
         augmented: whether every layer sees u; else the first one only.
-        activation: "softplus", "gaussian" or "squareplus".
+        activation: a name in `layers.activations.CONVEX`.
         gain: standard deviation of K_1 * u at the start, for u standard normal.
         generator: source of the initial weights.
 

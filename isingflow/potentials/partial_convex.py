@@ -52,7 +52,7 @@ class PartiallyConvexPotential(nn.Module):
         width: hidden units in every layer.
         layers: hidden layers K.
         embedding: entries of u, what is made of the context.
-        activation: "softplus", "gaussian" or "squareplus".
+        activation: a name in `layers.activations.CONVEX`.
         gain: standard deviation of L x at the start, for x standard normal.
         generator: source of the initial weights.
 
