@@ -1,8 +1,8 @@
 """Networks of a CP-Flow on toys: how layers are connected, their activations and normalisation, at equal time.
 
 Every variant has the same processor time on the same toy, one cycle of the rate, and one convex map, but for the soft
-maximum, which has two as in the preset `quick`. The published network of toys, 20 layers of 32 units in halves, is among
-them. What a variant is made of is in VARIANTS. The rate is the best of 3e-3, 1e-2 and 3e-2 for halves on seed 11.
+maximum, which has two as in the preset `quick`. The published network of toys, halves of 20 layers and 32 units, is
+there too. What a variant is made of is in VARIANTS. The rate is the best of 3e-3, 1e-2 and 3e-2 for halves on seed 11.
 """
 
 from __future__ import annotations
