@@ -9,12 +9,14 @@ c hess N + alpha I, and alpha its strong convexity.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.lattice.symmetry import Group, trivial_group
-from isingflow.potentials.layers.input_convex import CALIBRATION, ConvexNetwork, NetworkExpansion
+from isingflow.potentials.layers.input_convex import CALIBRATION, ConvexNetwork, Layers, NetworkExpansion
+from isingflow.potentials.layers.input_convex_fused import MOST_FEATURES, second_order
 from isingflow.runtime.checks import lengths
 from isingflow.runtime.fields import source, usual_defaults
 
@@ -161,24 +163,52 @@ class ConvexPotential(ConvexFunction):
         """The strong convexity."""
         return strength(self.log_alpha)
 
+    def value(self, x: Tensor) -> Tensor:
+        """F(x), shape (n,), with a graph of its own, which can be differentiated twice."""
+        return _LayersExpansion(x, self.network.numbers(self.scale), self.linear, self.alpha).value
+
     def expand(self, x: Tensor) -> Expansion:
-        return _DenseExpansion(x, self.network.expand(x.flatten(1).T), self.scale, self.linear, self.alpha)
+        layers = self.network.numbers(self.scale)
+        fused = x.device.type == "cpu" and x[0].numel() <= MOST_FEATURES and x.dtype in (torch.float32, torch.float64)
+        kind = _FusedExpansion if fused and not layers.dense else _LayersExpansion
+        return kind(x, layers, self.linear, self.alpha)
 
 
-class _DenseExpansion(Expansion):
-    def __init__(self, x: Tensor, network: NetworkExpansion, scale: Tensor, linear: Tensor, alpha: Tensor) -> None:
+class _LayersExpansion(Expansion):
+    def __init__(self, x: Tensor, layers: Layers, linear: Tensor, alpha: Tensor) -> None:
         rows = x.flatten(1)
-        self._network, self._scale, self._axes = network, scale, x.ndim - 1
+        network = NetworkExpansion(rows.T, layers)
+        self._network, self._axes = network, x.ndim - 1
         self.strength = alpha
-        self.value = scale * network.value + rows @ linear + alpha * rows.square().sum(1) / 2
-        self.gradient = (scale * network.gradient.T + linear + alpha * rows).view(x.shape)
+        self.value = network.value + rows @ linear + alpha * rows.square().sum(1) / 2
+        self.gradient = (network.gradient.T + linear + alpha * rows).view(x.shape)
 
     def product(self, vectors: Tensor) -> Tensor:
         columns = vectors.flatten(-self._axes).movedim(-1, 0)
-        return (self._scale * self._network.product(columns)).movedim(0, -1).reshape(vectors.shape) + (
-            self.strength * vectors
-        )
+        return self._network.product(columns).movedim(0, -1).reshape(vectors.shape) + self.strength * vectors
 
     def hessian(self) -> Tensor:
-        curvature = self._scale * self._network.hessian()
+        curvature = self._network.hessian()
         return curvature + self.strength * torch.eye(curvature.shape[1], dtype=curvature.dtype, device=curvature.device)
+
+
+class _FusedExpansion(Expansion):
+    """The same by one operation; products with vectors, for which there is none, by the former."""
+
+    def __init__(self, x: Tensor, layers: Layers, linear: Tensor, alpha: Tensor) -> None:
+        self._given, self._graph = (x, layers, linear, alpha), torch.is_grad_enabled()
+        self.strength = alpha
+        parts = layers.skips, layers.biases, layers.inner, layers.outer, layers.symmetric, layers.activation
+        self.value, gradient, self._hessian = second_order(x.flatten(1).T, linear[:, None], alpha, *parts)
+        self.gradient = gradient.T.reshape(x.shape)
+
+    @cached_property
+    def _in_layers(self) -> _LayersExpansion:
+        with torch.set_grad_enabled(self._graph):
+            return _LayersExpansion(*self._given)
+
+    def product(self, vectors: Tensor) -> Tensor:
+        return self._in_layers.product(vectors)
+
+    def hessian(self) -> Tensor:
+        return self._hessian.permute(2, 0, 1)

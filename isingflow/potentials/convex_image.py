@@ -155,8 +155,9 @@ class _ImageExpansion(Expansion):
 
     @cached_property
     def _curvatures(self) -> list[Tensor]:
-        """a''_k d_k >= 0 of every layer."""
-        return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
+        """a''_k d_k >= 0 of every layer; with their graph, even if first asked for without."""
+        with torch.enable_grad():
+            return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
 
     def product(self, vectors: Tensor) -> Tensor:
         """The Hessian times vectors, shape (..., n, d)."""

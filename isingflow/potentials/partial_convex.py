@@ -208,8 +208,9 @@ class _PartialExpansion(Expansion):
 
     @cached_property
     def _curvatures(self) -> list[Tensor]:
-        """s''_k d_k >= 0 of every layer, shape (n, width)."""
-        return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
+        """s''_k d_k >= 0 of every layer, shape (n, width); with their graph, even if first asked for without."""
+        with torch.enable_grad():
+            return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
 
     def product(self, vectors: Tensor) -> Tensor:
         """The Hessian times vectors, shape (..., n, features)."""

@@ -18,6 +18,7 @@ from isingflow.errors import InvalidInput, IsingflowError, NotConverged, Symmetr
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, Inverted, LanczosLogdet
 from isingflow.flows.certificate import logdet_error
 from isingflow.flows.solvers import newton, small
+from isingflow.flows.solvers.cholesky_kernels import factorised, inverted
 from isingflow.flows.solvers.krylov import conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.flows.solvers.lbfgs import minimise
 from isingflow.lattice.symmetry import Group, square_torus_group
@@ -241,7 +242,60 @@ def test_lattice_potentials_need_kernels_and_their_symmetry():
         LatticeConvexPotential(Group((3, 3), True), radial=1, width=2, generator=generator())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", CONVEX)
+@pytest.mark.parametrize("kind", ["layers", "residual", "halves"])
+def test_the_fused_network_is_that_of_tensor_operations(kind, activation, dtype, monkeypatch):
+    """Results and all cotangents, at points far out too, against autograd through the layers in double precision."""
+    options = {"layers": 3, "kind": kind, "activation": activation, "normalised": kind == "halves"}
+    potential = convex((3,), **options)
+    coarse = convex((3,), **options).to(dtype)
+    x = torch.cat([randn(20, 3), 30 * randn(20, 3, seed=1)])
+    weights = [randn(40, seed=2), randn(40, 3, seed=3), randn(40, 3, 3, seed=4)]
+
+    def results(function: ConvexPotential, x: Tensor) -> list[Tensor]:
+        x = x.detach().requires_grad_()
+        expansion = function.expand(x)
+        found = [expansion.value, expansion.gradient, expansion.hessian()]
+        total = sum((result.double() * weight).sum() for result, weight in zip(found, weights, strict=True))
+        return [*found, *torch.autograd.grad(total, [x, *function.parameters()])]
+
+    fused = results(coarse, x.to(dtype))
+    monkeypatch.setattr("isingflow.potentials.convex.MOST_FEATURES", 0)
+    for one, other in zip(fused, results(potential, x), strict=True):
+        assert one.dtype == dtype and one.shape == other.shape
+        error = (one.double() - other).abs().max() / other.abs().max()
+        assert error < (2e-5 if dtype == torch.float32 else 1e-13)
+
+
 # --- linear algebra
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 16])
+def test_compiled_factors_of_many_matrices(d):
+    """Determinants, inverses and their derivative against those of LAPACK; an indefinite matrix is told of."""
+    matrices = positive(30, d, condition=1e3).requires_grad_()
+    weights = randn(30)
+    factor, value = matrices.detach().permute(1, 2, 0).contiguous().numpy(), np.empty(30)
+    assert factorised(factor, value)
+    np.testing.assert_allclose(value, torch.linalg.slogdet(matrices).logabsdet.detach(), rtol=1e-12, atol=1e-12)
+    inverse = np.empty_like(factor)
+    inverted(factor, inverse)
+    exact = torch.linalg.inv(matrices).detach().permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(inverse, exact, rtol=0, atol=1e-9 * abs(exact).max())
+
+    class Given(Expansion):
+        gradient = torch.zeros(30, d)
+
+        def hessian(self) -> Tensor:
+            return matrices
+
+    ours = torch.autograd.grad((CholeskyLogdet()(Given(), matrices) * weights).sum(), matrices)[0]
+    np.testing.assert_allclose(ours, exact.transpose(2, 0, 1) * weights.numpy()[:, None, None], rtol=0, atol=1e-9)
+    with torch.no_grad():
+        matrices[7] *= -1
+    with pytest.raises(NotConverged, match="1 of 30"):
+        CholeskyLogdet()(Given(), matrices)
 
 
 def positive(n: int, d: int, seed: int = 0, condition: float = 30.0) -> Tensor:
@@ -353,6 +407,19 @@ def unit_probes(n: int, shape: tuple[int, ...]) -> Tensor:
     sites = math.prod(shape)
     identity = math.sqrt(sites) * torch.eye(sites, dtype=torch.float64)
     return identity.view(sites, 1, *shape).expand(-1, n, *shape)
+
+
+@every_potential
+def test_what_is_first_asked_for_without_a_graph_has_one(make):
+    """Training looks at the value first, without a graph, and differentiates products afterwards."""
+    potential = make()
+    x, logdet = randn(3, *potential.shape), LanczosLogdet(2, tolerance=1e-12)
+    surrogate, _ = logdet.surrogate(potential.expand(x), logdet.draw(x))
+    ours, true = (
+        by_parameters(potential, logdet(potential.expand(x), x).sum()),
+        by_parameters(potential, surrogate.sum()),
+    )
+    torch.testing.assert_close(ours, true, rtol=1e-9, atol=1e-9)
 
 
 @every_potential
@@ -506,7 +573,7 @@ def test_conjugate_gradients_that_stop_short_are_reported():
     assert caught.value.residuals.shape == (5,) and isinstance(caught.value, IsingflowError)
 
 
-@pytest.mark.parametrize(("size", "what"), [(3, "determinant"), (4, "Cholesky factorisation")])
+@pytest.mark.parametrize(("size", "what"), [(3, "Cholesky factorisation"), (4, "Cholesky factorisation")])
 def test_a_hessian_that_is_no_number_is_reported(size, what):
     potential, x = convex((size,)), randn(4, size)
     x[2] = math.nan

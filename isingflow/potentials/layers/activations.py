@@ -10,20 +10,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
+class Jet(NamedTuple):
+    """s(p) and its first three derivatives, in memory of their own."""
+
+    value: Tensor
+    first: Tensor
+    second: Tensor
+    third: Tensor
+
+
 @dataclass(frozen=True)
 class ConvexActivation:
-    """s(p), s'(p) between 0 and 1, and s''(p) > 0, elementwise."""
+    """s(p), s'(p) between 0 and 1, and s''(p) > 0, elementwise; the third derivative, given p and these two."""
 
     value: Callable[[Tensor], Tensor]
     first: Callable[[Tensor], Tensor]
     second: Callable[[Tensor], Tensor]
+    third: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+    def jet(self, p: Tensor) -> Jet:
+        """All of them, without a graph."""
+        first, second = self.first(p), self.second(p)
+        return Jet(self.value(p), first, second, self.third(p, first, second))
 
 
 def _normal_density(p: Tensor) -> Tensor:
@@ -53,26 +68,39 @@ ConvexName = Literal["softplus", "gaussian", "squareplus", "laplace", "cauchy"]
 
 CONVEX: dict[str, ConvexActivation] = {
     # ln(1 + exp p): logistic noise. (torch's softplus is p itself from 20 on, 2e-9 off.)
-    "softplus": ConvexActivation(lambda p: -logsigmoid(-p) - math.log(2), torch.sigmoid, _sigmoid_slope),
+    "softplus": ConvexActivation(
+        lambda p: -logsigmoid(-p) - math.log(2),
+        torch.sigmoid,
+        _sigmoid_slope,
+        lambda p, first, second: second * (1 - 2 * first),
+    ),
     # Standard normal noise
     "gaussian": ConvexActivation(
         lambda p: p * torch.special.ndtr(p) + _normal_density(p) - 1 / math.sqrt(2 * math.pi),
         torch.special.ndtr,
         _normal_density,
+        lambda p, first, second: -p * second,
     ),
     # (p + sqrt(1 + p^2)) / 2: no transcendental function; noise of Student's distribution with two degrees of freedom
     "squareplus": ConvexActivation(
         lambda p: (p + torch.sqrt(1 + p * p) - 1) / 2,
         lambda p: (1 + p * torch.rsqrt(1 + p * p)) / 2,
         lambda p: torch.rsqrt(1 + p * p) ** 3 / 2,
+        lambda p, first, second: -3 * p * second / (1 + p * p),
     ),
     # max(p, 0) + exp(-|p|) / 2: noise of density exp(-|p|) / 2
-    "laplace": ConvexActivation(lambda p: p.relu() + torch.expm1(-p.abs()) / 2, _laplace_slope, _laplace_density),
+    "laplace": ConvexActivation(
+        lambda p: p.relu() + torch.expm1(-p.abs()) / 2,
+        _laplace_slope,
+        _laplace_density,
+        lambda p, first, second: -p.sign() * second,
+    ),
     # Noise of density 1 / pi (1 + p^2)
     "cauchy": ConvexActivation(
         lambda p: p * _cauchy_slope(p) - torch.log1p(p * p) / (2 * math.pi),
         _cauchy_slope,
         lambda p: 1 / (math.pi * (1 + p * p)),
+        lambda p, first, second: -2 * math.pi * p * second.square(),
     ),
 }
 """Activations by name, all of `ConvexName`."""

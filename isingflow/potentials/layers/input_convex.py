@@ -135,8 +135,8 @@ class ConvexNetwork(nn.Module):
         """N to second order about u, shape (features, columns)."""
         return NetworkExpansion(u, self.numbers())
 
-    def numbers(self) -> Layers:
-        """What the parameters stand for."""
+    def numbers(self, scale: Tensor | None = None) -> Layers:
+        """What the parameters stand for; of the network times a scale, if it is given."""
         width, depth = len(self.biases[0]), len(self.biases)
         weights = [softplus(raw) / raw.shape[1] for raw in self.raw]
         inner, halves = weights[:-1], self.kind == "halves"
@@ -152,7 +152,8 @@ class ConvexNetwork(nn.Module):
             inner = [gain * weight for gain, weight in zip(gains[1:], inner, strict=True)]
         symmetric = [width, *[width // 2 if halves else 0] * (depth - 1)]
         biases = [bias[:, None] for bias in self.biases]
-        return Layers(skips, biases, inner, weights[-1], symmetric, CONVEX[self.activation], self.kind == "dense")
+        outer = weights[-1] if scale is None else scale * weights[-1]
+        return Layers(skips, biases, inner, outer, symmetric, CONVEX[self.activation], self.kind == "dense")
 
 
 class NetworkExpansion:
@@ -206,8 +207,9 @@ class NetworkExpansion:
 
     @cached_property
     def _curvatures(self) -> list[Tensor]:
-        """s''_k d_k >= 0 of every layer, shape (width, columns)."""
-        return [self._layers.activation.second(p) * pull for p, pull in zip(self.pre, self._pulls, strict=True)]
+        """s''_k d_k >= 0 of every layer, shape (width, columns); with their graph, even if first asked for without."""
+        with torch.enable_grad():
+            return [self._layers.activation.second(p) * pull for p, pull in zip(self.pre, self._pulls, strict=True)]
 
     def product(self, vectors: Tensor) -> Tensor:
         """The Hessian times vectors, shape (features, ..., columns)."""
