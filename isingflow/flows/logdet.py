@@ -59,7 +59,7 @@ class LogDeterminant(nn.Module):
 
 
 class CholeskyLogdet(LogDeterminant):
-    """Exact, from the Hessian's Cholesky factor, O(N^3) a sample; of up to three entries by the determinant's formula.
+    """Exact, from the Hessian's Cholesky factor, O(N^3) a sample; of up to three entries of a GPU by the formula.
 
     Args:
         limit: most entries of a field.
