@@ -18,13 +18,9 @@ from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
 from isingflow.lattice.symmetry import Group
-from isingflow.potentials.convex import (
-    ConvexFunction,
-    ConvexNetwork,
-    Expansion,
-    NetworkExpansion,
-)
+from isingflow.potentials.convex import ConvexFunction, Expansion, raw_strength, strength
 from isingflow.potentials.kernels import SymmetricKernels
+from isingflow.potentials.layers.input_convex import ConvexNetwork, NetworkExpansion
 from isingflow.runtime.fields import usual_defaults
 
 INITIAL_SHARE = 0.05
@@ -43,7 +39,7 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         symmetry: the symmetry to have: a group with all translations, inversion and Z2.
         radial: number of kernels that have the full point symmetry.
         oriented: number of kernels that have only the symmetry of a bond, per direction.
-        width, layers, augmented, activation: of the network, see `ConvexNetwork`.
+        width, layers, kind, augmented, normalised, activation: of the network, see `ConvexNetwork`.
         variances: variance of x by momentum when the flow starts, shape (lx, ly): kernels are scaled so that features
             start of order one. Ones if not given.
         generator: source of the initial kernels and weights.
@@ -70,7 +66,9 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         oriented: int = 0,
         width: int,
         layers: int = 1,
+        kind: str = "layers",
         augmented: bool = True,
+        normalised: bool = False,
         activation: str = "squareplus",
         variances: Tensor | None = None,
         generator: torch.Generator,
@@ -80,11 +78,13 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
             radial + oriented,
             width=width,
             layers=layers,
+            kind=kind,
             augmented=augmented,
+            normalised=normalised,
             activation=activation,
             generator=generator,
         )
-        self.log_quadratic = nn.Parameter(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE).log())
+        self.log_quadratic = nn.Parameter(raw_strength(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE)))
         self.log_scale = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
             noise = torch.randn(CALIBRATION, *self.shape, generator=generator)
@@ -102,7 +102,7 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
     @property
     def quadratic(self) -> Tensor:
         """q by momentum, shape (lx, ly)."""
-        return self.log_quadratic.exp()[self.momentum_orbits]
+        return strength(self.log_quadratic)[self.momentum_orbits]
 
     def expand(self, x: Tensor) -> Expansion:
         return _LatticeExpansion(x, self.network, self.by_displacement(), self.quadratic, self.scale, self.conjugates)
