@@ -1,4 +1,4 @@
-"""What the discussion of Zhang, E and Wang (2018) proposes: Wasserstein training, and an integrator that can be undone."""
+"""What the discussion of Zhang, E and Wang (2018) proposes: Wasserstein training, an integrator that can be undone."""
 
 from __future__ import annotations
 
