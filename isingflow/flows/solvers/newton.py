@@ -6,7 +6,7 @@ across a kink the value falls a little, and the next step leads back, for ever. 
 have not converged, whatever they do.
 
 A point far away cannot be written down more precisely than its distance allows, and times a large curvature that is a
-gradient above any tolerance. So a point has also converged where the next step is lost in its rounding.
+gradient above any tolerance. So a point has also converged where a step fails that is lost in its rounding.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: flo
     value, gradient, hessian = function(start, rows)
     state = [start, value, gradient, _direction(hessian, gradient), torch.ones_like(value)]
     for iteration in range(iterations + 1):
-        z, _, gradient, direction, _ = state
-        settled = direction.norm(dim=1) <= ROUNDING * torch.finfo(z.dtype).eps * z.norm(dim=1)
+        z, _, gradient, direction, length = state
+        failed = (length < 1) | (iteration == iterations)
+        settled = failed & (direction.norm(dim=1) <= ROUNDING * torch.finfo(z.dtype).eps * z.norm(dim=1))
         residual = (gradient.norm(dim=1) / scale[rows]).masked_fill(settled, 0.0)
         points[rows], residuals[rows], counts[rows] = z, residual, iteration
         active = ~(residuals[rows] <= tolerance)
