@@ -10,6 +10,7 @@ left nothing.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import statistics
@@ -27,6 +28,7 @@ import torch
 import zuko
 from figures.item import Item, Options
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from isingflow import datasets
@@ -231,7 +233,9 @@ def table(options: Options) -> dict[str, Any]:
         for name in names
     }
     figure = densities_figure(names, images)
-    (options.output / "toys.png").write_bytes(png(figure, "Densities of the toys; quick presets, first seed"))
+    image = Image.open(io.BytesIO(png(figure, "Densities of the toys; quick presets, first seed"))).convert("RGB")
+    image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+    image.quantize(64).save(options.output / "toys.png", optimize=True)
     return {"median": median, "entropy": {name: entropy(name) for name in names}, "runs": found}
 
 
