@@ -854,6 +854,32 @@ def test_newtons_method_finds_kinks_that_rounding_hides(far):
     assert float((least.points - expected).abs().max()) < 2e-3 + 1e-6 * far
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("far", [100.0, 1000.0])
+def test_newtons_method_follows_a_kink_to_a_far_minimum(far, dtype):
+    """Along a crease between two planes, where steps across it gain a little, and positions are rounded."""
+    source, width, bend, steep = generator(0), 0.01, 0.02, 5.0
+    angle = 2 * math.pi * torch.rand(256, generator=source, dtype=torch.float64)
+    across = torch.stack([angle.cos(), angle.sin()], 1).to(dtype)
+    along = torch.stack([-across[:, 1], across[:, 0]], 1)
+    crease = (far * torch.randn(256, 1, generator=source, dtype=torch.float64)).to(dtype) * along
+    tilt = (1.6 * torch.rand(256, generator=source, dtype=torch.float64) - 0.8).to(dtype)
+
+    def crossing(z, rows):
+        s, offset, n = (z * across[rows]).sum(1) / width, z - crease[rows], across[rows]
+        value = bend * offset.square().sum(1) / 2 + steep * width * (torch.logaddexp(s, -s) - tilt[rows] * s)
+        gradient = bend * offset + steep * (s.tanh() - tilt[rows])[:, None] * n
+        second = steep / width * (1 - s.tanh().square())
+        return value, gradient, bend * torch.eye(2, dtype=dtype) + second[:, None, None] * n[:, :, None] * n[:, None]
+
+    start = 10 * torch.randn(256, 2, generator=source, dtype=torch.float64).to(dtype)
+    scale = torch.full((256,), 10.0, dtype=dtype)
+    least = newton.minimise(crossing, start, scale, tolerance=1e-4, iterations=500)
+    assert float(least.residuals.max()) <= 1e-4
+    expected = crease + width * torch.atanh(tilt)[:, None] * across
+    assert float((least.points - expected).norm(dim=1).max()) <= 0.05
+
+
 @every_potential
 def test_far_points_come_from_somewhere_whatever_training_does(make):
     """Without strong convexity a gradient is bounded; a training may let it fall to zero, if nothing is below it."""
