@@ -30,7 +30,7 @@ from isingflow.datasets import Dataset
 from isingflow.flows import Flow, Inverted
 from isingflow.statistics.free_energy import mean
 
-ITERATIONS, BATCH, RATE, CLIP = 40, 16, 5e-3, 500.0
+ITERATIONS, BATCH, RATE, CLIP = 120, 16, 5e-3, 500.0
 TEST = 128
 FULL = ConvexImageFlowConfig(activation="gaussian")
 VARIANTS: dict[str, Any] = {
@@ -99,7 +99,7 @@ ITEMS = [
         "CP-Flow",
         "bits per dimension of MNIST by convolutional input-convex networks, with ablations",
         "MNIST",
-        2,
+        4,
         make,
     )
 ]

@@ -3,12 +3,14 @@
 Every flow is trained by its `quick` preset, and by `accurate` where that is asked for. The spline flow is zuko's, on
 the same whitened coordinates, trained for `BUDGET` seconds of processor time, about what `quick` takes; its size
 and rate were chosen on seed 10, see docs/papers/ot-flow.md. All are tested on the same 10,000 points. Every flow is an
-item of its own, which writes after every toy and seed; `toys` makes the table and the figure of what they have left in
-the output folder, and trains those that have left nothing.
+item of its own, which writes after every toy and seed, and goes on from there when it is begun again with the same
+settings; `toys` makes the table and the figure of what they have left in the output folder, and trains those that have
+left nothing.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import statistics
@@ -26,6 +28,7 @@ import torch
 import zuko
 from figures.item import Item, Options
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from isingflow import datasets
@@ -47,9 +50,8 @@ ACCURATE = ("eight-gaussians", "checkerboard")
 BUDGET = 20.0
 SPLINE = {"transforms": 3, "hidden_features": (64, 64), "bins": 16}
 SPLINE_RATE, SPLINE_BATCH = 1e-2, 512
-ENTROPY_SAMPLES = 1_000_000
-CELLS = 160
-"""Of the figures' grids, each way."""
+CELLS, FINE_CELLS = 160, 1200
+"""Of the figures' grids and of the entropy's, each way."""
 
 Density = Callable[[Tensor], Tensor]
 
@@ -68,18 +70,39 @@ class Trained:
 
 
 def entropy(name: str) -> float | None:
-    """Mean of -ln p, where p is known."""
-    toy = TOYS[name]
-    if toy.log_prob is None:
+    """Mean of -ln p, where p is known: a sum over cells of the toy's square, of which p is normalised."""
+    log_prob = TOYS[name].log_prob
+    if log_prob is None:
         return None
-    return float(-toy.log_prob(toy.sample(ENTROPY_SAMPLES, torch.Generator().manual_seed(0))).mean())
+    density = torch.cat([log_prob(part).exp() for part in grid(name, FINE_CELLS).split(100_000)])
+    return float(torch.special.entr(density).sum() / density.sum())
+
+
+def test_entropy(data: Dataset) -> float | None:
+    """Mean of -ln p over the test part, where p is known: what a perfect flow would have there."""
+    if data.log_prob is None:
+        return None
+    values = [data.log_prob(x) for x in data.test.batches(1000, torch.Generator())]
+    return float(-torch.cat(values).mean())
+
+
+def config(kind: str, preset: str, data: Dataset, seed: int, quick: bool) -> DensityConfig:
+    """The run of one of the package's flows."""
+    return DensityConfig.from_preset(preset, data, flow=kind, seed=seed, iterations=40 if quick else None)
+
+
+def settings(kind: str, preset: str, data: Dataset, seed: int, quick: bool) -> dict[str, Any]:
+    """All that a row of numbers depends on, but for the code."""
+    if kind != "spline":
+        return config(kind, preset, data, seed, quick).to_dict()
+    network = SPLINE | {"hidden_features": list(SPLINE["hidden_features"])}
+    return {"data": data.name, "seed": seed, "seconds": BUDGET, "rate": SPLINE_RATE, "batch": SPLINE_BATCH} | network
 
 
 def flow(data: Dataset, seed: int, quick: bool, *, kind: str, preset: str = "quick") -> Trained:
     """One of the package's flows, trained by a preset."""
-    config = DensityConfig.from_preset(preset, data, flow=kind, seed=seed, iterations=40 if quick else None)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder.create(Path(folder) / "run", config)
+        run = RunFolder.create(Path(folder) / "run", config(kind, preset, data, seed, quick))
         started = time.process_time()
         train(run, device=torch.device("cpu"), data=data)
         seconds = time.process_time() - started
@@ -148,19 +171,28 @@ def cells(options: Options, kind: str, names: tuple[str, ...], **how: str) -> di
     """
     names, preset = names[:1] if options.quick else names, how.get("preset", "quick")
     stem = options.output / f"toys-{kind}{'' if preset == 'quick' else f'-{preset}'}"
-    rows, images = [], {}
+    partial_file, image_file = stem.with_suffix(".partial.json"), stem.with_suffix(".npz")
+    earlier = json.loads(partial_file.read_text()) if partial_file.exists() else []
+    images = dict(np.load(image_file)) if earlier else {}
+    rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for name in names:
             data = datasets.load(name, seed=seed)
-            trained = TRAIN[kind](data, seed, options.quick, **how)
-            row = {"toy": name, "seed": seed, "entropy": entropy(name), **trained.numbers}
+            described = settings(kind, preset, data, seed, options.quick)
+            row = next((row for row in earlier if row["settings"] == described), None)
+            if row is None:
+                trained = TRAIN[kind](data, seed, options.quick, **how)
+                known = {"entropy": entropy(name), "test_entropy": test_entropy(data)}
+                row = {"toy": name, "seed": seed, **known, **trained.numbers, "settings": described}
+                value, seconds = row["test"]["value"], row["seconds"]
+                print(f"{kind} {preset} {name} {seed}: {value:.4f} in {seconds:.1f} s", flush=True)
+                if seed == options.seeds[0]:
+                    images[name] = density_image(trained.log_prob, name).astype(np.float32)
+                    np.savez_compressed(image_file, **images)
             rows.append(row)
-            print(f"{kind} {preset} {name} {seed}: {row['test']['value']:.4f} in {row['seconds']:.1f} s", flush=True)
-            if seed == options.seeds[0]:
-                images[name] = density_image(trained.log_prob, name).astype(np.float32)
-                np.savez_compressed(stem.with_suffix(".npz"), **images)
-            stem.with_suffix(".partial.json").write_text(json.dumps(rows, indent=1) + "\n")
-    stem.with_suffix(".partial.json").unlink()
+            others = [row for row in earlier if row not in rows]
+            partial_file.write_text(json.dumps(rows + others, indent=1) + "\n")
+    partial_file.unlink()
     return {"flow": kind, "preset": preset, "runs": rows}
 
 
@@ -170,13 +202,17 @@ def limits(name: str) -> tuple[float, float]:
     return -1.1 * reach, 1.1 * reach
 
 
+def grid(name: str, cells: int) -> Tensor:
+    """Centres of the cells of a toy's square, shape (cells^2, 2), the second coordinate upwards."""
+    low, high = limits(name)
+    axis = low + (high - low) * (torch.arange(cells) + 0.5) / cells
+    return torch.cartesian_prod(axis, axis).flip(1)
+
+
 @torch.no_grad()
 def density_image(log_prob: Density, name: str) -> np.ndarray:
     """p on a grid of the toy's square, the second coordinate upwards; shape (CELLS, CELLS)."""
-    low, high = limits(name)
-    axis = low + (high - low) * (torch.arange(CELLS) + 0.5) / CELLS
-    points = torch.cartesian_prod(axis, axis).flip(1)
-    values = torch.cat([log_prob(part) for part in points.split(2000)])
+    values = torch.cat([log_prob(part) for part in grid(name, CELLS).split(2000)])
     return values.double().exp().view(CELLS, CELLS).numpy()
 
 
@@ -197,7 +233,9 @@ def table(options: Options) -> dict[str, Any]:
         for name in names
     }
     figure = densities_figure(names, images)
-    (options.output / "toys.png").write_bytes(png(figure, "Densities of the toys; quick presets, first seed"))
+    image = Image.open(io.BytesIO(png(figure, "Densities of the toys; quick presets, first seed"))).convert("RGB")
+    image = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+    image.quantize(64).save(options.output / "toys.png", optimize=True)
     return {"median": median, "entropy": {name: entropy(name) for name in names}, "runs": found}
 
 

@@ -16,6 +16,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
 from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential, LogSumExpPotential
 from isingflow.potentials.layers.activations import ConvexName
+from isingflow.potentials.layers.input_convex import KINDS
 from isingflow.runtime.checks import shown
 from isingflow.runtime.settings import Depth, DepthFromZero, Positive, Settings, Width
 
@@ -26,8 +27,15 @@ EXACT_DIMENSION = 256
 
 _LOGDETS: dict[str, type[CholeskyLogdet | LanczosLogdet]] = {"exact": CholeskyLogdet, "lanczos": LanczosLogdet}
 _UNUSED: dict[str, dict[str, object]] = {
-    "layers": {"softness": 0.3},
-    "log-sum-exp": {"layers": 1, "augmented": True, "activation": "squareplus", "radial": 0, "oriented": 0},
+    **{kind: {"softness": 0.3} for kind in KINDS},
+    "log-sum-exp": {
+        "layers": 1,
+        "augmented": True,
+        "normalised": False,
+        "activation": "squareplus",
+        "radial": 0,
+        "oriented": 0,
+    },
 }
 """Settings that mean nothing to a network, and what they are then."""
 
@@ -37,7 +45,9 @@ class _Network(TypedDict):
 
     width: int
     layers: int
+    kind: str
     augmented: bool
+    normalised: bool
     activation: str
     generator: torch.Generator
 
@@ -47,10 +57,11 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
 
     Attributes:
         blocks: number of convex maps.
-        network: "layers": an input-convex network of hidden layers, `potentials.ConvexPotential`; or "log-sum-exp": a
-            soft maximum of affine functions, `potentials.LogSumExpPotential`, which resolves more in a few dimensions.
+        network: "layers", "residual", "dense" or "halves": an input-convex network of hidden layers, connected in this
+            way, see `potentials.layers.input_convex`; or "log-sum-exp": a soft maximum of affine functions,
+            `potentials.LogSumExpPotential`, which resolves more in a few dimensions.
         width: hidden units in a layer; affine functions.
-        layers, augmented, activation: of each network of layers.
+        layers, augmented, normalised, activation: of each network of layers.
         softness: of each soft maximum.
         radial, oriented: kernels of the exactly symmetric network on a torus with all translations; without kernels,
             the network sees the whole field.
@@ -63,10 +74,11 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     local: ClassVar[bool] = False
 
     blocks: Depth = 3
-    network: Literal["layers", "log-sum-exp"] = "layers"
+    network: Literal["layers", "residual", "dense", "halves", "log-sum-exp"] = "layers"
     width: Width = 24
     layers: Depth = 1
     augmented: bool = True
+    normalised: bool = False
     activation: ConvexName = "squareplus"
     softness: Positive = 0.3
     radial: DepthFromZero = 5
@@ -76,7 +88,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
 
     def fitted(self, domain: Domain) -> ConvexFlowConfig:
         """Without convolutions, no kernels; determinants of large Hessians are stochastic."""
-        kernels = domain.evenly_convolutional and self.network == "layers"
+        kernels = domain.evenly_convolutional and self.network != "log-sum-exp"
         fitted = self if kernels else replace(self, radial=0, oriented=0)
         return replace(fitted, logdet="lanczos") if domain.dimension > EXACT_DIMENSION else fitted
 
@@ -85,11 +97,9 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     ) -> list[Transform]:
         """Pairs of a normalisation and a gradient; a common scale is what keeps any symmetry."""
         self._check_unused()
-        check_size(
-            self.blocks
-            * self.width
-            * ((self.layers - 1) * self.width + (0 if domain.evenly_convolutional else domain.dimension))
-        )
+        behind = self.layers * (self.layers - 1) // 2 if self.network == "dense" else self.layers - 1
+        opening = 0 if domain.evenly_convolutional else domain.dimension
+        check_size(self.blocks * self.width * (behind * self.width + opening))
         maps: list[Transform] = []
         for _ in range(self.blocks):
             potential = allowed(self._potential(domain, generator), domain)
@@ -112,7 +122,9 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         network: _Network = {
             "width": self.width,
             "layers": self.layers,
+            "kind": self.network,
             "augmented": self.augmented,
+            "normalised": self.normalised,
             "activation": self.activation,
             "generator": generator,
         }

@@ -24,7 +24,7 @@ from isingflow.errors import InvalidInput, TrainingDiverged
 from isingflow.statistics.moments import moments
 
 NOISE = 0.6
-"""Deviation of the noise in training. With more of it codes hold fewer details, and are simpler to model."""
+"""Deviation of the noise in training, unless another one is asked for."""
 JITTER = 0.5
 """Width of the uniform noise of codes as data: they have a density, even where images leave numbers unused."""
 
@@ -36,10 +36,12 @@ class Autoencoder(nn.Module):
         dimension: pixels of an image.
         code: numbers of a code.
         hidden: units of the layer between them, softplus.
+        noise: deviation of the normal noise on codes in training. With more of it codes hold fewer details, and are
+            simpler to model.
         generator: of the initial weights.
 
     Raises:
-        InvalidInput: no pixels, numbers or units.
+        InvalidInput: no pixels, numbers or units, or a noise below 0.
 
     Example:
         >>> autoencoder = Autoencoder(64, 12, generator=torch.Generator().manual_seed(0))
@@ -48,11 +50,15 @@ class Autoencoder(nn.Module):
         (torch.Size([5, 12]), torch.Size([5, 64]))
     """
 
-    def __init__(self, dimension: int, code: int = 128, hidden: int = 256, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, dimension: int, code: int = 128, hidden: int = 256, *, noise: float = NOISE, generator: torch.Generator
+    ) -> None:
         super().__init__()
         if min(dimension, code, hidden) < 1:
             raise InvalidInput(f"autoencoder {dimension} -> {hidden} -> {code}: expected sizes of at least 1")
-        self.dimension = dimension
+        if not 0 <= noise < math.inf:
+            raise InvalidInput(f"noise {noise}: expected a number of at least 0")
+        self.dimension, self.noise = dimension, noise
         self.encoder = nn.Sequential(*_layers(dimension, hidden, code, generator))
         self.decoder = nn.Sequential(*_layers(code, hidden, dimension, generator))
 
@@ -67,7 +73,7 @@ class Autoencoder(nn.Module):
     def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Mean over images of the cross-entropy of their grey levels, in nats, and the penalty; shape ()."""
         codes = self.encode(images)
-        logits = self.decoder(codes + NOISE * torch.randn(codes.shape, generator=generator, dtype=codes.dtype))
+        logits = self.decoder(codes + self.noise * torch.randn(codes.shape, generator=generator, dtype=codes.dtype))
         misfit = functional.binary_cross_entropy_with_logits(logits, images, reduction="sum")
         return (misfit + codes.square().sum() / 2) / len(images)
 

@@ -22,7 +22,7 @@ from isingflow.flows.solvers.lbfgs import Minimum
 from isingflow.potentials.convex import ConvexFunction
 from isingflow.runtime.checks import count, instance, number
 
-NEWTON_DIMENSION = 8
+NEWTON_DIMENSION = 16
 """Largest dimension in which inverses are found by Newton's method."""
 
 

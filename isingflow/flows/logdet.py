@@ -12,6 +12,7 @@ samples are independent, so that the scatter of a mean over samples holds the pr
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from isingflow.errors import InvalidInput, NotConverged
 from isingflow.flows.base import LogdetEstimate
 from isingflow.flows.solvers import small
+from isingflow.flows.solvers.cholesky_kernels import factorised, inverted
 from isingflow.flows.solvers.krylov import Product, Solution, conjugate_gradients, gauss_log, lanczos, radau_log
 from isingflow.potentials.convex import Expansion
 from isingflow.runtime.checks import count, number
 from isingflow.runtime.hashing import GOLDEN, keys, mix
 
+COMPILED = 16
+"""Entries of a field up to which a compiled factorisation of the whole batch is the fastest."""
 LARGEST_EXACT = 1024
 """Entries of a field up to which a Hessian is formed: 8 MB a sample in float64."""
 
@@ -55,7 +59,7 @@ class LogDeterminant(nn.Module):
 
 
 class CholeskyLogdet(LogDeterminant):
-    """Exact, from the Hessian's Cholesky factor, O(N^3) a sample; of up to three entries by the determinant's formula.
+    """Exact, from the Hessian's Cholesky factor, O(N^3) a sample; of up to three entries of a GPU by the formula.
 
     Args:
         limit: most entries of a field.
@@ -71,6 +75,8 @@ class CholeskyLogdet(LogDeterminant):
 
     def forward(self, expansion: Expansion, samples: Tensor) -> Tensor:
         hessian = self._hessian(expansion)
+        if hessian.device.type == "cpu" and hessian.shape[-1] <= COMPILED:
+            return _CompiledLogdet.apply(hessian)
         if hessian.shape[-1] <= small.LARGEST:
             minors = small.minors(hessian.double())
             positive = (minors > 0).all(-1)
@@ -95,6 +101,27 @@ class CholeskyLogdet(LogDeterminant):
         if entries > self.limit:
             raise InvalidInput(f"an exact log-determinant of {entries} entries: the limit is {self.limit}; use Lanczos")
         return expansion.hessian()
+
+
+class _CompiledLogdet(torch.autograd.Function):
+    """ln det, float64, of Hessians of shape (n, d, d); its derivative is the inverse."""
+
+    @staticmethod
+    def forward(ctx: Any, hessian: Tensor) -> Tensor:
+        factor = hessian.detach().permute(1, 2, 0).to(torch.float64, memory_format=torch.contiguous_format, copy=True)
+        value = factor.new_empty(len(hessian))
+        if not factorised(factor.numpy(), value.numpy()):
+            # Raises, and says of which samples
+            _factor(hessian)
+        ctx.factor, ctx.dtype = factor, hessian.dtype
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_value: Tensor) -> Tensor:
+        inverse = torch.empty_like(ctx.factor)
+        inverted(ctx.factor.numpy(), inverse.numpy())
+        return (inverse * by_value).to(ctx.dtype).permute(2, 0, 1)
 
 
 def _factor(hessian: Tensor) -> Tensor:

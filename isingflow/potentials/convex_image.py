@@ -25,7 +25,7 @@ from torch.nn.functional import conv2d, pixel_shuffle, pixel_unshuffle, softplus
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import trivial_group
-from isingflow.potentials.convex import INITIAL_SHARE, ConvexFunction, Expansion
+from isingflow.potentials.convex import INITIAL_SHARE, ConvexFunction, Expansion, raw_strength, strength
 from isingflow.potentials.layers.activations import CONVEX
 from isingflow.runtime.checks import choice, count, flag, lengths, number
 from isingflow.runtime.fields import source, usual_defaults
@@ -46,7 +46,7 @@ class ConvexImagePotential(ConvexFunction):
         layers: hidden layers K.
         kernel: width of all kernels, odd.
         augmented: whether every layer sees u; else the first one only.
-        activation: "softplus", "gaussian" or "squareplus".
+        activation: a name in `layers.activations.CONVEX`.
         gain: standard deviation of K_1 * u at the start, for u standard normal.
         generator: source of the initial weights.
 
@@ -106,12 +106,13 @@ class ConvexImagePotential(ConvexFunction):
             self.linear = nn.Parameter(torch.zeros(self.shape))
             self.log_scale = nn.Parameter(torch.zeros(()))
             self.log_alpha = nn.Parameter(torch.tensor(-math.inf))
-            start = self.expand(torch.randn(CALIBRATION, *self.shape, generator=generator))
+            points = torch.randn(CALIBRATION, *self.shape, generator=generator)
+            start = self.expand(points)
             probe = torch.randn(CALIBRATION, *self.shape, generator=generator).sign()
-            scale = INITIAL_SHARE / (start.product(probe) * probe).mean()
-            self.linear.sub_(scale * start.gradient.mean(0))
+            scale = INITIAL_SHARE / ((start.product(probe) * probe).mean() - start.strength)
+            self.linear.sub_(scale * (start.gradient - start.strength * points).mean(0))
             self.log_scale.copy_(scale.log())
-            self.log_alpha.copy_(torch.tensor(1 - INITIAL_SHARE).log())
+            self.log_alpha.copy_(raw_strength(torch.tensor(1 - INITIAL_SHARE)))
 
     def expand(self, x: Tensor) -> Expansion:
         return _ImageExpansion(x, self)
@@ -145,7 +146,7 @@ class _ImageExpansion(Expansion):
             pulls.append(_transposed(slope * pulls[-1], weight))
         self._pulls = pulls[::-1]
 
-        self.strength = potential.log_alpha.exp()
+        self.strength = strength(potential.log_alpha)
         self.value = (end * z).flatten(1).sum(1) + x @ potential.linear + self.strength * x.square().sum(1) / 2
         pulled = torch.zeros_like(u)
         for skip, slope, pull in zip(self._skips, self._slopes, self._pulls, strict=False):
@@ -154,8 +155,9 @@ class _ImageExpansion(Expansion):
 
     @cached_property
     def _curvatures(self) -> list[Tensor]:
-        """a''_k d_k >= 0 of every layer."""
-        return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
+        """a''_k d_k >= 0 of every layer; with their graph, even if first asked for without."""
+        with torch.enable_grad():
+            return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
 
     def product(self, vectors: Tensor) -> Tensor:
         """The Hessian times vectors, shape (..., n, d)."""

@@ -15,16 +15,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.fft import irfft2, rfft2
 
 from isingflow.lattice.symmetry import Group
-from isingflow.potentials.convex import (
-    ConvexFunction,
-    ConvexNetwork,
-    Expansion,
-    NetworkExpansion,
-)
+from isingflow.potentials.convex import ConvexFunction, Expansion, raw_strength, strength
 from isingflow.potentials.kernels import SymmetricKernels
+from isingflow.potentials.layers.convolutional import field_of, half_spectrum
+from isingflow.potentials.layers.input_convex import ConvexNetwork, NetworkExpansion
 from isingflow.runtime.fields import usual_defaults
 
 INITIAL_SHARE = 0.05
@@ -34,7 +30,7 @@ CALIBRATION = 64
 
 
 class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
-    """The translation-, point- and Z2-symmetric convex potential above on an lx x ly torus.
+    """The translation-, point- and Z2-symmetric convex potential above on a torus of any dimension.
 
     The gradient starts near the identity: for fields x of the given variances x.(hess F).x is |x|^2 on average, of
     which the network has a twentieth. (Kernels that decay slowly act on few momenta: those are where x is large.)
@@ -43,8 +39,8 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         symmetry: the symmetry to have: a group with all translations, inversion and Z2.
         radial: number of kernels that have the full point symmetry.
         oriented: number of kernels that have only the symmetry of a bond, per direction.
-        width, layers, augmented, activation: of the network, see `ConvexNetwork`.
-        variances: variance of x by momentum when the flow starts, shape (lx, ly): kernels are scaled so that features
+        width, layers, kind, augmented, normalised, activation: of the network, see `ConvexNetwork`.
+        variances: variance of x by momentum when the flow starts, of a field's shape: kernels are scaled so that features
             start of order one. Ones if not given.
         generator: source of the initial kernels and weights.
 
@@ -70,7 +66,9 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         oriented: int = 0,
         width: int,
         layers: int = 1,
+        kind: str = "layers",
         augmented: bool = True,
+        normalised: bool = False,
         activation: str = "squareplus",
         variances: Tensor | None = None,
         generator: torch.Generator,
@@ -80,16 +78,18 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
             radial + oriented,
             width=width,
             layers=layers,
+            kind=kind,
             augmented=augmented,
+            normalised=normalised,
             activation=activation,
             generator=generator,
         )
-        self.log_quadratic = nn.Parameter(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE).log())
+        self.log_quadratic = nn.Parameter(raw_strength(torch.full((self.momentum_classes,), 1 - INITIAL_SHARE)))
         self.log_scale = nn.Parameter(torch.zeros(()))
         with torch.no_grad():
             noise = torch.randn(CALIBRATION, *self.shape, generator=generator)
             deviations = torch.ones(self.shape) if variances is None else variances.detach().cpu().float().sqrt()
-            fields = irfft2(rfft2(noise) * deviations[:, : self.shape[1] // 2 + 1], s=self.shape)
+            fields = field_of(half_spectrum(noise, len(self.shape)) * _half(deviations), self.shape)
             power = fields.square().sum()
             unit = (self.product(fields, fields) * fields).sum() / power - (1 - INITIAL_SHARE)
             self.log_scale.add_((INITIAL_SHARE / unit).log())
@@ -101,8 +101,8 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
 
     @property
     def quadratic(self) -> Tensor:
-        """q by momentum, shape (lx, ly)."""
-        return self.log_quadratic.exp()[self.momentum_orbits]
+        """q by momentum, of a field's shape."""
+        return strength(self.log_quadratic)[self.momentum_orbits]
 
     def expand(self, x: Tensor) -> Expansion:
         return _LatticeExpansion(x, self.network, self.by_displacement(), self.quadratic, self.scale, self.conjugates)
@@ -113,28 +113,29 @@ class _LatticeExpansion(Expansion):
         self, x: Tensor, network: ConvexNetwork, kernels: Tensor, quadratic: Tensor, scale: Tensor, conjugates: Tensor
     ) -> None:
         self._kernels, self._quadratic, self._scale = kernels, quadratic, scale
-        self._half = conjugates.shape[1]
-        self._spectra = rfft2(kernels).real
+        self._shape = tuple(kernels.shape[2:])
+        self._spectra = self._transform(kernels).real
         self.strength = quadratic.min()
-        momenta = rfft2(x)
+        momenta = self._transform(x)
         features = self._features(momenta)
         self._network: NetworkExpansion = network.expand(torch.stack([features, -features], 1).flatten(1))
         halved = scale / 2
         by_site = self._network.value.view(-1, len(x), math.prod(x.shape[1:]))
-        power = conjugates * (momenta.real**2 + momenta.imag**2) * quadratic[:, : self._half]
-        self.value = halved * by_site.sum((0, 2)) + power.sum((1, 2)) / (2 * x[0].numel())
+        power = conjugates * (momenta.real**2 + momenta.imag**2) * _half(quadratic)
+        self.value = halved * by_site.sum((0, 2)) + power.flatten(1).sum(1) / (2 * x[0].numel())
         plus, minus = self._network.gradient.view(len(kernels), 2, *features.shape[1:]).unbind(1)
         self.gradient = self._back(halved * (plus - minus), momenta)
 
     def product(self, vectors: Tensor) -> Tensor:
-        shape, lead = vectors.shape[-2:], vectors.shape[:-3]
-        momenta = rfft2(vectors)
+        axes = len(self._shape)
+        lead = vectors.shape[: -axes - 1]
+        momenta = self._transform(vectors)
         features = self._features(momenta)
-        # (features, orientations, lead.., n, lx, ly) to (features, lead.., 2 signs x orientations x n x sites)
-        columns = features.movedim(1, -4)
-        pairs = torch.stack([columns, columns], -5)
-        image = self._network.product(pairs.flatten(-5)).view(pairs.shape).sum(-5).movedim(-4, 1)
-        return self._back(self._scale / 2 * image, momenta).view(*lead, -1, *shape)
+        # (features, orientations, lead.., n, *shape) to (features, lead.., 2 signs x orientations x n x sites)
+        columns = features.movedim(1, -axes - 2)
+        pairs = torch.stack([columns, columns], -axes - 3)
+        image = self._network.product(pairs.flatten(-axes - 3)).view(pairs.shape).sum(-axes - 3)
+        return self._back(self._scale / 2 * image.movedim(-axes - 2, 1), momenta).view(*lead, -1, *self._shape)
 
     def hessian(self) -> Tensor:
         features, orientations, *shape = self._kernels.shape
@@ -147,26 +148,35 @@ class _LatticeExpansion(Expansion):
         inner = inner.reshape(orientations * sites, count * features, features)
         outer = rows.permute(1, 2, 0, 3).reshape(orientations * sites, features, sites)
         half = (inner @ outer).view(-1, count, features, sites).permute(1, 0, 2, 3).reshape(count, -1, sites)
-        local = torch.fft.ifft2(self._quadratic).real.flatten()[away]
+        local = torch.fft.ifftn(self._quadratic).real.flatten()[away]
         return outer.flatten(0, 1).T @ half + local
 
     def _features(self, momenta: Tensor) -> Tensor:
-        """Convolutions, shape (features, orientations, ..., lx, ly)."""
-        return irfft2(self._over(momenta) * momenta, s=self._kernels.shape[2:])
+        """Convolutions, shape (features, orientations, ..., *shape)."""
+        return field_of(self._over(momenta) * momenta, self._shape)
 
     def _back(self, by_features: Tensor, momenta: Tensor) -> Tensor:
         """Convolutions backwards, summed, plus the quadratic part."""
-        pulled = (self._over(momenta) * rfft2(by_features)).sum((0, 1))
-        return irfft2(pulled + self._quadratic[:, : self._half] * momenta, s=self._kernels.shape[2:])
+        pulled = (self._over(momenta) * self._transform(by_features)).sum((0, 1))
+        return field_of(pulled + _half(self._quadratic) * momenta, self._shape)
 
     def _over(self, momenta: Tensor) -> Tensor:
         features, orientations, *rest = self._spectra.shape
-        return self._spectra.view(features, orientations, *[1] * (momenta.ndim - 2), *rest)
+        return self._spectra.view(features, orientations, *[1] * (momenta.ndim - len(rest)), *rest)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return half_spectrum(x, len(self._shape))
+
+
+def _half(values: Tensor) -> Tensor:
+    """Values by momentum where a half spectrum has them."""
+    return values[..., : values.shape[-1] // 2 + 1]
 
 
 def _differences(shape: list[int]) -> Tensor:
     """Index of the displacement from every site to every other on the torus, shape (sites, sites)."""
     sites = torch.stack(torch.unravel_index(torch.arange(math.prod(shape), device="cpu"), tuple(shape)))
-    lengths = torch.tensor(shape, device="cpu")[:, None, None]
-    lx_ly = (sites[:, :, None] - sites[:, None, :]) % lengths
-    return lx_ly[0] * shape[1] + lx_ly[1]
+    lengths = torch.tensor(shape, device="cpu")
+    strides = torch.tensor([math.prod(shape[axis + 1 :]) for axis in range(len(shape))], device="cpu")
+    away = (sites[:, :, None] - sites[:, None, :]) % lengths[:, None, None]
+    return (away * strides[:, None, None]).sum(0)

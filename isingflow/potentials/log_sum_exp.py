@@ -19,15 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.lattice.symmetry import trivial_group
-from isingflow.potentials.convex import CALIBRATION, ConvexFunction, Expansion
+from isingflow.potentials.convex import CALIBRATION, ConvexFunction, Expansion, raw_strength, strength
 from isingflow.potentials.layers.softmax import softmax_moments
 from isingflow.runtime.checks import count, lengths, number
 from isingflow.runtime.fields import source, usual_defaults
 
 INITIAL_SHARE = 0.5
 """Part of the Hessian's mean eigenvalue, 1, that the soft maximum has at the start; alpha has the rest."""
-LEAST_ALPHA = 0.02
-"""Smallest strong convexity: points beyond all centres come from as many times as far away, and must be found there."""
 SPREAD = 1.4
 """Standard deviation of the centres at the start, for x of variance one: some lie where data are rare."""
 
@@ -66,7 +64,7 @@ class LogSumExpPotential(ConvexFunction):
         self.heights = nn.Parameter(torch.zeros(width))
         self.log_sharpness = nn.Parameter(torch.tensor(-2 * math.log(softness) - math.log(sites / 2) / 2))
         self.log_scale = nn.Parameter(torch.zeros(()))
-        self.log_alpha = nn.Parameter(torch.tensor((1 - INITIAL_SHARE - LEAST_ALPHA) / (1 - LEAST_ALPHA)).log())
+        self.log_alpha = nn.Parameter(raw_strength(torch.tensor(1 - INITIAL_SHARE)))
         self.linear = nn.Parameter(torch.zeros(sites))
         with torch.no_grad():
             points = torch.randn(CALIBRATION, *self.shape, generator=generator)
@@ -78,7 +76,7 @@ class LogSumExpPotential(ConvexFunction):
     @property
     def alpha(self) -> Tensor:
         """The strong convexity."""
-        return LEAST_ALPHA + (1 - LEAST_ALPHA) * self.log_alpha.exp()
+        return strength(self.log_alpha)
 
     def value(self, x: Tensor) -> Tensor:
         """F(x), shape (n,), with a graph of its own, which can be differentiated twice."""

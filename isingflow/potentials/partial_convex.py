@@ -25,7 +25,14 @@ from torch.nn.functional import silu, softplus
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import trivial_group
-from isingflow.potentials.convex import CALIBRATION, INITIAL_SHARE, ConvexFunction, Expansion
+from isingflow.potentials.convex import (
+    CALIBRATION,
+    INITIAL_SHARE,
+    ConvexFunction,
+    Expansion,
+    raw_strength,
+    strength,
+)
 from isingflow.potentials.layers.activations import CONVEX, ConvexActivation
 from isingflow.runtime.checks import choice, count, instance, lengths, number
 from isingflow.runtime.fields import source, usual_defaults
@@ -45,7 +52,7 @@ class PartiallyConvexPotential(nn.Module):
         width: hidden units in every layer.
         layers: hidden layers K.
         embedding: entries of u, what is made of the context.
-        activation: "softplus", "gaussian" or "squareplus".
+        activation: a name in `layers.activations.CONVEX`.
         gain: standard deviation of L x at the start, for x standard normal.
         generator: source of the initial weights.
 
@@ -95,12 +102,13 @@ class PartiallyConvexPotential(nn.Module):
             self.linear = nn.Parameter(torch.zeros(features))
             self.log_scale = nn.Parameter(torch.zeros(()))
             self.log_alpha = nn.Parameter(torch.tensor(-math.inf))
-            start = self.bind(torch.zeros(1, context)).expand(torch.randn(CALIBRATION, features, generator=generator))
+            points = torch.randn(CALIBRATION, features, generator=generator)
+            start = self.bind(torch.zeros(1, context)).expand(points)
             probe = torch.randn(CALIBRATION, features, generator=generator).sign()
-            scale = INITIAL_SHARE / (start.product(probe) * probe).mean()
-            self.linear.sub_(scale * start.gradient.mean(0))
+            scale = INITIAL_SHARE / ((start.product(probe) * probe).mean() - start.strength)
+            self.linear.sub_(scale * (start.gradient - start.strength * points).mean(0))
             self.log_scale.copy_(scale.log())
-            self.log_alpha.copy_(torch.tensor(1 - INITIAL_SHARE).log())
+            self.log_alpha.copy_(raw_strength(torch.tensor(1 - INITIAL_SHARE)))
 
     def bind(self, context: Tensor) -> BoundConvexFunction:
         """F at these contexts, as a convex function of x.
@@ -191,7 +199,7 @@ class _PartialExpansion(Expansion):
         self._pulls = pulls[::-1]
 
         linear = potential.linear + parts[-1]
-        self.strength = potential.log_alpha.exp()
+        self.strength = strength(potential.log_alpha)
         self.value = (end * z).sum(1) + (linear * x).sum(1) + self.strength * x.square().sum(1) / 2
         self.gradient = linear + self.strength * x
         for layer in range(layers):
@@ -200,8 +208,9 @@ class _PartialExpansion(Expansion):
 
     @cached_property
     def _curvatures(self) -> list[Tensor]:
-        """s''_k d_k >= 0 of every layer, shape (n, width)."""
-        return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
+        """s''_k d_k >= 0 of every layer, shape (n, width); with their graph, even if first asked for without."""
+        with torch.enable_grad():
+            return [self._activation.second(p) * pull for p, pull in zip(self._pre, self._pulls, strict=True)]
 
     def product(self, vectors: Tensor) -> Tensor:
         """The Hessian times vectors, shape (..., n, features)."""

@@ -173,7 +173,9 @@ _IMAGES = TrainingConfig(
     iterations=300, batch=32, learning_rate=4e-3, beta2=0.999, clip=200.0, jitter=0.4, tolerance=1.0
 )
 _CONVEX = ConvexFlowConfig(blocks=4, width=32, layers=2, radial=0, oriented=0)
-_SOFT_MAXIMUM = ConvexFlowConfig(network="log-sum-exp", blocks=2, width=256, radial=0, oriented=0)
+_SOFT_MAXIMUM = ConvexFlowConfig(network="log-sum-exp", blocks=3, width=256, radial=0, oriented=0)
+_SOFT = replace(_DATA, iterations=2600, batch=1024, learning_rate=3e-2, beta2=0.99, check_every=100)
+"""Its kernels are so quick that a step of 1,024 points takes half as long again as one of 256, and learns more."""
 
 _CONVEX_IMAGE = {
     "quick": Preset(ConvexImageFlowConfig(), replace(_IMAGES, learning_rate=3e-3)),
@@ -215,11 +217,8 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
             ),
         },
         "convex": {
-            "quick": Preset(_SOFT_MAXIMUM, replace(_DATA, iterations=4000, learning_rate=3e-2, beta2=0.99)),
-            "accurate": Preset(
-                replace(_SOFT_MAXIMUM, blocks=3, width=384),
-                replace(_DATA, iterations=12000, batch=512, learning_rate=3e-2, beta2=0.99),
-            ),
+            "quick": Preset(_SOFT_MAXIMUM, _SOFT),
+            "accurate": Preset(replace(_SOFT_MAXIMUM, width=384), replace(_SOFT, iterations=7000)),
         },
     },
     "tables": {

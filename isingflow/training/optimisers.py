@@ -4,8 +4,8 @@ A unit that bends along a plane at a distance sees its inputs times its length, 
 is a small step of its output weight is a large one for the flow, and the other way round with its direction. With one
 rate for both, output weights overshoot before directions have moved.
 
-Decay halves weights that the loss does not want until they are below the smallest normal number, where a processor takes
-ten times as long for a product. They are zero long before.
+Decay halves weights that the loss does not want until they are below the smallest normal number, where a processor
+takes ten times as long for a product. They are zero long before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from isingflow.potentials import Potential
 from isingflow.runs.settings import TrainingConfig
 
 NEGLIGIBLE = 1e-25
-"""Weights and momenta below are zero under decay: their products with fields and cotangents are normal numbers above."""
+"""Weights and momenta below are zero under decay; above, products with fields and cotangents are normal numbers."""
 
 
 def adam(flow: Flow, training: TrainingConfig) -> torch.optim.Adam:

@@ -138,6 +138,15 @@ def test_convolutions_where_they_are_possible_and_dense_maps_elsewhere(flow, dom
 
 
 @every_domain
+@pytest.mark.parametrize("network", ["layers", "residual", "dense", "halves"])
+def test_networks_of_layers_are_connected_as_they_are_told(domain, network):
+    flow = ConvexFlowConfig(network=network, normalised=True, blocks=1, width=4, layers=3, radial=2, oriented=0)
+    (potential,) = potentials(built(flow, domain))
+    inner = potential.potential if isinstance(potential, SymmetricAverage) else potential
+    assert inner.network.kind == network and len(inner.network.log_gains) == 3
+
+
+@every_domain
 def test_a_soft_maximum_sees_the_whole_field(domain):
     flow = ConvexFlowConfig(network="log-sum-exp", blocks=2, width=4)
     assert all(isinstance(potential, LogSumExpPotential) for potential in potentials(built(flow, domain)))
@@ -149,6 +158,9 @@ def test_a_soft_maximum_sees_the_whole_field(domain):
         ({"softness": 0.5}, "flow.softness is 0.5, but the network is layers: expected 0.3"),
         ({"network": "log-sum-exp"}, "flow.radial is 5, but the network is log-sum-exp: expected 0"),
         ({"network": "log-sum-exp", "radial": 0, "layers": 2}, "flow.layers is 2, but .* log-sum-exp: expected 1"),
+        ({"network": "log-sum-exp", "normalised": True}, "flow.normalised is True, but .* log-sum-exp: expected False"),
+        ({"network": "dense", "softness": 0.5}, "flow.softness is 0.5, but the network is dense: expected 0.3"),
+        ({"network": "halves", "augmented": False}, "augmented is False, but half of a network of halves"),
     ],
 )
 def test_settings_of_another_network_are_refused(settings, message):
@@ -247,7 +259,7 @@ def test_a_claim_too_much_is_a_mismatch(flow, monkeypatch):
     ):
         kind = getattr(module, name)
         monkeypatch.setattr(
-            module, name, lambda group, kind=kind, **options: kind(square_torus_group(*group.shape), **options)
+            module, name, lambda group, made=kind, **options: made(square_torus_group(*group.shape), **options)
         )
     with pytest.raises(SymmetryMismatch, match="4 of the 8 operations of D4"):
         built(flow, TORI["anisotropic"])

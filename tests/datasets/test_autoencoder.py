@@ -58,11 +58,12 @@ def test_training_beats_the_mean_image(digits, trained):
     assert not any(parameter.requires_grad for parameter in trained.parameters())
 
 
-def test_the_loss_is_its_formula():
-    autoencoder = Autoencoder(6, 3, 5, generator=generator())
+@pytest.mark.parametrize("noise", [NOISE, 0.3])
+def test_the_loss_is_its_formula(noise):
+    autoencoder = Autoencoder(6, 3, 5, noise=noise, generator=generator())
     images = torch.rand(4, 6, generator=generator(1))
     codes = autoencoder.encode(images)
-    decoded = autoencoder.decode(codes + NOISE * torch.randn(4, 3, generator=generator(2)))
+    decoded = autoencoder.decode(codes + noise * torch.randn(4, 3, generator=generator(2)))
     entropy = -(images * decoded.log() + (1 - images) * (1 - decoded).log()).sum(1)
     expected = (entropy + codes.square().sum(1) / 2).mean()
     torch.testing.assert_close(autoencoder.loss(images, generator(2)), expected)
@@ -134,6 +135,8 @@ def test_originals_are_boxed_in_red():
 def test_what_cannot_be_is_refused(digits):
     with pytest.raises(InvalidInput, match="64 -> 256 -> 0: expected sizes of at least 1"):
         Autoencoder(64, 0, generator=generator())
+    with pytest.raises(InvalidInput, match="noise -1: expected a number of at least 0"):
+        Autoencoder(64, 2, noise=-1, generator=generator())
     with pytest.raises(InvalidInput, match="digits has 64 pixels, the autoencoder 784"):
         fit(Autoencoder(784, 2, 3, generator=generator()), digits)
     with pytest.raises(InvalidInput, match="moons: an autoencoder needs images of grey levels"):

@@ -330,7 +330,16 @@ POTENTIALS = {
     ),
     **of(
         "ConvexPotential",
-        named(convex, shape=SHAPES, width=COUNTS, layers=COUNTS, augmented=FLAGS, activation=[*OPTIONS, None]),
+        named(
+            convex,
+            shape=SHAPES,
+            width=COUNTS,
+            layers=COUNTS,
+            kind=OPTIONS,
+            augmented=FLAGS,
+            normalised=FLAGS,
+            activation=[*OPTIONS, None],
+        ),
     ),
     **of(
         "ImagePotential",

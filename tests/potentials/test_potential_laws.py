@@ -27,6 +27,7 @@ from isingflow.potentials import (
     SymmetricAverage,
 )
 from isingflow.potentials.layers.activations import CONVEX
+from isingflow.potentials.layers.input_convex import KINDS
 from isingflow.testing import check_convex, check_potential
 from isingflow.testing.laws import shaken
 from isingflow.testing.potentials import timed
@@ -170,12 +171,24 @@ CONVEX_POTENTIALS = {
     "plain": lambda seed=0: convex(layers=3, augmented=False, seed=seed),
     "field": lambda seed=0: convex((2, 2), seed=seed),
     "gaussian": lambda seed=0: convex(activation="gaussian", seed=seed),
+    "laplace": lambda seed=0: convex(activation="laplace", seed=seed),
+    "cauchy": lambda seed=0: convex(activation="cauchy", seed=seed),
+    "residual": lambda seed=0: convex(layers=3, kind="residual", seed=seed),
+    "residual, normalised": lambda seed=0: convex(
+        layers=4, kind="residual", augmented=False, normalised=True, seed=seed
+    ),
+    "dense": lambda seed=0: convex(layers=3, kind="dense", seed=seed),
+    "dense, normalised": lambda seed=0: convex(layers=4, kind="dense", augmented=False, normalised=True, seed=seed),
+    "halves": lambda seed=0: convex(layers=3, kind="halves", seed=seed),
+    "halves, normalised": lambda seed=0: convex(layers=4, kind="halves", normalised=True, seed=seed),
     "one dimension": lambda seed=0: convex((1,), seed=seed),
     "log-sum-exp": lambda seed=0: log_sum_exp((2,), seed),
     "log-sum-exp of a field": lambda seed=0: log_sum_exp((2, 2), seed),
     "log-sum-exp of a number": lambda seed=0: log_sum_exp((1,), seed),
     "square": lambda seed=0: convex_lattice(SQUARE, seed),
+    "cubic": lambda seed=0: convex_lattice(hypercubic_torus_group((2, 3, 3)), seed, layers=2),
     "radial": lambda seed=0: convex_lattice(SQUARE, seed, oriented=0, layers=2),
+    "square, dense": lambda seed=0: convex_lattice(SQUARE, seed, layers=3, kind="dense", normalised=True),
     "rectangle": lambda seed=0: convex_lattice(square_torus_group(2, 4), seed, layers=2, activation="softplus"),
     "triangular": lambda seed=0: convex_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
     "image": lambda seed=0: convex_image(seed=seed),
@@ -246,11 +259,16 @@ def test_convex_potentials_are_convex_for_all_parameters(make, seed):
     seed=seeds,
     layers=st.integers(1, 4),
     width=st.integers(1, 20),
+    kind=st.sampled_from(KINDS),
     augmented=st.booleans(),
+    normalised=st.booleans(),
     activation=st.sampled_from(sorted(CONVEX)),
     strength=st.floats(0.1, 2.0),
 )
-def test_networks_are_strongly_convex_whatever_their_weights(seed, layers, width, augmented, activation, strength):
-    options = {"layers": layers, "width": width, "augmented": augmented, "activation": activation}
+def test_networks_are_strongly_convex_whatever_their_weights(
+    seed, layers, width, kind, augmented, normalised, activation, strength
+):
+    options = {"layers": layers, "width": width, "kind": kind, "normalised": normalised, "activation": activation}
+    options["augmented"] = augmented or kind == "halves"
     potential = ConvexPotential((3,), **options, generator=generator(seed))
     check_convex(potential, fields=3 * randn(20, 3, seed=seed), seed=seed, shake=strength, laws=("convexity",))

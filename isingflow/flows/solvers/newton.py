@@ -1,9 +1,12 @@
 """Minimisation of many strongly convex functions at once by Newton's method, every sample with its own steps.
 
 For few dimensions, where Hessians are cheap: near the minimum the number of right digits doubles with every step. A
-step that lowers the value too little is halved. Where rounding hides by how much, one that overshoots the minimum along
-its direction is, so that no point is left for one that is as steep. One evaluation serves all samples that have not
-converged, whatever they do.
+step that lowers the value too little is halved, and so is one that overshoots the minimum along its direction by far:
+across a kink the value falls a little, and the next step leads back, for ever. One evaluation serves all samples that
+have not converged, whatever they do.
+
+A point far away cannot be written down more precisely than its distance allows, and times a large curvature that is a
+gradient above any tolerance. So a point has also converged where a step fails that is lost in its rounding.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from torch import Tensor
 from isingflow.flows.solvers import small
 from isingflow.flows.solvers.lbfgs import DECREASE, SLACK, Minimum
 
-CURVATURE = 0.9
+CURVATURE = 0.5
 """Largest steepness behind the minimum along a direction, in units of that before it."""
+ROUNDING = 4
+"""Length of a step that is none, in units of machine epsilon and of the point's distance from the origin."""
 
 Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Points z, shape (m, d), and which samples they belong to, shape (m,), to values, gradients and Hessians."""
@@ -26,6 +31,8 @@ Function = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 @torch.no_grad()
 def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: float, iterations: int) -> Minimum:
     """Points where the gradient's norm is at most tolerance * scale; the residuals tell where it is not.
+
+    They are zero where all that is left of the gradient is the rounding of the point.
 
     Args:
         function: strictly convex for every sample.
@@ -46,8 +53,11 @@ def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: flo
     value, gradient, hessian = function(start, rows)
     state = [start, value, gradient, _direction(hessian, gradient), torch.ones_like(value)]
     for iteration in range(iterations + 1):
-        z, _, gradient, *_ = state
-        points[rows], residuals[rows], counts[rows] = z, gradient.norm(dim=1) / scale[rows], iteration
+        z, _, gradient, direction, length = state
+        failed = (length < 1) | (iteration == iterations)
+        settled = failed & (direction.norm(dim=1) <= ROUNDING * torch.finfo(z.dtype).eps * z.norm(dim=1))
+        residual = (gradient.norm(dim=1) / scale[rows]).masked_fill(settled, 0.0)
+        points[rows], residuals[rows], counts[rows] = z, residual, iteration
         active = ~(residuals[rows] <= tolerance)
         if iteration == iterations or not active.any():
             break
@@ -59,7 +69,7 @@ def minimise(function: Function, start: Tensor, scale: Tensor, *, tolerance: flo
         short = (slope * direction).sum(1) >= -CURVATURE * steepness
         wanted = value - DECREASE * length * steepness
         slack = SLACK * torch.finfo(z.dtype).eps * (1 + value.abs())
-        better = (found <= wanted - slack) | (short & (found <= wanted + slack))
+        better = short & (found <= wanted + slack)
         moved = better[:, None]
         state = [
             torch.where(moved, trial, z),

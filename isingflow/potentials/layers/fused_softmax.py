@@ -13,6 +13,24 @@ import numba
 import numpy as np
 
 FAST = {"contract", "reassoc", "nsz", "arcp"}
+LANES = 16
+"""Numbers whose largest are found side by side: one chain of comparisons would take longer than the exponentials."""
+
+
+@numba.njit(inline="always", error_model="numpy")
+def _largest(p):
+    """The largest of some numbers."""
+    whole = len(p) // LANES * LANES
+    lanes = p[: min(LANES, len(p))].copy()
+    for start in range(LANES, whole, LANES):
+        for k in range(LANES):
+            lanes[k] = max(lanes[k], p[start + k])
+    top = lanes[0]
+    for k in range(1, len(lanes)):
+        top = max(top, lanes[k])
+    for m in range(whole, len(p)):
+        top = max(top, p[m])
+    return top
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
@@ -25,20 +43,19 @@ def _weights(x, w, b, floor, bits, p):
     d, units = w.shape
     number = p.dtype.type
     powers = bits.view(p.dtype)
-    mantissa, bias = (23, 127) if p.itemsize == 4 else (52, 1023)
+    integer = bits.dtype.type
+    mantissa, bias = (integer(23), integer(127)) if p.itemsize == 4 else (integer(52), integer(1023))
     for m in range(units):
         p[m] = b[m]
     for k in range(d):
         at, row = x[k], w[k]
         for m in range(units):
             p[m] += at * row[m]
-    top = p[0]
-    for m in range(units):
-        top = max(top, p[m])
+    top = _largest(p)
     for m in range(units):
         a = max(p[m] - top, floor)
         whole = np.floor(a * number(1 / math.log(2)) + number(0.5))
-        bits[m] = (np.int64(whole) + bias) << mantissa
+        bits[m] = (integer(whole) + bias) << mantissa
         p[m] = a - whole * number(math.log(2))
     total = number(0)
     for m in range(units):

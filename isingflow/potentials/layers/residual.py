@@ -12,7 +12,8 @@ is a linear image: only the Gram matrix G of the rows of V in that space enters,
 where |.|^2 sums the squares of a row: width x rank numbers a sample, whatever the dimension of that space. (OT-Flow's
 own code carries the width x dimension Jacobian in place of M.) The backward pass is written by hand: as w.V_L of the
 tangents V of the u_i, first and second order together, the scalar to be differentiated has a reverse pass with three
-products of M's size a layer. All is recomputed from u, block by block in the processor's cache.
+products of M's size a layer. All is recomputed from u, block by block in the processor's cache, but for the products
+K M where `residual_fused` has room to keep them.
 """
 
 from __future__ import annotations
@@ -150,11 +151,16 @@ class ResidualLayers:
             state = state + antiderivative(torch.addmm(bias[:, None], kernel, state)) / len(kernels)
         return w @ state
 
-    def forward(self, u: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def room(self, u: Tensor, *parameters: Tensor) -> Tensor | None:
+        """Where `forward` may leave its largest products for `backward`; None if it shall not."""
+        _, _, _, kernels, _, _, root = parameters
+        return residual_fused.room(u, kernels, root) if self._fused(u, kernels) else None
+
+    def forward(self, u: Tensor, *parameters: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient, shape (features, columns), Laplacian and derivative by time, both shape (columns,)."""
         v, _, clock, kernels, _, w, root = parameters
         if self._fused(u, kernels):
-            return residual_fused.forward(u, parameters, even=self.opening is EvenOpening)
+            return residual_fused.forward(u, parameters, even=self.opening is EvenOpening, kept=kept)
         norms = root.square().sum(1, keepdim=True)
         results = []
         # Fresh memory for every block would cost as much as the arithmetic.
@@ -180,15 +186,16 @@ class ResidualLayers:
         by_rate: Tensor,
         *,
         parameters: bool = True,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
         """Cotangents of the inputs (u and the parameters) from those of `forward`'s results.
 
-        Without `parameters` all but that of u are None.
+        Without `parameters` all but that of u are None. `kept` is what `forward` was given, if anything.
         """
         u, *rest = inputs
         if parameters and self._fused(u, rest[3]):
             even = self.opening is EvenOpening
-            return residual_fused.backward(inputs, by_gradient, by_laplacian, by_rate, even=even)
+            return residual_fused.backward(inputs, by_gradient, by_laplacian, by_rate, even=even, kept=kept)
         totals = [torch.zeros_like(tensor) for tensor in rest] if parameters else None
         by_u, size = [], _block_size(rest[-1])
         blocks = zip(*(x.split(size, -1) for x in (u, by_gradient, by_laplacian, by_rate)), strict=True)
@@ -289,16 +296,20 @@ class ResidualLayers:
 
 class _ResidualNetwork(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, layers, *inputs):
+    def forward(ctx, layers, kept, *inputs):
         ctx.save_for_backward(*inputs)
-        ctx.layers = layers
-        return layers.forward(*inputs)
+        ctx.layers, ctx.kept = layers, kept
+        return layers.forward(*inputs, kept=kept)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian, by_rate):
-        parameters = any(ctx.needs_input_grad[2:])
-        return None, *ctx.layers.backward(ctx.saved_tensors, by_gradient, by_laplacian, by_rate, parameters=parameters)
+        parameters = any(ctx.needs_input_grad[3:])
+        cotangents = by_gradient, by_laplacian, by_rate
+        found = ctx.layers.backward(ctx.saved_tensors, *cotangents, parameters=parameters, kept=ctx.kept)
+        # The loss may outlive its backward pass; a second one computes the products again.
+        ctx.kept = None
+        return None, None, *found
 
 
 def residual_network(layers: ResidualLayers, u: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -312,7 +323,10 @@ def residual_network(layers: ResidualLayers, u: Tensor, *parameters: Tensor) -> 
     Returns:
         Shapes (features, columns), (columns,) and (columns,).
     """
-    return _ResidualNetwork.apply(layers, u, *parameters)
+    kept = None
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+        kept = layers.room(u, *parameters)
+    return _ResidualNetwork.apply(layers, kept, u, *parameters)
 
 
 def gram_root(rows: Tensor) -> Tensor:

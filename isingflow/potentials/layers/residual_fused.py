@@ -2,10 +2,16 @@
 
 Forward and backward as `residual.ResidualLayers` has them, with at least one layer behind the opening one; the numbers
 are the same to rounding. All is done block by block, in scratch memory that blocks share.
+
+The products K M are most of the arithmetic. Where memory allows they are kept for the backward pass, which then has two
+of that size in place of three; kept or computed again, they are the same numbers.
 """
 
 from __future__ import annotations
 
+import math
+import threading
+import weakref
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,16 +27,52 @@ FEWEST = 32
 """Columns of a block at least: products with fewer are slow."""
 FLAT = 8
 """Arrays of width x columns beside those that hold M."""
+KEPT_BYTES = 2**30
+"""What the products kept for backward passes to come may take, all together."""
+KEPT_WIDTH = 128
+"""Narrower networks compute them again sooner than memory brings them back."""
+
+
+class _Room:
+    """Memory that is lent until the tensor in it is gone."""
+
+    def __init__(self) -> None:
+        self.lent = 0
+        # Tensors may go while this thread is in here.
+        self._lock = threading.RLock()
+
+    def take(self, shape: tuple[int, ...]) -> Tensor | None:
+        """An uninitialised float32 tensor, or None where `KEPT_BYTES` do not suffice."""
+        size = 4 * math.prod(shape)
+        with self._lock:
+            if self.lent + size > KEPT_BYTES:
+                return None
+            self.lent += size
+        tensor = torch.empty(shape)
+        weakref.finalize(tensor, self._returned, size)
+        return tensor
+
+    def _returned(self, size: int) -> None:
+        with self._lock:
+            self.lent -= size
+
+
+_ROOM = _Room()
+
+
+def room(u: Tensor, kernels: Tensor, root: Tensor) -> Tensor | None:
+    """Where `forward` may keep its products for `backward`, shape (numbers of a column, columns), or None."""
+    if len(root) < KEPT_WIDTH:
+        return None
+    return _ROOM.take((len(kernels) * (root.numel() + len(root)), u.shape[1]))
 
 
 class _Layer(NamedTuple):
-    """What the forward pass leaves of a layer: its input and what its own products became."""
+    """What the forward pass leaves of a layer, beside its products: its input, and what that became."""
 
-    state: Tensor
     rows: Tensor
     slope: Tensor
     squares: Tensor
-    product: Tensor
 
 
 class _Block:
@@ -41,7 +83,7 @@ class _Block:
         self.h = np.float32(1 / len(self.kernels))
         self.norms = self.root.square().sum(1)
         self.flat = (len(self.root), columns)
-        self.deep = (*self.root.shape, columns)
+        self.ranks = self.root.shape[1]
         self.plus = self.empty()
         self.minus = self.empty() if even else None
         self.p, self.z = self.empty(), self.empty()
@@ -55,23 +97,31 @@ class _Block:
         """Numbers for every unit and column."""
         return self.root.new_empty(self.flat)
 
-    def _layer(self) -> _Layer:
-        deep = (self.root.new_empty(self.deep) for _ in range(2))
-        return _Layer(self.empty(), next(deep), self.empty(), self.empty(), next(deep))
+    def deep(self, others: int) -> Tensor:
+        """Numbers for M and so many arrays of width x columns, see `residual_kernels`."""
+        units, columns = self.flat
+        return self.root.new_empty(units, self.ranks + others, columns)
 
-    def forward(self, u: Tensor) -> None:
-        """All up to the last layer."""
+    def _layer(self) -> _Layer:
+        return _Layer(self.deep(2), self.empty(), self.empty())
+
+    def part(self, kept: Tensor, start: int) -> list[Tensor]:
+        """The products of the block that starts at this column, in what is kept of all."""
+        (units, columns), numbers = self.flat, len(kept)
+        part = kept.view(-1)[numbers * start : numbers * (start + columns)]
+        return list(part.view(len(self.kernels), units, self.ranks + 1, columns))
+
+    def forward(self, u: Tensor, products: Sequence[Tensor], *, known: bool = False) -> None:
+        """All up to the last layer, whose products are written to these tensors, unless they are known already."""
         torch.mm(self.v, u, out=self.p)
-        first = self.layers[0]
-        kernels.opening(*_arrays(self.p, self.bias, self.root, first.state, self.plus, self.minus, first.rows))
-        following = [*self.layers[1:], None]
-        whole = zip(self.kernels, self.biases, self.layers, self.slopes, self.squares, following, strict=True)
-        for kernel, bias, layer, slope, squares, after in whole:
-            torch.mm(kernel, layer.state, out=self.p)
-            torch.mm(kernel, layer.rows.flatten(1), out=layer.product.flatten(1))
-            now = _arrays(layer.product, slope, squares, layer.state, layer.rows)
-            then = (None, None) if after is None else _arrays(after.state, after.rows)
-            kernels.layer(*[*_arrays(self.p, bias), self.h, *now, *then])
+        kernels.opening(*_arrays(self.p, self.bias, self.root, self.plus, self.minus, self.layers[0].rows))
+        following = [*(layer.rows for layer in self.layers[1:]), None]
+        inputs = zip(self.kernels, self.biases, self.layers, strict=True)
+        results = zip(self.slopes, self.squares, products, following, strict=True)
+        for (kernel, bias, layer), (slope, squares, product, after) in zip(inputs, results, strict=True):
+            if not known:
+                torch.mm(kernel, layer.rows[:, :-1].flatten(1), out=product.flatten(1))
+            kernels.layer(bias.numpy(), self.h, *_arrays(product, slope, squares, layer.rows, after))
 
 
 def block_size(root: Tensor, columns: int) -> int:
@@ -81,8 +131,10 @@ def block_size(root: Tensor, columns: int) -> int:
     return -(-columns // -(-columns // most))
 
 
-def forward(u: Tensor, parameters: Sequence[Tensor], *, even: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient, Laplacian and derivative by time, as `ResidualLayers.forward`."""
+def forward(
+    u: Tensor, parameters: Sequence[Tensor], *, even: bool, kept: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient, Laplacian and derivative by time, as `ResidualLayers.forward`; the products are left in `kept`."""
     parameters = [parameter.detach().contiguous() for parameter in parameters]
     count, block = u.shape[1], None
     gradient, laplacian, rate = u.new_empty(u.shape), u.new_zeros(count), u.new_zeros(count)
@@ -91,7 +143,8 @@ def forward(u: Tensor, parameters: Sequence[Tensor], *, even: bool) -> tuple[Ten
         part = slice(start, min(start + size, count))
         if block is None or block.flat[1] != part.stop - start:
             block = _Block(parameters, part.stop - start, even, kept=False)
-        block.forward(u[:, part])
+            passing = [block.deep(1)] * len(block.kernels) if kept is None else []
+        block.forward(u[:, part], passing if kept is None else block.part(kept, start))
         block.z.copy_(block.weight[:, None].expand(block.flat))
         sums = laplacian[part].numpy(), rate[part].numpy()
         whole = zip(block.kernels, block.slopes, block.squares, strict=True)
@@ -105,9 +158,15 @@ def forward(u: Tensor, parameters: Sequence[Tensor], *, even: bool) -> tuple[Ten
 
 
 def backward(
-    inputs: Sequence[Tensor], by_gradient: Tensor, by_laplacian: Tensor, by_rate: Tensor, *, even: bool
+    inputs: Sequence[Tensor],
+    by_gradient: Tensor,
+    by_laplacian: Tensor,
+    by_rate: Tensor,
+    *,
+    even: bool,
+    kept: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Cotangents of u and the parameters, as `ResidualLayers.backward`."""
+    """Cotangents of u and the parameters, as `ResidualLayers.backward`; `kept` is what `forward` left there."""
     u, *rest = inputs
     parameters = [parameter.detach().contiguous() for parameter in rest]
     totals = [torch.zeros_like(parameter) for parameter in parameters]
@@ -117,10 +176,13 @@ def backward(
         part = slice(start, min(start + size, count))
         if block is None or block.flat[1] != part.stop - start:
             block = _Block(parameters, part.stop - start, even, kept=True)
-            scratch = [block.empty() for _ in range(2 + 2 * len(block.kernels))]
-            by_product = u.new_empty(block.deep)
+            scratch = [block.empty() for _ in range(2 + len(block.kernels))]
+            deep = [block.deep(2) for _ in range(2)]
+            computed = [block.deep(1) for _ in block.kernels] if kept is None else []
+        products = computed if kept is None else block.part(kept, start)
+        block.forward(u[:, part], products, known=kept is not None)
         cotangents = by_gradient[:, part], by_laplacian[part].contiguous(), by_rate[part].contiguous()
-        by_u[:, part] = _backward_block(block, u[:, part], *cotangents, totals, scratch, by_product)
+        by_u[:, part] = _backward_block(block, u[:, part], *cotangents, totals, scratch, products, deep)
     return by_u, *totals
 
 
@@ -132,44 +194,41 @@ def _backward_block(
     by_rate: Tensor,
     totals: Sequence[Tensor],
     scratch: Sequence[Tensor],
-    by_product: Tensor,
+    products: Sequence[Tensor],
+    deep: Sequence[Tensor],
 ) -> Tensor:
-    """The cotangent of u; those of the parameters are added to the totals."""
+    """The cotangent of u, after `_Block.forward`; those of the parameters are added to the totals."""
     by_v, by_bias, by_clock, by_kernels, by_biases, by_weight, by_root = totals
-    block.forward(u)
-    pulled, weighted, *others = scratch
-    moved, tangents = others[: len(block.layers)], others[len(block.layers) :]
+    given, back = deep
+    pulled, weighted, *moved = scratch
     torch.mm(block.v, by_gradient, out=pulled)
     opening = _arrays(block.plus, block.minus, block.norms, block.clock)
     sums = _arrays(by_laplacian, by_rate)
-    kernels.tangent(*[pulled.numpy(), *opening, *sums, tangents[0].numpy()])
-    for i, layer in enumerate(block.layers):
-        torch.mm(block.kernels[i], tangents[i], out=moved[i])
-        after = tangents[i + 1] if i + 1 < len(tangents) else weighted
-        now = _arrays(tangents[i], moved[i], layer.slope, layer.squares)
+    kernels.tangent(*[pulled.numpy(), *opening, *sums, block.layers[0].rows.numpy()])
+    following = [*(layer.rows for layer in block.layers[1:]), weighted[:, None]]
+    for kernel, layer, product, after in zip(block.kernels, block.layers, moved, following, strict=True):
+        torch.mm(kernel, layer.rows[:, -1], out=product)
+        now = _arrays(layer.rows, product, layer.slope, layer.squares)
         kernels.next_tangent(*[*now, block.h, sums[0], after.numpy()])
     by_weight += weighted.sum(1)
 
-    block.z.copy_(block.weight[:, None].expand(block.flat))
-    by_state, by_rows = torch.zeros_like(block.z), None
+    back[:, -2], back[:, -1] = 0, block.weight[:, None]
+    last = True
     for i in reversed(range(len(block.layers))):
         layer, kernel = block.layers[i], block.kernels[i]
-        now = _arrays(block.z, moved[i], layer.slope, layer.squares)
-        before = _arrays(by_state, by_rows, layer.product, block.p, weighted, by_product)
-        kernels.pulled_back(*[*now, block.h, sums[0], *before])
-        by_kernels[i].addmm_(block.p, layer.state.T).addmm_(weighted, tangents[i].T)
-        by_kernels[i].addmm_(by_product.flatten(1), layer.rows.flatten(1).T)
-        by_biases[i] += block.p.sum(1)
-        by_state.addmm_(kernel.T, block.p)
-        block.z.addmm_(kernel.T, weighted)
-        # The layer's product is read no more.
-        if by_rows is None:
-            by_rows = torch.mm(kernel.T, by_product.flatten(1), out=layer.product.flatten(1)).view(block.deep)
+        now = _arrays(back, moved[i], layer.slope, layer.squares)
+        kernels.pulled_back(*[*now, block.h, sums[0], products[i].numpy(), last, given.numpy()])
+        by_kernels[i].addmm_(given.flatten(1), layer.rows.flatten(1).T)
+        by_biases[i] += given[:, -2].sum(1)
+        if last:
+            torch.mm(kernel.T, given.flatten(1), out=back.flatten(1))
+            back[:, -1] += block.weight[:, None]
         else:
-            by_rows.flatten(1).addmm_(kernel.T, by_product.flatten(1))
+            back.flatten(1).addmm_(kernel.T, given.flatten(1))
+        last = False
 
-    now = _arrays(block.root, by_laplacian, by_rate, by_state, by_rows, block.p, weighted, by_bias, by_clock, by_root)
-    kernels.closed(*_arrays(block.z, pulled), *opening, *now)
+    now = _arrays(block.root, by_laplacian, by_rate, block.p, weighted, by_bias, by_clock, by_root)
+    kernels.closed(*_arrays(back, pulled), *opening, *now)
     by_v.addmm_(block.p, u.T).addmm_(weighted, by_gradient.T)
     return block.v.T @ block.p
 

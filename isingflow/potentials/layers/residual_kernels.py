@@ -5,7 +5,10 @@ would take a dozen. Single-threaded and free of Python's lock. Compiled by numba
 Float32 alone: `tanh` is no better. `minus` is None, where the opening is plain; else it opens with
 [s(p + b) + s(p - b)] / 2 and `plus` and `minus` are the two tanh.
 
-Axes: m of units, r of the root's columns; k of the block's columns.
+Axes: m of units, r of the root's columns; k of the block's columns. What one matrix multiplies stands in one array,
+shape (m, r + 1, k) or (m, r + 2, k), so that it is one product: behind the columns r, `rows` holds M, the state and the
+tangent; `product` K M and K times the state; `back` what is handed to the layer before, the cotangents of M and of the
+state, and z; `given` those of K M and of p, and h s' z.
 """
 
 from __future__ import annotations
@@ -67,11 +70,11 @@ def antiderivative(x, t):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def opening(p, b, root, state, plus, minus, rows):
-    """State and tanh of the opening layer from p = V u, and M_0 = s' R, shape (m, r, k)."""
+def opening(p, b, root, plus, minus, rows):
+    """State and tanh of the opening layer from p = V u, and M_0 = s' R."""
     units, columns = p.shape
     for m in range(units):
-        row, bias, out, upper = p[m], b[m], state[m], plus[m]
+        row, bias, out, upper = p[m], b[m], rows[m, root.shape[1]], plus[m]
         for k in range(columns):
             upper[k] = tanh(row[k] + bias)
             out[k] = antiderivative(row[k] + bias, upper[k])
@@ -87,11 +90,12 @@ def opening(p, b, root, state, plus, minus, rows):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def layer(p, b, h, product, slope, squares, state, rows, next_state, next_rows):
-    """Slope and squared rows of a layer from p = K u and the product K M; and, unless None, what the next one sees."""
-    units, ranks, columns = product.shape
+def layer(b, h, product, slope, squares, rows, next_rows):
+    """Slope and squared rows of a layer from its products; and, unless None, what the next one sees."""
+    units, slots, columns = product.shape
+    ranks = slots - 1
     for m in range(units):
-        row, bias, out, square = p[m], b[m], slope[m], squares[m]
+        row, bias, out, square = product[m, ranks], b[m], slope[m], squares[m]
         for k in range(columns):
             out[k] = tanh(row[k] + bias)
             square[k] = ZERO
@@ -99,9 +103,9 @@ def layer(p, b, h, product, slope, squares, state, rows, next_state, next_rows):
             moved = product[m, r]
             for k in range(columns):
                 square[k] += moved[k] * moved[k]
-        if next_state is not None:
+        if next_rows is not None:
             for k in range(columns):
-                next_state[m, k] = state[m, k] + h * antiderivative(row[k] + bias, out[k])
+                next_rows[m, ranks, k] = rows[m, ranks, k] + h * antiderivative(row[k] + bias, out[k])
             for r in range(ranks):
                 for k in range(columns):
                     next_rows[m, r, k] = rows[m, r, k] + h * out[k] * product[m, r, k]
@@ -131,75 +135,77 @@ def opened(z, plus, minus, norms, clock, laplacian, rate, weighted):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def tangent(pulled, plus, minus, norms, clock, by_laplacian, by_rate, out):
+def tangent(pulled, plus, minus, norms, clock, by_laplacian, by_rate, rows):
     """V_0, the tangent of the opening state, from V times the cotangent of the gradient."""
     units, columns = pulled.shape
     for m in range(units):
-        row, norm, tick = out[m], norms[m], clock[m]
+        row, norm, tick = rows[m, rows.shape[1] - 1], norms[m], clock[m]
         for k in range(columns):
             row[k] = _first(plus, minus, m, k) * pulled[m, k] + tick * by_rate[k] * _bias_first(plus, minus, m, k)
             row[k] += norm * by_laplacian[k] * _second(plus, minus, m, k)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def next_tangent(before, moved, slope, squares, h, by_laplacian, out):
+def next_tangent(rows, moved, slope, squares, h, by_laplacian, next_rows):
     """V_i from V_{i-1} and K_i V_{i-1}."""
-    units, columns = before.shape
+    units, columns = moved.shape
     for m in range(units):
+        before, out = rows[m, rows.shape[1] - 1], next_rows[m, next_rows.shape[1] - 1]
         for k in range(columns):
             tilt = slope[m, k]
             change = tilt * moved[m, k] + (ONE - tilt * tilt) * by_laplacian[k] * squares[m, k]
-            out[m, k] = before[m, k] + h * change
+            out[k] = before[k] + h * change
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def pulled_back(z, moved, slope, squares, h, by_laplacian, by_state, by_rows, product, by_p, weighted, by_product):
-    """Cotangents of a layer's p and of its product, and h s' z; `by_rows`, of what M becomes, is None in the last."""
-    units, ranks, columns = product.shape
+def pulled_back(back, moved, slope, squares, h, by_laplacian, product, last, given):
+    """What a layer's products are given, of what the next layer handed back; to the last one no cotangent of M."""
+    units, slots, columns = product.shape
+    ranks = slots - 1
     for m in range(units):
-        out = by_p[m]
+        z, out, weighted = back[m, ranks + 1], given[m, ranks], given[m, ranks + 1]
         for k in range(columns):
-            out[k] = h * z[m, k] * moved[m, k]
+            out[k] = h * z[k] * moved[m, k]
         for r in range(ranks):
             for k in range(columns):
                 tilt = slope[m, k]
-                value = TWO * h * by_laplacian[k] * z[m, k] * (ONE - tilt * tilt) * product[m, r, k]
-                if by_rows is not None:
-                    out[k] += h * by_rows[m, r, k] * product[m, r, k]
-                    value += h * tilt * by_rows[m, r, k]
-                by_product[m, r, k] = value
+                value = TWO * h * by_laplacian[k] * z[k] * (ONE - tilt * tilt) * product[m, r, k]
+                if not last:
+                    out[k] += h * back[m, r, k] * product[m, r, k]
+                    value += h * tilt * back[m, r, k]
+                given[m, r, k] = value
         for k in range(columns):
             tilt = slope[m, k]
-            by_slope = out[k] - TWO * tilt * h * by_laplacian[k] * z[m, k] * squares[m, k]
-            out[k] = h * by_state[m, k] * tilt + (ONE - tilt * tilt) * by_slope
-            weighted[m, k] = h * tilt * z[m, k]
+            by_slope = out[k] - TWO * tilt * h * by_laplacian[k] * z[k] * squares[m, k]
+            out[k] = h * back[m, ranks, k] * tilt + (ONE - tilt * tilt) * by_slope
+            weighted[k] = h * tilt * z[k]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def closed(
-    z, pulled, plus, minus, norms, clock, root, by_laplacian, by_rate, by_state, by_rows, by_p, weighted,
-    by_bias, by_clock, by_root,
-):  # fmt: skip
+    back, pulled, plus, minus, norms, clock, root, by_laplacian, by_rate, by_p, weighted, by_bias, by_clock, by_root
+):
     """Cotangents of the opening layer's p, and s' z; those of its bias, clock and root are added to the last three."""
-    units, ranks, columns = by_rows.shape
+    units, slots, columns = back.shape
+    ranks = slots - 2
     for m in range(units):
-        out, norm, tick = by_p[m], norms[m], clock[m]
+        out, norm, tick, by_state, z = by_p[m], norms[m], clock[m], back[m, ranks], back[m, ranks + 1]
         out[:] = 0
         for r in range(ranks):
-            moved, weight, total = by_rows[m, r], root[m, r], ZERO
+            moved, weight, total = back[m, r], root[m, r], ZERO
             for k in range(columns):
                 out[k] += weight * moved[k]
                 total += _first(plus, minus, m, k) * moved[k]
             by_root[m, r] += total
         bias = ticks = norm_total = ZERO
         for k in range(columns):
-            up, first, second = z[m, k], _first(plus, minus, m, k), _second(plus, minus, m, k)
+            up, first, second = z[k], _first(plus, minus, m, k), _second(plus, minus, m, k)
             by_first = out[k] + up * pulled[m, k]
             by_second, ticking = up * norm * by_laplacian[k], up * tick * by_rate[k]
-            out[k] = by_state[m, k] * first + by_first * second + by_second * _third(plus, minus, m, k)
+            out[k] = by_state[k] * first + by_first * second + by_second * _third(plus, minus, m, k)
             out[k] += ticking * _bias_second(plus, minus, m, k)
             weighted[m, k] = first * up
-            bias += by_state[m, k] * _bias_first(plus, minus, m, k) + by_first * _bias_second(plus, minus, m, k)
+            bias += by_state[k] * _bias_first(plus, minus, m, k) + by_first * _bias_second(plus, minus, m, k)
             bias += by_second * _bias_third(plus, minus, m, k) + ticking * second
             ticks += up * _bias_first(plus, minus, m, k) * by_rate[k]
             norm_total += up * second * by_laplacian[k]
