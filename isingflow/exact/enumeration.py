@@ -60,11 +60,14 @@ def polarised(couplings: np.ndarray, fields: np.ndarray | None = None) -> tuple[
     return log_z + constant, mean + constant, variance, total
 
 
-def probabilities(couplings: np.ndarray) -> np.ndarray:
+def probabilities(couplings: np.ndarray, fields: np.ndarray | None = None) -> np.ndarray:
     """The Boltzmann weights of the states with the last spin up; the other half, its spin flip, has the same.
 
+    Fields are bonds to one more spin, which becomes the last: the weights are then those of all states of the others.
+
     Args:
-        couplings: K, symmetric, shape (N, N), N at most 24; the diagonal does not matter.
+        couplings: K, symmetric, shape (N, N), N at most 24, or 23 with fields; the diagonal does not matter.
+        fields: h, shape (N,), or None.
 
     Returns:
         weights, shape (2^(N-1),), with sum 1; spin i < N - 1 of state n is down where bit i of n is set.
@@ -77,6 +80,9 @@ def probabilities(couplings: np.ndarray) -> np.ndarray:
         array([0.731059, 0.268941])
     """
     couplings = _matrix(couplings)
+    if fields is not None:
+        fields = array("fields", fields, (len(couplings),), most=STRONGEST)
+        couplings = _matrix(np.block([[couplings, fields[:, None]], [fields, np.zeros(1)]]))
     spins = len(couplings)
     exponents = np.zeros(1)
     for spin in range(spins):

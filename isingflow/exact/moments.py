@@ -23,7 +23,7 @@ import numpy as np
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact import enumeration
 from isingflow.lattice import Lattice, check_magnet
-from isingflow.lattice.checks import STRONGEST, check_strength
+from isingflow.lattice.checks import check_strength
 from isingflow.runtime.checks import array, count
 from isingflow.runtime.compiled import compiled
 
@@ -161,14 +161,10 @@ def graph(couplings: np.ndarray, fields: np.ndarray | None = None) -> tuple[np.n
         >>> counts.round(4), round(float(correlation[0, 1]), 4)
         (array([0.3655, 0.2689, 0.3655]), 0.4621)
     """
-    if fields is not None:
-        fields = array("fields", fields, (len(couplings),), most=STRONGEST)
-        couplings = np.block([[couplings, fields[:, None]], [fields, np.zeros(1)]])
-    weights = enumeration.probabilities(couplings)
-    spins = len(couplings)
+    weights = enumeration.probabilities(couplings, fields)
     down = _by_popcount(weights)
     _walsh_hadamard(weights)
-    bits = 1 << np.arange(spins - 1)
+    bits = 1 << np.arange(len(down) - 1)
     if fields is not None:
         return down[::-1], weights[bits[:, None] ^ bits]
     down, bits = np.append(down, 0.0), np.append(bits, 0)

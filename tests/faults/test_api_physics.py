@@ -89,6 +89,9 @@ KINDS: dict[str, list[Any]] = {
     "sampler": [0, "", "gibbs", "Wolff", ["wolff"], True],
     "lattice": [None, 4, "square", (4, 4), np.ones((4, 4)), networkx.path_graph(3)],
     "grid": [*NO_ARRAYS, *EMPTY, *spoilt(GRID, math.nan, math.inf, 1e300), GRID[0], GRID[:2], GRID.T],
+    "grid or none": [v for v in (*NO_ARRAYS, *EMPTY, *spoilt(GRID, math.nan, math.inf, 1e300)) if v is not None],
+    "external": ["x", True, 1j, {}, ["a"], *NOT_FINITE, *LARGE, [0.1, 0.2], np.ones((4, 5)), np.ones((4, 4)) * 1j,
+                 *spoilt(np.ones((4, 4)), math.nan, math.inf, 1e300)[:-1]],
     "matrix": [*NO_ARRAYS, *EMPTY, *spoilt(MATRIX, math.nan, math.inf, 1e300), MATRIX[:2], MATRIX[0], np.triu(MATRIX)],
     "vector": [v for v in (*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[:3], math.nan, -math.inf, 1e300)) if v is not None],
     "plane": [*NO_ARRAYS, *EMPTY, SAMPLES, 1.0],
@@ -170,7 +173,14 @@ CASES: dict[str, Case] = {
         {"couplings": MATRIX, "fields": SAMPLES[:3]},
         {"couplings": "matrix", "fields": "vector"},
     ),
-    "exact.enumeration.probabilities": ({"couplings": MATRIX}, {"couplings": "matrix"}),
+    "exact.enumeration.polarised": (
+        {"couplings": MATRIX, "fields": SAMPLES[:3]},
+        {"couplings": "matrix", "fields": "vector"},
+    ),
+    "exact.enumeration.probabilities": (
+        {"couplings": MATRIX, "fields": SAMPLES[:3]},
+        {"couplings": "matrix", "fields": "vector"},
+    ),
     "exact.kaufman.log_z": (
         {"lx": 4, "ly": 4, "kx": 0.3, "ky": 0.2},
         {"lx": "length", "ly": "length", "kx": "coupling", "ky": "coupling"},
@@ -185,7 +195,10 @@ CASES: dict[str, Case] = {
     ),
     "exact.moments.moments": ({"lattice": LATTICE, "beta": 0.3}, {"lattice": "lattice", "beta": "beta"}),
     "exact.moments.along_axes": ({"correlations": GRID}, {"correlations": "plane"}),
-    "exact.moments.graph": ({"couplings": MATRIX}, {"couplings": "matrix"}),
+    "exact.moments.graph": (
+        {"couplings": MATRIX, "fields": SAMPLES[:3]},
+        {"couplings": "matrix", "fields": "vector"},
+    ),
     "exact.moments.torus": (
         {"lx": 4, "ly": 3, "kx": 0.3, "ky": 0.2},
         {"lx": "length", "ly": "length", "kx": "coupling", "ky": "coupling"},
@@ -212,7 +225,14 @@ CASES: dict[str, Case] = {
         {"lx": 3, "ly": 4, "coupling": 0.3},
         {"lx": "length", "ly": "length", "coupling": "coupling"},
     ),
-    "exact.thermodynamics.thermodynamics": ({"lattice": LATTICE, "beta": 0.3}, {"lattice": "lattice", "beta": "beta"}),
+    "exact.thermodynamics.thermodynamics": (
+        {"lattice": LATTICE, "beta": 0.3, "field": 0.1},
+        {"lattice": "lattice", "beta": "beta", "field": "external"},
+    ),
+    "exact.transfer_matrix.polarised": (
+        {"kx": GRID, "ky": GRID, "fields": GRID},
+        {"kx": "grid", "ky": "grid", "fields": "grid or none"},
+    ),
     "exact.transfer_matrix.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
     "exact.transfer_matrix.affordable": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
     "exact.transfer_matrix.grid_couplings": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
@@ -220,6 +240,10 @@ CASES: dict[str, Case] = {
     "lattice.checks.check_boundary": ({"boundary": "open"}, {"boundary": "boundary"}),
     "lattice.checks.check_shape": ({"lx": 4, "ly": None}, {"lx": "length", "ly": "length or none"}),
     "lattice.checks.check_strength": ({"name": "jx", "value": 1.0}, {"value": "coupling"}),
+    "lattice.disorder.random_field": (
+        {"lattice": LATTICE, "strength": 0.3, "seed": 1},
+        {"lattice": "lattice", "strength": "coupling", "seed": "seed"},
+    ),
     "lattice.graph.check_magnet": ({"lattice": LATTICE, "beta": 0.3}, {"lattice": "lattice", "beta": "beta"}),
     "lattice.kinds.square": (
         {"lx": 4, "ly": None, "jx": 1.0, "jy": 1.0, "boundary": "periodic"},
@@ -271,7 +295,10 @@ CASES: dict[str, Case] = {
         {"lattice": LATTICE, "beta": 0.3, "spins": SPINS, "log_weight": SAMPLES[:4]},
         {"lattice": "lattice", "beta": "beta", "spins": "spins", "log_weight": "spin weights"},
     ),
-    "observables.series.per_sample": ({"lattice": LATTICE, "field": SPINS}, {"lattice": "lattice", "field": "fields"}),
+    "observables.series.per_sample": (
+        {"lattice": LATTICE.with_field(0.1), "field": SPINS, "beta": 0.3},
+        {"lattice": "lattice", "field": "fields", "beta": "beta"},
+    ),
     "statistics.chains.autocorrelation": ({"chains": SAMPLES}, {"chains": "chains"}),
     "statistics.chains.autocorrelation_time": ({"chains": SAMPLES}, {"chains": "chains"}),
     "statistics.chains.diagnostics": ({"chains": SAMPLES}, {"chains": "chains"}),
@@ -340,6 +367,7 @@ CASES: dict[str, Case] = {
 CASES["monte_carlo.simulate.stream"] = CASES["monte_carlo.simulate.simulate"]
 
 METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
+    "Lattice.with_field": (LATTICE.with_field, {"field": 0.1}, {"field": "external"}),
     "Lattice.couplings": (LATTICE.couplings, {"beta": 0.3}, {"beta": "beta"}),
     "ContinuousForm.free_energy": (FORM.free_energy, {"log_z_ising": 1.0}, {"log_z_ising": "log Z"}),
     "ContinuousForm.log_z_ising": (FORM.log_z_ising, {"free_energy": 1.0}, {"free_energy": "log Z"}),
@@ -385,6 +413,10 @@ TRUSTED = {
     "lattice.checks.check_strengths": "is `square`, from which all its values come",
     "lattice.checks.frozen": "makes an array read-only",
     "lattice.checks.check_labels": "is Lattice, from which all its values come",
+    **dict.fromkeys(
+        (f"lattice.external.{name}" for name in ("by_site", "check", "entry", "kept_by", "total", "words")),
+        "is Lattice, from which all its values come",
+    ),
     "lattice.edge_lists.adjacency_list": "is read_graph, which hands it lines of a file",
     "lattice.edge_lists.edge_list": "is read_graph, which hands it lines of a file",
     "lattice.edge_lists.edge_table": "is read_graph, which hands it lines of a file",
