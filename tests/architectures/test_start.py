@@ -16,6 +16,8 @@ from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 LATTICES = {
     "torus": square(4, 6),
     "open": square(3, boundary="open"),
+    "torus in a field": square(4, 6).with_field(0.3),
+    "open, in a field": square(3, boundary="open").with_field(-0.5),
     "graph": from_graph(networkx.petersen_graph()),
 }
 

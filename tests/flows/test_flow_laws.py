@@ -19,6 +19,7 @@ from isingflow.flows import (
     HistogramMarginals,
     Inverted,
     Logit,
+    Shift,
     SpectralScaling,
 )
 from isingflow.flows.spectral import EigenBasis, FourierBasis
@@ -206,6 +207,8 @@ TRANSFORMS = {
         (5,),
         None,
     ),
+    "shift": (lambda seed=0: Shift(randn(3, 4).double()), (3, 4), None),
+    "uniform shift": (lambda seed=0: Shift(torch.full((3, 4), 0.7)), (3, 4), Group((3, 4), True, TORUS.point)),
     "activation normalisation": (lambda seed=0: standardising((3,), seed), (3,), None),
     "activation normalisation, common": (lambda seed=0: standardising((3, 4), seed, common=True), (3, 4), TORUS),
     "whitening": (lambda seed=0: whitening(3, seed), (3,), None),

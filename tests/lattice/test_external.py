@@ -106,7 +106,7 @@ def test_fields_of_nodes():
     np.testing.assert_array_equal(from_graph(graph).field, [0.1, 0, -0.5])
     for strange in (math.nan, math.inf, "0.5", 1j, True, [1]):
         graph.nodes[1]["field"] = strange
-        with pytest.raises(InvalidInput, match="the node 1 has the attribute field = .* expected a finite number"):
+        with pytest.raises(InvalidInput, match=r"the node 1 has the attribute field = .* expected a finite number"):
             from_graph(graph)
     del graph.nodes[1]["field"]
     with pytest.raises(InvalidInput, match="the node 1 has no attribute field, 2 of 3 nodes have one"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isingflow.errors import InvalidInput
 from isingflow.exact import thermodynamics
-from isingflow.lattice import edwards_anderson, from_graph, square, triangular
+from isingflow.lattice import edwards_anderson, from_graph, random_field, square, triangular
 from isingflow.observables import measure, per_sample
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -44,6 +44,9 @@ LATTICES = {
     "glass": edwards_anderson(3, 4, seed=1),
     "open glass": edwards_anderson(4, 3, seed=2, boundary="open"),
     "graph": from_graph(networkx.petersen_graph()),
+    "in a field": square(3).with_field(0.3),
+    "in a random field": random_field(square(4, 3, boundary="open"), 0.8, seed=1),
+    "graph in a field": from_graph(networkx.petersen_graph()).with_field(np.linspace(-0.5, 1, 10)),
 }
 every_lattice = pytest.mark.parametrize("name", LATTICES)
 
@@ -61,9 +64,12 @@ def every_state(shape):
 
 
 def total_energy(lattice, spins):
-    """E of every state, bond by bond."""
+    """E of every state, bond by bond, and in the external field."""
     flat = spins.reshape(len(spins), -1).astype(float)
-    return -sum(j * flat[:, a] * flat[:, b] for (a, b), j in zip(lattice.bonds, lattice.strengths, strict=True))
+    in_field = -flat @ lattice.field_by_site.ravel()
+    return in_field - sum(
+        j * flat[:, a] * flat[:, b] for (a, b), j in zip(lattice.bonds, lattice.strengths, strict=True)
+    )
 
 
 def displaced(lattice, spins, dx, dy):
@@ -90,6 +96,8 @@ def brute_force(lattice, beta, spins, weights):
         "binder": 1 - fourth / (3 * second**2),
         "susceptibility": lattice.sites * second,
     }
+    if lattice.field is not None:
+        answers |= {"magnetisation": weights @ m, "susceptibility": lattice.sites * (second - (weights @ m) ** 2)}
     if len(lattice.shape) == 1:
         return answers
     lx, ly = lattice.shape
@@ -104,8 +112,13 @@ def brute_force(lattice, beta, spins, weights):
     amplitudes = np.abs(spins.reshape(len(spins), -1) @ waves.reshape(lx * ly, -1).T) ** 2
     factor = (weights @ amplitudes).reshape(lx, ly) / lattice.sites
     along = [g for g in (correlations[:, 0], correlations[0]) if len(g) == length]
-    smallest = [s for s, l in ((factor[1, 0], lx), (factor[0, 1], ly)) if l == length]
-    excess = factor[0, 0] / np.mean(smallest) - 1
+    connected = factor
+    if lattice.field is not None:
+        mean = weights @ spins.reshape(len(spins), -1)
+        mean = np.full(lattice.sites, mean.mean()) if lattice.translation_invariant else mean
+        connected = factor - np.abs(waves @ mean) ** 2 / lattice.sites
+    smallest = [s for s, l in ((connected[1, 0], lx), (connected[0, 1], ly)) if l == length]
+    excess = connected[0, 0] / np.mean(smallest) - 1
     spacing = math.sqrt(0.75) if lattice.kind == "triangular" else 1
     xi = spacing * math.sqrt(excess) / (2 * math.sin(math.pi / length)) if excess > 0 else None
     return answers | {
@@ -181,19 +194,21 @@ def test_improved_estimators_are_averages_over_spins(name, width, seed):
     lattice = LATTICES[name]
     field = rng(seed).normal(scale=width, size=lattice.shape)
     spins = every_state(lattice.shape)
-    log_p = -np.log1p(np.exp(-2 * spins * field)).reshape(len(spins), -1).sum(1)
+    tilted = field + 0.5 * lattice.field_by_site
+    log_p = -np.log1p(np.exp(-2 * spins * tilted)).reshape(len(spins), -1).sum(1)
     twice = np.stack([field, field])
     from_field = measure(lattice, 0.5, field=twice)
     expected = brute_force(lattice, 0.5, spins, np.exp(log_p))
     del expected["magnetisation_abs"]
     assert from_field.magnetisation_abs is None
     assert_values(from_field, expected, 1e-10)
-    series = per_sample(lattice, field=twice)
+    series = per_sample(lattice, field=twice, beta=0.5)
     energy, m = total_energy(lattice, spins), spins.reshape(len(spins), -1).mean(1)
     p = np.exp(log_p)
     for measured, exact in (
         (series.energy, p @ energy),
         (series.energy_variance, p @ energy**2 - (p @ energy) ** 2),
+        (series.magnetisation, p @ m),
         (series.magnetisation_squared, p @ m**2),
         (series.magnetisation_fourth, p @ m**4),
     ):
@@ -461,3 +476,21 @@ def test_input_that_is_refused(arguments, message):
     with pytest.raises(InvalidInput, match=message) as error:
         measure(square(3), **({"beta": 0.4} | arguments))
     assert "\n" not in str(error.value)
+
+
+# --- in an external field
+
+
+def test_fields_need_beta_where_spins_depend_on_it():
+    x = rng().normal(size=(4, 3, 3))
+    with pytest.raises(InvalidInput, match="beta is needed"):
+        per_sample(square(3).with_field(0.1), field=x)
+    assert per_sample(square(3), field=x).magnetisation.shape == (4,)
+
+
+def test_words_and_keys_in_a_field():
+    spins = rng().choice([-1, 1], size=(50, 3, 3))
+    within, without = (measure(square(3).with_field(h), 0.4, spins=spins) for h in (0.1, None))
+    assert "susceptibility (connected)" in within.table() and "connected" not in without.table()
+    assert set(within.as_dict()) == {*without.as_dict(), "magnetisation"}
+    assert within.magnetisation.value == pytest.approx(spins.mean())
