@@ -13,6 +13,7 @@ PAGES = (
     "docs/own-potential.md",
     "docs/tutorials/arviz.md",
     "docs/how-to/temperatures.md",
+    "docs/how-to/fields.md",
     "docs/how-to/fine-tune.md",
 )
 

@@ -87,6 +87,9 @@ MAGNETS = {
     ("--critical", "--beta", "0", "--temperature", "2"): "--critical and --beta and --temperature exclude",
     ("--jx", "nan"): "--jx nan: expected a finite number",
     ("--jy", "J"): "--jy J: expected a finite number",
+    ("--field", "nan"): "--field nan: expected a finite number",
+    ("--field", "1j"): "--field 1j: expected a finite number",
+    ("--field-seed", "3"): "--field-seed goes with --field H",
     ("--boundary", "round"): "--boundary round: expected periodic or open",
 }
 
@@ -324,6 +327,40 @@ class TestExact:
 
 
 TINY = ["train", "--size", 4, "--steps", 5, "--device", "cpu"]
+
+
+class TestFields:
+    @pytest.mark.parametrize("seed", [None, 3], ids=["uniform", "random"])
+    def test_exact_and_monte_carlo(self, seed, empty_folder):
+        words = ["--size", "3", "--beta", "0.4", "--field", "0.2", *([] if seed is None else ["--field-seed", seed])]
+        lattice = isingflow.lattice.square(3)
+        lattice = lattice.with_field(0.2) if seed is None else isingflow.lattice.random_field(lattice, 0.2, seed=seed)
+        exact = isingflow.exact.thermodynamics(lattice, 0.4)
+        given = document("exact", *words)
+        assert given["field"] == np.asarray(lattice.field).tolist()
+        assert given["magnetisation_per_site"] == exact.magnetisation_per_site and given["log_z"] == exact.log_z
+        drawn = document("monte-carlo", *words, "--samples", 8, "--output", "spins.npz")
+        assert drawn["field"] == given["field"]
+        assert drawn["exact_magnetisation"] == exact.magnetisation_per_site
+        seen = document("observables", "spins.npz")
+        assert seen["field"] == given["field"] and set(seen["magnetisation"]) == {"value", "stderr"}
+        assert "magnetisation" in invoke("exact", *words).stdout
+        assert {"field", "magnetisation_per_site"}.isdisjoint(document("exact", "--size", 3))
+
+    def test_a_run(self, empty_folder):
+        """It trains, remembers its field, is sampled, and starts another one in another field."""
+        found = document("train", "--size", 3, "--beta", 0.4, "--field", 0.1, "--steps", 2, "--output", "run")
+        assert found["field"] == 0.1 and set(found["magnetisation"]) == {"value", "stderr"}
+        run = RunFolder.open("run")
+        assert run.config.lattice == isingflow.lattice.square(3).with_field(0.1)
+        assert "field 0.1" in invoke("evaluate", "run", "--samples", 8).stdout
+        assert "--resume: not the run" in failure("train", "--output", "run", "--resume", "--field", 0.2)
+        for space in ("latent", "physical"):
+            words = ("--chains", 2, "--samples", 6, "--warm-up", 8, "--output", f"{space}.npz")
+            assert "magnetisation" in document("hmc", "run", "--space", space, *words)
+        later = document("train", "--from", "run", "--field", -0.3, "--steps", 1, "--output", "later")
+        assert later["field"] == -0.3
+        assert document("train", "--from", "run", "--steps", 1, "--output", "same")["field"] == 0.1
 
 
 class TestTrain:
