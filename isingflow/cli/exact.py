@@ -9,6 +9,7 @@ import click
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, Command, Size
 from isingflow.cli.output import print_result, show_notes
+from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.runtime import stopping
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ LONGEST = 10**6
 @click.command("exact", cls=Command)
 @size_option(Size(length=LONGEST))
 @MAGNET
+@click.option("--ground-state", is_flag=True, help="The least energy and a state that has it, instead.")
 @JSON
-def command(size: tuple[int, ...] | None, as_json: bool, **magnet: Any) -> None:
+def command(size: tuple[int, ...] | None, ground_state: bool, as_json: bool, **magnet: Any) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
@@ -30,7 +32,13 @@ def command(size: tuple[int, ...] | None, as_json: bool, **magnet: Any) -> None:
     slabs, sparse random graphs, in external fields too. The offset and free
     energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
     translation invariance).
+
+    With --ground-state: the least energy, of small and of planar lattices exactly; of others the least that parallel
+    tempering has seen, which is said.
     """
+    if ground_state:
+        _ground_state(lattice_from(size, magnet), magnet, as_json)
+        return
     from isingflow.exact import thermodynamics
     from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
     from isingflow.lattice import external
@@ -88,3 +96,31 @@ def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:
         rows.append((name, document["continuous_free_energy"], document["continuous_free_energy_per_site"]))
     lines = [f"{title:<60}{'total':>20}{'per site':>20}"]
     return "\n".join(lines + [f"  {name:<58}{total:>20.12g}{value:>20.12g}" for name, total, value in rows] + notes)
+
+
+def _ground_state(lattice: Lattice, magnet: dict[str, Any], as_json: bool) -> None:
+    """Print the ground state of a lattice, or the best state that is known."""
+    for name in ("critical", "beta", "temperature"):
+        if magnet[name]:
+            raise InvalidInput(f"--{name} does not go with --ground-state, which has no temperature: leave it out")
+    from isingflow.exact import ground_state
+
+    try:
+        found = stopping.watched(ground_state, lattice)
+    except NoExactSolution:
+        from isingflow.monte_carlo import lowest_energy
+
+        found = stopping.watched(lowest_energy, lattice)
+    document = {
+        "lattice": lattice.kind,
+        "size": list(lattice.size),
+        "sites": lattice.sites,
+        "method": found.method,
+        "exact": found.exact,
+        "ground_state_energy": found.energy,
+        "ground_state_energy_per_site": found.energy_per_site,
+        "spins": found.spins.tolist(),
+    }
+    word = "ground-state energy" if found.exact else "least energy seen, no proof that there is none lower"
+    line = f"  {f'{word} ({found.method})':<70}{found.energy:>18.12g}{found.energy_per_site:>18.12g}"
+    print_result(document, as_json, lambda: f"{f'Ising, {lattice}':<72}{'total':>18}{'per site':>18}\n{line}")

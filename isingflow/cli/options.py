@@ -285,23 +285,23 @@ def settings_from(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(given)
 
 
-def check_new_file(path: Path, suffixes: tuple[str, ...] = (".npz",)) -> None:
-    """Refuse an --output that is not a new file of one of these suffixes in a folder that can be written; lock it."""
+def check_new_file(path: Path, suffixes: tuple[str, ...] = (".npz",), option: str = "--output") -> None:
+    """Refuse a path that is not a new file of one of these suffixes in a folder that can be written; lock it."""
     if path.suffix not in suffixes:
-        raise InvalidInput(f"--output {path}: expected a file name that ends in {' or '.join(suffixes)}")
+        raise InvalidInput(f"{option} {path}: expected a file name that ends in {' or '.join(suffixes)}")
     try:
         path.with_name(f".{path.name}.12345678").lstat()  # such a folder will be there while the file is written
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise InvalidInput(f"--output {path}: {error.strerror}") from None
+        raise InvalidInput(f"{option} {path}: {error.strerror}") from None
     if not path.parent.is_dir():
-        raise InvalidInput(f"--output {path}: there is no folder {path.parent}")
+        raise InvalidInput(f"{option} {path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
-        raise InvalidInput(f"--output {path}: the folder {path.parent} cannot be written")
+        raise InvalidInput(f"{option} {path}: the folder {path.parent} cannot be written")
     lock_file(path)
     if path.exists() or path.is_symlink():
-        raise InvalidInput(f"--output {path}: exists already; choose another name")
+        raise InvalidInput(f"{option} {path}: exists already; choose another name")
 
 
 def lock_file(path: Path) -> None:

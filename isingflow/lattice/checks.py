@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,9 @@ def check_labels(labels: Any, sites: int) -> tuple[str, ...] | None:
             raise InvalidInput(f"label {shown(name)}: expected at most {LONGEST_LABEL} characters, not {len(name)}")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise InvalidInput(f"label {shown(name)}: not text that can be written to a file")
+    if len(set(labels)) < sites:
+        (name, times), *_ = Counter(labels).most_common(1)
+        raise InvalidInput(f"label {shown(name)} is that of {times} sites: as text, every one needs a label of its own")
     return None if all(name == str(site) for site, name in enumerate(labels)) else tuple(labels)
 
 

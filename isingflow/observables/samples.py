@@ -24,7 +24,7 @@ import numpy as np
 from isingflow import lattice as lattices
 from isingflow.errors import FileError, InvalidInput
 from isingflow.lattice import Lattice, check_beta, square
-from isingflow.observables import Observables, measure
+from isingflow.observables import Observables, Overlap, measure, overlap
 from isingflow.observables.files import LARGEST_BETA
 from isingflow.runtime import checks
 from isingflow.runtime.files import read_arrays, reason, text
@@ -117,6 +117,24 @@ class Samples:
             if self.drawn and self.spins is not None:
                 found = replace(found, magnetisation_abs=self._mean_absolute(self.spins))
             return found
+        except InvalidInput as error:
+            raise FileError(f"{self.path}: {reason(error)}") from None
+
+    def overlap(self) -> Overlap:
+        """Overlaps between the chains of the file, which must be at least two.
+
+        Raises:
+            FileError: it holds no spins of chains, or they are weighted.
+        """
+        spins, weights = self.spins, self.log_weight
+        chains = spins is not None and not self.drawn and spins.ndim == 2 + len(self.lattice.shape)
+        if spins is None or not chains or (weights is not None and np.ptp(weights) > 0):
+            raise FileError(
+                f"{self.path}: overlaps are of the spins of independent chains, at least two, without weights: those "
+                "that isingflow monte-carlo and hmc write"
+            )
+        try:
+            return overlap(self.lattice, spins)
         except InvalidInput as error:
             raise FileError(f"{self.path}: {reason(error)}") from None
 

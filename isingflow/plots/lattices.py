@@ -16,12 +16,16 @@ from isingflow.plots.style import EXACT, FLOW
 COLORS = {True: FLOW, False: EXACT}
 DASHES: dict[bool, Any] = {True: "solid", False: (0, (2, 1))}
 """Of bonds with J > 0, and of those with J < 0."""
+MOST_LABELS, LONGEST_LABEL = 100, 12
+"""Sites that are labelled, and letters of a label that are shown."""
 RADIUS = 0.22
 """Of a site, in units of the usual distance to its nearest neighbour."""
 
 
 def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     """Draw sites and bonds (blue: J > 0; red, dashed: J < 0; a bond across the boundary as two stubs).
+
+    Sites of a graph whose nodes have names are labelled, if they are not more than 100.
 
     Args:
         lattice: of any kind; a graph is laid out by networkx.
@@ -36,6 +40,9 @@ def plot_lattice(lattice: Lattice, ax: Axes | None = None) -> Axes:
     positions = positions_of(lattice)
     add_bonds(ax, lattice, positions, np.zeros((1, 2)))
     add_sites(ax, positions, 0.6 * radius_of(positions), np.zeros((len(positions), 3)))
+    if lattice.names is not None and lattice.sites <= MOST_LABELS:
+        add_labels(ax, lattice, positions)
+        ax.margins(0.12)
     ax.set(aspect="equal", title=lattice.description)
     ax.axis("off")
     ax.autoscale_view()
@@ -88,6 +95,20 @@ def add_sites(ax: Axes, positions: np.ndarray, radius: float, colors: np.ndarray
     places: dict[str, Any] = {"units": "xy", "offsets": positions, "offset_transform": ax.transData}
     style: dict[str, Any] = {"facecolors": colors, "edgecolors": "black", "linewidths": 0.6, "zorder": 2}
     ax.add_collection(EllipseCollection(size, size, 0 * size, **places, **style))
+
+
+def add_labels(ax: Axes, lattice: Lattice, positions: np.ndarray) -> None:
+    """Write what sites are called beside them.
+
+    Args:
+        ax: where to draw.
+        lattice: whose sites.
+        positions: of its sites, shape (N, 2).
+    """
+    for name, place in zip(lattice.labels, positions, strict=True):
+        shown = name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}..."
+        plain = shown.replace("$", r"\$")
+        ax.annotate(plain, place, (3, 3), textcoords="offset points", fontsize="x-small", zorder=3)
 
 
 def radius_of(positions: np.ndarray) -> float:

@@ -181,6 +181,13 @@ CASES: dict[str, Case] = {
         {"couplings": MATRIX, "fields": SAMPLES[:3]},
         {"couplings": "matrix", "fields": "vector"},
     ),
+    "exact.ground_state.ground_state": ({"lattice": LATTICE}, {"lattice": "lattice"}),
+    "monte_carlo.ground_state.lowest_energy": (
+        {"lattice": LATTICE, "samples": 4, "chains": 2, "seed": 0},
+        {"lattice": "lattice", "samples": "count", "chains": "count", "seed": "negative"},
+    ),
+    "observables.overlap.overlap": ({"lattice": LATTICE, "spins": SPINS[None].repeat(2, 0)}, {"lattice": "lattice"}),
+    "observables.overlap.overlaps": ({"lattice": LATTICE, "spins": SPINS[None].repeat(2, 0)}, {"lattice": "lattice"}),
     "exact.kaufman.log_z": (
         {"lx": 4, "ly": 4, "kx": 0.3, "ky": 0.2},
         {"lx": "length", "ly": "length", "kx": "coupling", "ky": "coupling"},
@@ -400,6 +407,8 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
 }
 
 TRUSTED = {
+    "exact.ground_state.energy_of": "is handed a state of a lattice that was checked",
+    "exact.ground_state.field_of": "is handed a lattice that was checked",
     "exact.fermions.agree": "compares what was computed",
     "exact.fermions.exact": "takes what compiled kernels computed",
     "exact.fermions.logarithm": "takes what compiled kernels computed",

@@ -44,6 +44,16 @@ def ising_energy(of: Lattice, spins: np.ndarray) -> float:
     return -sum(j * spins[a] * spins[b] for (a, b), j in zip(of.bonds, of.strengths, strict=True))
 
 
+def test_labels_that_are_the_same_as_text_are_refused():
+    class Nameless:
+        def __repr__(self):
+            return "node"
+
+    with pytest.raises(InvalidInput, match="label 'node' is that of 2 sites: as text, every one needs a label"):
+        from_graph(networkx.Graph([(Nameless(), Nameless())]))
+    assert from_graph(networkx.Graph([(1, "1")])).labels == ("1", "'1'")
+
+
 def test_critical_beta():
     assert abs(CRITICAL_BETA - 0.44068679350977) < 1e-14
     assert math.sinh(2 * CRITICAL_BETA) == pytest.approx(1, abs=1e-15)

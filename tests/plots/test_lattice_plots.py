@@ -7,6 +7,17 @@ from isingflow.lattice import edwards_anderson, from_graph, square, triangular
 from isingflow.plots.lattices import plot_lattice
 
 
+def test_sites_with_names_are_labelled():
+    from matplotlib import pyplot
+
+    named = from_graph(networkx.relabel_nodes(networkx.path_graph(3), {0: "Ab", 1: "a $ign", 2: "a very long name"}))
+    ax = plot_lattice(named)
+    assert [text.get_text() for text in ax.texts] == ["Ab", r"a \$ign", "a very long ..."]
+    assert not plot_lattice(from_graph(networkx.path_graph(3))).texts
+    ax.figure.canvas.draw()
+    pyplot.close("all")
+
+
 @pytest.mark.parametrize(
     "of",
     [
