@@ -308,9 +308,8 @@ class Lattice:
 
             return layout(self)
         self._check_listable()
-        dimensions = len(self.shape)
-        axes = [[1.0, 0.0], [-0.5, math.sqrt(0.75)]] if self.kind == "triangular" else np.eye(dimensions)
-        return np.indices(self.shape).reshape(dimensions, -1).T @ np.array(axes)
+        axes = [[1.0, 0.0], [-0.5, math.sqrt(0.75)]] if self.kind == "triangular" else np.eye(len(self.shape))
+        return np.indices(self.shape).reshape(len(self.shape), -1).T @ np.array(axes)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable description that `lattice.from_dict` turns back into this lattice, labels included."""

@@ -40,8 +40,8 @@ class LatticeConvexPotential(SymmetricKernels, ConvexFunction):
         radial: number of kernels that have the full point symmetry.
         oriented: number of kernels that have only the symmetry of a bond, per direction.
         width, layers, kind, augmented, normalised, activation: of the network, see `ConvexNetwork`.
-        variances: variance of x by momentum when the flow starts, of a field's shape: kernels are scaled so that features
-            start of order one. Ones if not given.
+        variances: variance of x by momentum when the flow starts, of a field's shape: kernels are scaled so that
+            features start of order one. Ones if not given.
         generator: source of the initial kernels and weights.
 
     Raises:
