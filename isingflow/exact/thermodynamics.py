@@ -147,7 +147,9 @@ def _solve_components(lattice: Lattice, beta: float) -> tuple[str, Counted]:
         _solve_connected(lattice, couplings[part][:, part], None if fields is None else fields[part]) for part in parts
     ]
     hardest = max((method for method, _ in results), key=METHODS.index)
-    log_z, mean, variance, total = np.sum([counted for _, counted in results], axis=0).tolist()
+    log_z, mean, variance, total = np.sum(
+        [(*counted[:3], counted[3] or 0.0) for _, counted in results], axis=0
+    ).tolist()
     return hardest, (log_z, mean, variance, total)
 
 

@@ -91,7 +91,7 @@ def hypercubic(
         periodic-periodic-open 4x4x8, jx = 1, jy = 1, jz = 0.5 G16 x Z2
     """
     shape = check_lengths(tuple(lengths) if isinstance(lengths, list) else lengths)
-    strengths = tuple(j) if isinstance(j, list | tuple) else (j,) * len(shape)
+    strengths: Any = tuple(j) if isinstance(j, list | tuple) else (j,) * len(shape)
     return Lattice("hypercubic", shape, check_boundaries(boundary, len(shape)), strengths)
 
 

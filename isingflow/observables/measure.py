@@ -240,7 +240,8 @@ def _pair_sums(lattice: Lattice, means: Means, weights: np.ndarray, starts: np.n
         for rows, t in means.batches(start, stop):
             power[block] += np.tensordot(weights[rows], np.abs(rfftn(t, s=grid, axes=axes)) ** 2, 1)
     sums = irfftn(power, s=grid, axes=axes)
-    sums[:, *[0] * len(grid)] = lattice.sites * np.add.reduceat(weights, starts)
+    origin: tuple[Any, ...] = (slice(None), *[0] * len(grid))
+    sums[origin] = lattice.sites * np.add.reduceat(weights, starts)
     return sums
 
 
@@ -283,8 +284,8 @@ def _spatial(
 def _correlations(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
     """G at displacements that are not negative, shape (..., *lattice.shape)."""
     counts = [length - end * np.arange(length) for length, end in zip(lattice.shape, lattice.open_axes, strict=True)]
-    inside = tuple(slice(length) for length in lattice.shape)
-    return pairs[..., *inside] / math.prod(np.ix_(*counts))
+    inside: tuple[Any, ...] = (..., *(slice(length) for length in lattice.shape))
+    return pairs[inside] / math.prod(np.ix_(*counts))
 
 
 def _along_axes(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
@@ -295,9 +296,9 @@ def _along_axes(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
 def _structure_factor(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
     """S(k), shape (..., *lattice.shape)."""
     # On the padded grid of an open direction every second momentum is one of the lattice itself.
-    steps = tuple(slice(None, None, 1 + end) for end in lattice.open_axes)
+    steps: tuple[Any, ...] = (..., *(slice(None, None, 1 + end) for end in lattice.open_axes))
     axes = tuple(range(-len(lattice.shape), 0))
-    return fftn(pairs, axes=axes).real[..., *steps] / lattice.sites
+    return fftn(pairs, axes=axes).real[steps] / lattice.sites
 
 
 def _length_squared(lattice: Lattice, pairs: np.ndarray) -> np.ndarray:
@@ -320,9 +321,10 @@ def _connected_length_squared(lattice: Lattice, joined: np.ndarray) -> np.ndarra
 def _length_squared_from(lattice: Lattice, factor: np.ndarray) -> np.ndarray:
     """xi^2 from S(k), shape (..., *lattice.shape)."""
     longest, dimensions = max(lattice.shape), len(lattice.shape)
-    units = [unit for unit, length in zip(grid_units(dimensions), lattice.shape, strict=True) if length == longest]
-    at_k = np.mean([factor[..., *unit] for unit in units], axis=0)
-    return (factor[..., *[0] * dimensions] / at_k - 1) / (2 * math.sin(math.pi / longest)) ** 2
+    by_momentum = np.moveaxis(factor.reshape(*factor.shape[:-dimensions], -1), -1, 0)
+    at = [np.ravel_multi_index(unit, lattice.shape) for unit in grid_units(dimensions)]
+    at_k = np.mean([by_momentum[k] for k, length in zip(at, lattice.shape, strict=True) if length == longest], axis=0)
+    return (by_momentum[0] / at_k - 1) / (2 * math.sin(math.pi / longest)) ** 2
 
 
 def _length(lattice: Lattice, squared: Estimate) -> Estimate | None:

@@ -48,9 +48,8 @@ class _Convolutional(torch.autograd.Function):
         gradient = field_of((kernels * response).sum((0, 1)) + quadratic * momenta, shape)
         counts = multiplicities(shape).to(x)
         laplacian, *others = (columns.view(orientations, len(x), -1).sum((0, 2)) for columns in sums)
-        if not any(ctx.needs_input_grad[2:]):
-            momenta = response = None
-        ctx.save_for_backward(momenta, response, spectra, quadratic, counts, u.view(features, -1), *parameters)
+        waves = (momenta, response) if any(ctx.needs_input_grad[2:]) else (None, None)
+        ctx.save_for_backward(*waves, spectra, quadratic, counts, u.view(features, -1), *parameters)
         ctx.layer = layer
         return gradient, laplacian + (counts * quadratic).sum(), *others
 
