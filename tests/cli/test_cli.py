@@ -18,7 +18,8 @@ from click.testing import CliRunner
 
 import isingflow
 from isingflow import cli
-from isingflow.errors import IsingflowError
+from isingflow.cli.lattices import lattice_from
+from isingflow.errors import InvalidInput, IsingflowError
 from isingflow.evaluation import targets
 from isingflow.evaluation.reports import evaluate
 from isingflow.runs.folder import RunFolder
@@ -347,6 +348,27 @@ class TestFields:
         assert "magnetisation" in invoke("exact", *words).stdout
         assert {"field", "magnetisation_per_site"}.isdisjoint(document("exact", "--size", 3))
 
+    def test_an_earlier_run_gives_what_is_not_asked_for(self):
+        magnet = dict.fromkeys(("lattice", "lattice_seed", "jx", "jy", "boundary", "field", "field_seed"))
+        uniform = isingflow.lattice.square(4).with_field(0.1)
+        varying = isingflow.lattice.random_field(isingflow.lattice.square(4), 0.1, seed=1)
+        for size, asked, base, expected in (
+            (None, {}, uniform, uniform),
+            ((6, 6), {}, uniform, isingflow.lattice.square(6).with_field(0.1)),
+            (
+                None,
+                {"boundary": "open"},
+                varying,
+                isingflow.lattice.square(4, boundary="open").with_field(varying.field),
+            ),
+            (None, {"field": 0.0}, uniform, isingflow.lattice.square(4)),
+            (None, {"field": 0.1, "field_seed": 1}, uniform, varying),
+        ):
+            assert lattice_from(size, magnet | asked, base) == expected
+        with pytest.raises(InvalidInput, match="does not fit"):
+            lattice_from((6, 6), magnet, varying)
+
+    @pytest.mark.slow  # three trainings, with their evaluations and figures
     def test_a_run(self, empty_folder):
         """It trains, remembers its field, is sampled, and starts another one in another field."""
         found = document("train", "--size", 3, "--beta", 0.4, "--field", 0.1, "--steps", 2, "--output", "run")
