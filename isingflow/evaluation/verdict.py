@@ -42,7 +42,7 @@ def verdict(found: Evaluation) -> str:
     count = len(found.samples.log_weight)
     effective = found.effective_sample_size * count
     told = f"-ln Z by {how} can be trusted to {within:.2g} nats"
-    share = f"{effective:.3g} of {count} samples count"
+    share = f"{100 * found.effective_sample_size:.2g} % of {count} samples count"
     if found.misses_part:
         share += ", and the flow misses part of the target"
     elif effective >= FEW and found.pareto_k <= HEAVY_TAIL:
