@@ -324,7 +324,24 @@ class TestExact:
     def test_table(self):
         result = invoke("exact", "--size", "4x8", "--jy", "0.5")
         assert result.exit_code == 0
-        assert result.stdout.startswith("2D Ising, periodic 4x8, jx = 1, jy = 0.5, beta = 0.440687")
+        assert result.stdout.startswith("2D Ising, periodic 4x8, jx = 1, jy = 0.5, beta = 0.609378 (critical)")
+        assert "free energy -T ln Z" in result.stdout
+
+    def test_critical_of_lattices_that_have_it(self):
+        assert document("exact", "--size", 4, "--lattice", "triangular")["beta"] == math.log(3) / 4
+        glass = ["exact", "--size", 4, "--lattice", "edwards-anderson"]
+        assert failure(*glass).startswith("no --beta or --temperature is given: no critical point for the lattice")
+        assert failure(*glass, "--critical").startswith("--critical: no critical point for the lattice")
+        assert "rings of 5 negative couplings along x" in failure("exact", "--size", "5x4", "--jx", -1)
+
+    def test_ground_states(self):
+        glass = ["exact", "--ground-state", "--size", 6, "--lattice", "edwards-anderson", "--lattice-seed", 1]
+        found, seen = document(*glass, "--boundary", "open"), document(*glass)
+        assert (found["method"], found["exact"], found["ground_state_energy"]) == ("matching", True, -46)
+        assert (seen["method"], seen["exact"], seen["ground_state_energy"]) == ("tempering", False, -50)
+        assert np.array(seen["spins"]).shape == (6, 6)
+        assert "no proof that there is none lower (tempering)" in invoke(*glass).stdout
+        assert "--beta does not go with --ground-state" in failure(*glass, "--beta", 1)
 
 
 TINY = ["train", "--size", 4, "--steps", 5, "--device", "cpu"]
