@@ -85,8 +85,11 @@ def test_parts_are_solved_one_by_one():
 
 
 def test_what_is_not_planar_or_too_large_is_refused():
+    tangled = networkx.random_regular_graph(3, 40, seed=0)
     with pytest.raises(NoExactSolution, match=r"not planar.*enumeration of at most 24 spins.*Monte Carlo"):
-        thermodynamics(from_graph(networkx.random_regular_graph(3, 40, seed=0)), 0.4)
+        planar.solve(40, np.array(tangled.edges()), np.full(60, 0.4))
+    with pytest.raises(NoExactSolution, match=r"27 connected spins.*at most 24 spins, are planar.*frontier"):
+        thermodynamics(from_graph(networkx.complete_graph(27)), 0.4)
     with pytest.raises(NoExactSolution, match="at most 10000"):
         planar.solve(10**4 + 1, np.zeros((0, 2), int), np.zeros(0))
     for bonds in ([[0, 3]], [[1, 1]], [[-1, 0]]):

@@ -99,7 +99,7 @@ def test_infinite_temperature(lattice):
         edwards_anderson(200, seed=0),
         edwards_anderson(300, seed=0),
         triangular(10**4),
-        from_graph(networkx.complete_graph(25)),
+        from_graph(networkx.complete_graph(28)),
     ],
 )
 def test_no_method(lattice):
