@@ -203,14 +203,19 @@ _CONVEX_IMAGE = {
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
-            "quick": Preset(_PLANE, replace(_TOYS, iterations=2000, learning_rate=2.5e-3, balance=5.0)),
+            "quick": Preset(
+                _PLANE, replace(_TOYS, iterations=3000, learning_rate=2e-2, balance=5.0, transport_cost=0.03)
+            ),
             "accurate": Preset(
                 replace(_PLANE, hidden=256, time_terms=6),
                 replace(_TOYS, iterations=12_000, batch=512, learning_rate=2.5e-3, balance=5.0),
             ),
         },
         "ot": {
-            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=2500, learning_rate=1.6e-2, balance=5.0, **_STRAIGHT)),
+            "quick": Preset(
+                replace(_RESIDUAL, width=256),
+                replace(_TOYS, iterations=4000, learning_rate=8e-3, balance=5.0, transport_cost=3e-3, hjb=1e-2),
+            ),
             "accurate": Preset(
                 replace(_RESIDUAL, width=256),
                 replace(_TOYS, iterations=12_000, batch=512, learning_rate=1.2e-2, balance=5.0, **_STRAIGHT),
