@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.fft import irfft2, rfft2
 
+from isingflow.potentials.layers import wanted
+
 
 class Layer(Protocol):
     """A function h of features, column by column, with its derivatives: `hidden.Layer`, `residual.ResidualLayers`."""
@@ -63,7 +65,7 @@ class _Convolutional(torch.autograd.Function):
         pull = rfft2(by_gradient)
         by_response = irfft2(kernels * pull, s=shape)
         by_columns = (by_sum[None, :, None].expand(orientations, -1, sites).reshape(-1) for by_sum in by_sums)
-        parameters = any(ctx.needs_input_grad[2:])
+        parameters = wanted.of_parameters(ctx.needs_input_grad[2:])
         by_u, *by_layer = ctx.layer.backward(
             inputs, by_response.view(len(spectra), -1), *by_columns, parameters=parameters
         )

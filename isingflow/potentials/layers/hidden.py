@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from isingflow.potentials.layers import fused
+from isingflow.potentials.layers import fused, wanted
 
 Derivatives = tuple[Tensor, ...]
 
@@ -254,7 +254,7 @@ class _HiddenLayer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
         *inputs, prepared = ctx.saved_tensors
-        parameters = any(ctx.needs_input_grad[1:])
+        parameters = wanted.of_parameters(ctx.needs_input_grad[1:])
         return *ctx.layer.backward(inputs, by_gradient, by_laplacian, prepared, parameters=parameters), None
 
 
