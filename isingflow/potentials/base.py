@@ -61,6 +61,11 @@ class Potential(nn.Module):
     compiled = False
     opening_parameters: tuple[str, ...] = ()
 
+    @property
+    def metric(self) -> Tensor | None:
+        """G, shape (N, N), symmetric and positive, if gradient and Laplacian are G dphi/dx and tr(G d^2 phi/dx^2)."""
+        return None
+
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,), for x of shape (n, *shape)."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from isingflow.architectures.base import Domain
 from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.cp_image import ConvexImageFlowConfig
@@ -34,12 +35,18 @@ class Preset:
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
             `coarse` being the training on the first torus that is not large (`training`, if None); None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
+        graph: the preset as it is where there are no translations, but it is known which sites interact; None: the same.
     """
 
     flow: AnyFlowConfig
     training: TrainingConfig
     fine: TrainingConfig | None = None
     start: StartOfData | None = None
+    graph: Preset | None = None
+
+    def on(self, domain: Domain) -> Preset:
+        """The preset as it is on a domain."""
+        return self.graph if self.graph is not None and domain.local else self
 
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
@@ -64,10 +71,14 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
     return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
 
 
+_LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
+_PATH = TrainingConfig(batch=64, learning_rate=1e-2, gradient="path")
+
 PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6),
         TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
+        graph=Preset(_LOCAL, replace(_PATH, iterations=1000, evaluation_samples=4096)),
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
@@ -78,6 +89,7 @@ PRESETS = {
             learning_rate=7e-4,
             coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
         ),
+        graph=Preset(_LOCAL, replace(_PATH, iterations=5000)),
     ),
     "paper": Preset(
         FlowConfig(
