@@ -30,8 +30,8 @@ from isingflow.potentials.layers.local import LocalLayer, Metric, Parameters, Ro
 from isingflow.runtime.checks import count, instance
 from isingflow.runtime.fields import numbers, source, usual_defaults
 
-NEIGHBOURS = 0.6
-"""Standard deviation of the initial weights of the other sites of a ball, in units of that of its own site."""
+NEAR, FAR = 0.6, 0.2
+"""Standard deviation of a unit's initial weights of neighbours and of sites further off, beside one of its own site."""
 
 
 class LocalPotential(Potential):
@@ -44,7 +44,7 @@ class LocalPotential(Potential):
         radius: bonds from a site to those that its units see.
         time_terms: number of Chebyshev polynomials in time.
         metric: G, shape (N, N), dense or sparse; diagonal, the squares of the scales, if not given.
-        scales: s, shape (N,); ones if not given.
+        scales: s, shape (N,), of which sites of one class get a mean; ones if not given.
         generator: source of the initial weights.
 
     Raises:
@@ -96,15 +96,17 @@ class LocalPotential(Potential):
         for name, classes in (("_of_entries", entries), ("_of_pairs", undirected), ("_of_sites", single)):
             self.register_buffer(name, torch.from_numpy(classes), persistent=False)
         kinds = single.max() + 1
-        self.weight = nn.Parameter(_initial_weights(units, entries, pairs, generator))
+        closest = balls(neighbours, sites, 1)
+        near = np.isin(pairs @ [sites, 1], closest @ [sites, 1])
+        self.weight = nn.Parameter(_initial_weights(units, entries, pairs, near, generator))
         self.bias = nn.Parameter(torch.randn(units, kinds, generator=generator))
         self.amplitude = nn.Parameter(torch.zeros(units, kinds, time_terms))
         self.quadratic = nn.Parameter(torch.zeros(undirected.max() + 1, time_terms))
         if not symmetry.flip:
             self.linear = nn.Parameter(torch.zeros(kinds, time_terms))
         given = torch.ones(sites) if scales is None else numbers("scales", scales, (sites,)).float()
-        self.register_buffer("scales", given)
-        self._take(_sparse(given.double().square().diag() if metric is None else metric, sites))
+        self.register_buffer("scales", _alike(given, self._of_sites))
+        self._take(_sparse(self.scales.double().square().diag() if metric is None else metric, sites))
 
     @property
     def metric(self) -> Tensor:
@@ -199,15 +201,24 @@ def _classes(tuples: np.ndarray, point: np.ndarray, sites: int, *, ordered: bool
     return np.unique(keys.min(0), return_inverse=True)[1].reshape(-1)
 
 
-def _initial_weights(units: int, classes: np.ndarray, pairs: np.ndarray, generator: torch.Generator) -> Tensor:
+def _initial_weights(
+    units: int, classes: np.ndarray, pairs: np.ndarray, near: np.ndarray, generator: torch.Generator
+) -> Tensor:
     """By class of entry, shape (units, classes): one at a unit's own site, noise around, of length one in all."""
-    weight = NEIGHBOURS * torch.randn(units, classes.max() + 1, generator=generator)
+    weight = FAR * torch.randn(units, classes.max() + 1, generator=generator)
+    weight[:, np.unique(classes[near])] *= NEAR / FAR
     weight[:, np.unique(classes[pairs[:, 0] == pairs[:, 1]])] = 1.0
     squares = torch.zeros(units, pairs.max() + 1)
     squares.index_add_(1, torch.from_numpy(pairs[:, 0]), weight[:, classes].square())
     lengths = torch.empty_like(weight)
     lengths[:, classes] = squares.sqrt()[:, pairs[:, 0]]
     return weight / lengths
+
+
+def _alike(scales: Tensor, classes: Tensor) -> Tensor:
+    """Scales with the same mean square on all sites of a class."""
+    totals = scales.new_zeros(int(classes.max()) + 1).index_add(0, classes, scales.square())
+    return (totals / classes.bincount())[classes].sqrt()
 
 
 def _sparse(metric: Tensor, sites: int) -> csr_matrix:
