@@ -78,7 +78,8 @@ def build_between(
     plane = domain.plane
     with usual_defaults():
         if architecture.last:
-            before, after = [*start.latent, *start.field], []
+            before: Sequence[Transform] = [*start.latent, *start.field]
+            after: Sequence[Transform] = []
             plane = replace(plane, scales=_scales(Flow(domain.shape, before)), metric=start.metric)
         else:
             before, after = start.latent, start.field

@@ -16,7 +16,14 @@ from isingflow.architectures.base import Domain, check_size, gradient_flow, rand
 from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
-from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, LocalPotential, Potential, group_average
+from isingflow.potentials import (
+    DensePotential,
+    ImagePotential,
+    LatticePotential,
+    LocalPotential,
+    Potential,
+    group_average,
+)
 from isingflow.runtime.settings import (
     Depth,
     DepthFromZero,
@@ -86,7 +93,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         return self.potential == "lattice"
 
     def fitted(self, domain: Domain) -> FlowConfig:
-        """Without convolutions, the local potential or, without neighbours, the dense one, averaged over a small group."""
+        """Without convolutions the local potential; without neighbours the dense one, averaged over small groups."""
         if self.potential != "lattice" or domain.convolutional:
             return self
         if domain.local:

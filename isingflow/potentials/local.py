@@ -2,9 +2,9 @@
 
     phi(x, t) = sum_i sum_m a_im(t) f(p_im; b_im) + x.Q(t).x / 2 [+ h(t).x],    p_im = sum_j w_imj x_j / s_j
 
-j within a few bonds of i, s_j the size of x_j when the flow starts, Q(t) with entries between such sites; a, Q and h are
-Chebyshev series in time and start at zero: the flow starts as the identity. f is the even root where phi is to be even,
-else a root, and there is a linear term. Samples move in a metric G, symmetric and positive, as sparse as the graph:
+j within a few bonds of i, s_j the size of x_j when the flow starts, Q(t) with entries between such sites; a, Q and h
+are Chebyshev series in time and start at zero: the flow starts as the identity. f is the even root where phi is to be
+even, else a root, and there is a linear term. Samples move in a metric G, positive and as sparse as the graph:
 
     dx/dt = G dphi/dx,    laplacian = tr(G d^2 phi/dx^2) = sum_im a_im f''(p_im) w_im.G.w_im + tr(G Q).
 
@@ -17,6 +17,7 @@ Sites that a point group maps onto each other share their parameters, so that ph
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,8 @@ class LocalPotential(Potential):
     ) -> None:
         super().__init__()
         instance("symmetry", symmetry, Group, "a lattice.Group")
-        units, radius, time_terms = count("units", units), count("radius", radius, least=0), count("time_terms", time_terms)
+        units, time_terms = count("units", units), count("time_terms", time_terms)
+        radius = count("radius", radius, least=0)
         self.shape, self.symmetry = symmetry.shape, Group(symmetry.shape, False, symmetry.point, symmetry.flip)
         sites, generator = math.prod(self.shape), source(generator)
         pairs = balls(neighbours, sites, radius)
@@ -152,11 +154,12 @@ class LocalPotential(Potential):
             h = self.linear.index_select(0, self._of_sites) / self.scales[:, None]
         return Parameters(w, b, a, gamma, q, h)
 
-    def _take(self, metric: csr_matrix) -> None:
+    def _take(self, metric: Any) -> None:
         """Keep the rows of G, what w.G.w needs of it for every ball, and what tr(G Q) does."""
         metric.sort_indices()
         padded = self._rows.padded[1].numpy()
-        larger = csr_matrix((metric.data, metric.indices, np.append(metric.indptr, metric.nnz)), [len(padded) + 1] * 2)
+        size, ends = len(padded) + 1, np.append(metric.indptr, metric.nnz)
+        larger: Any = csr_matrix((metric.data, metric.indices, ends), (size, size))
         first, second = np.broadcast_arrays(padded[:, :, None], padded[:, None, :])
         inside = np.asarray(larger[first.ravel(), second.ravel()]).reshape(first.shape)
         on_balls = np.asarray(metric[self._rows.owners, self._rows.sites]).ravel()
@@ -181,9 +184,9 @@ def balls(neighbours: np.ndarray, sites: int, radius: int) -> np.ndarray:
     pairs = np.asarray(neighbours, dtype=np.int64).reshape(-1, 2)
     if pairs.size and not 0 <= pairs.min() <= pairs.max() < sites:
         raise InvalidInput(f"neighbours: expected pairs of the sites 0 .. {sites - 1}")
-    near = csr_matrix((np.ones(len(pairs), bool), pairs.T), (sites, sites))
+    near: Any = csr_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), (sites, sites))
     near = near + near.T + identity(sites, bool, "csr")
-    reached = identity(sites, bool, "csr")
+    reached: Any = identity(sites, bool, "csr")
     for _ in range(radius):
         reached = reached @ near
     reached.sort_indices()
@@ -191,7 +194,7 @@ def balls(neighbours: np.ndarray, sites: int, radius: int) -> np.ndarray:
 
 
 def _classes(tuples: np.ndarray, point: np.ndarray, sites: int, *, ordered: bool = True) -> np.ndarray:
-    """Which tuples of sites, shape (m, k), a group maps onto each other: the number of the class of each, shape (m,)."""
+    """Which tuples of sites, shape (m, k), a group maps onto each other: the number of each one's class, shape (m,)."""
     images = point[:, tuples]
     own, images = (tuples, images) if ordered else (np.sort(tuples, -1), np.sort(images, -1))
     places = sites ** np.arange(tuples.shape[1])[::-1]
@@ -221,7 +224,7 @@ def _alike(scales: Tensor, classes: Tensor) -> Tensor:
     return (totals / classes.bincount())[classes].sqrt()
 
 
-def _sparse(metric: Tensor, sites: int) -> csr_matrix:
+def _sparse(metric: Tensor, sites: int) -> Any:
     """G as rows of numbers.
 
     Raises:
@@ -230,4 +233,5 @@ def _sparse(metric: Tensor, sites: int) -> csr_matrix:
     if tuple(metric.shape) != (sites, sites):
         raise InvalidInput(f"metric of shape {tuple(metric.shape)}, expected {(sites, sites)}")
     given = metric.detach().cpu().to_sparse().coalesce()
-    return csr_matrix((given.values().numpy(), given.indices().numpy()), metric.shape)
+    rows, columns = given.indices().numpy()
+    return csr_matrix((given.values().numpy(), (rows, columns)), (sites, sites))

@@ -35,7 +35,7 @@ class Preset:
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
             `coarse` being the training on the first torus that is not large (`training`, if None); None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
-        graph: the preset as it is where there are no translations, but it is known which sites interact; None: the same.
+        graph: as it is where there are no translations, but it is known which sites interact; None: as elsewhere.
     """
 
     flow: AnyFlowConfig
@@ -72,13 +72,13 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
 
 
 _LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
-_PATH = TrainingConfig(batch=64, learning_rate=1e-2, gradient="path")
+_BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
 
 PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6),
         TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
-        graph=Preset(_LOCAL, replace(_PATH, iterations=1000, evaluation_samples=4096)),
+        graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
@@ -89,7 +89,7 @@ PRESETS = {
             learning_rate=7e-4,
             coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
         ),
-        graph=Preset(_LOCAL, replace(_PATH, iterations=5000)),
+        graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=3000, learning_rate=3e-2)),
     ),
     "paper": Preset(
         FlowConfig(

@@ -1,4 +1,4 @@
-"""The local potential: its fused passes, what sites share, and flows made of it. Its laws are in test_potential_laws."""
+"""The local potential: its fused passes, what sites share, flows made of it; its laws are in test_potential_laws."""
 
 import networkx
 import numpy as np
@@ -56,7 +56,9 @@ def test_sites_that_the_point_group_maps_onto_each_other_share_their_parameters(
     shapes = {name: tuple(p.shape) for name, p in local(square(4, boundary="open"), **options).named_parameters()}
     # Corner to edge, edge to corner, edge to edge, edge to middle, middle to edge, middle to middle, and three alone.
     assert shapes == {"weight": (3, 9), "bias": (3, 3), "amplitude": (3, 3, 3), "quadratic": (7, 3)}
-    glass = {name: tuple(p.shape) for name, p in local(edwards_anderson(4, seed=1), False, **options).named_parameters()}
+    glass = {
+        name: tuple(p.shape) for name, p in local(edwards_anderson(4, seed=1), False, **options).named_parameters()
+    }
     assert glass == {
         "weight": (3, 80), "bias": (3, 16), "amplitude": (3, 16, 3), "quadratic": (48, 3), "linear": (16, 3),
     }  # fmt: skip
@@ -114,7 +116,7 @@ def test_what_cannot_be_is_refused():
     ]:
         with pytest.raises(InvalidInput, match=words):
             local(lattice, **changes)
-    with pytest.raises(InvalidInput, match="neighbours: expected pairs of the sites 0 .. 8"):
+    with pytest.raises(InvalidInput, match=r"neighbours: expected pairs of the sites 0 \.\. 8"):
         LocalPotential(lattice.symmetry, np.array([[0, 9]]), units=1, generator=generator())
 
     class Silent(isingflow.Target):

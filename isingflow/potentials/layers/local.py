@@ -168,9 +168,9 @@ class _Fused(torch.autograd.Function):
     def forward(ctx, layer, basis, x, *parameters):
         ctx.layer = layer
         ctx.save_for_backward(basis, x, *parameters)
-        moved, laplacian = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty(len(x))
+        moved, laplacian = x.new_empty(x.shape), x.new_empty(len(x))
         given = _arrays(x, basis, *parameters)
-        local_fused.forward(*layer.graph(), layer.even or None, *given, *_arrays(moved, laplacian))
+        local_fused.forward(*[*layer.graph(), layer.even or None, *given, *_arrays(moved, laplacian)])
         return moved, laplacian
 
     @staticmethod
@@ -178,10 +178,10 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, by_moved, by_laplacian):
         basis, x, *parameters = ctx.saved_tensors
         asked = wanted.of_parameters(ctx.needs_input_grad[3:])
-        outputs = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, *(parameters if asked else ()))]
+        outputs = [x.new_empty(tensor.shape) for tensor in (x, *(parameters if asked else ()))]
         none = [None] * (0 if asked else len(parameters))
         given = _arrays(x, basis, *parameters, by_moved, by_laplacian)
-        local_fused.backward(*ctx.layer.graph(), ctx.layer.even or None, *given, *_arrays(*outputs), *none)
+        local_fused.backward(*[*ctx.layer.graph(), ctx.layer.even or None, *given, *_arrays(*outputs), *none])
         return None, None, *outputs, *none
 
 
