@@ -2,8 +2,8 @@
 
     python benchmarks/local_step.py --output docs/benchmarks/local-step.json
 
-On +-J glasses of L x L sites, whose sites share nothing: the trained map alone, six Runge-Kutta steps, without the closed-
-form start, whose diagonalisation is of another order. Processor time, the least of several repeats.
+On +-J glasses of L x L sites, whose sites share nothing: the trained map alone, six Runge-Kutta steps, without the
+closed-form start, whose diagonalisation is of another order. Processor time, the least of several repeats.
 """
 
 from __future__ import annotations

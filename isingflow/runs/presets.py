@@ -89,7 +89,7 @@ PRESETS = {
             learning_rate=7e-4,
             coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
         ),
-        graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=3000, learning_rate=3e-2)),
+        graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=2000, learning_rate=3e-2)),
     ),
     "paper": Preset(
         FlowConfig(
