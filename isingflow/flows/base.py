@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, InvalidTransform, WrongType
+from isingflow.potentials.base import pulled_back
 from isingflow.potentials.layers import wanted
 from isingflow.runtime.checks import count, instance, lengths
 from isingflow.runtime.fields import FLOATS, fields, stream
@@ -360,15 +361,6 @@ def checked(transform: Transform, given: Any, x: Tensor, parts: int) -> Any:
         f"the map {type(transform).__name__} gave {found} for fields of shape {tuple(x.shape)}: expected their images, "
         f"of the same shape, and ln |det| of each, shape ({len(x)},)"
     )
-
-
-def pulled_back(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], x: Tensor, *, again: bool = False) -> Tensor:
-    """The derivative by x of outputs times cotangents; constant outputs have none. Kept for another pass if `again`."""
-    pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    if not pairs:
-        return torch.zeros_like(x)
-    varying, weights = zip(*pairs, strict=True)
-    return torch.autograd.grad(varying, x, weights, retain_graph=again, materialize_grads=True)[0]
 
 
 def approximations(module: nn.Module) -> list[Approximate]:

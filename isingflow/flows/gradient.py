@@ -18,12 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isingflow.flows.base import PathCost, Transform, pulled_back
+from isingflow.flows.base import PathCost, Transform
 from isingflow.flows.solvers.paths import MOST_DIMENSIONS, stage_times, transported
 from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
-from isingflow.potentials.base import Field, Potential, Tables, TimedField
-from isingflow.potentials.layers import wanted
+from isingflow.potentials.base import Field, Potential, ScoredField, Tables, TimedField
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import choice, count, flag, instance, number, shown
 from isingflow.runtime.settings import MOST_STEPS
@@ -162,16 +161,10 @@ class GradientFlow(Transform):
         intervals = list(pairwise(grid))
         if self.reversible or self.recompute or self._tables(z, intervals, 0) is not None:
             return super().forward_with_score(z, score)
-        one = torch.ones(len(z), dtype=z.dtype, device=z.device)
 
-        def derivative_of(field: Field) -> Derivative:
+        def derivative_of(field: ScoredField) -> Derivative:
             def derivative(state: State, t: float) -> State:
-                x, _, score = state
-                with torch.enable_grad(), wanted.of_fields_alone():
-                    x = x if x.requires_grad else x.detach().requires_grad_()
-                    both = field(x, t)
-                    pulled = pulled_back(both, (score, one), x, again=True)
-                gradient, laplacian = both
+                gradient, laplacian, pulled = field(state[0], t, state[2])
                 rates: State = (gradient, laplacian.double(), -pulled)
                 return rates if self.time == 1.0 else tuple(self.time * rate for rate in rates)
 
@@ -179,7 +172,7 @@ class GradientFlow(Transform):
 
         state: State = (z, torch.zeros(len(z), dtype=torch.float64, device=z.device), score)
         given = () if self.context is None else (self.context,)
-        fields = self.potential.fields([sum(interval) / 2 for interval in intervals], *given)
+        fields = self.potential.scored_fields([sum(interval) / 2 for interval in intervals], *given)
         for field, (start, end) in zip(fields, intervals, strict=True):
             stopping.check()
             state = step(TABLEAUX[self.tableau], derivative_of(field), state, start, end - start)

@@ -17,6 +17,7 @@ Sites that a point group maps onto each other share their parameters, so that ph
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
-from isingflow.potentials.base import Field, Potential, chebyshev
+from isingflow.potentials.base import Field, Potential, ScoredField, chebyshev
 from isingflow.potentials.layers.local import LocalLayer, Metric, Parameters, Rows
 from isingflow.runtime.checks import count, instance
 from isingflow.runtime.fields import numbers, source, usual_defaults
@@ -131,6 +132,18 @@ class LocalPotential(Potential):
             return moved.view(x.shape), laplacian
 
         return field
+
+    def scored_fields(self, midpoints: Sequence[float], context: Tensor | None = None) -> list[ScoredField]:
+        """As of any potential; on a CPU in one pass."""
+        if self.scales.device.type != "cpu" or context is not None:
+            return super().scored_fields(midpoints, context)
+        layer, parameters = self._layer, self._expanded()
+
+        def field(x: Tensor, t: float, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            moved, laplacian, pulled = layer.scored(x.flatten(1), self._basis(t), parameters, score.flatten(1))
+            return moved.view(x.shape), laplacian, pulled.view(x.shape)
+
+        return [field] * len(midpoints)
 
     @property
     def _layer(self) -> LocalLayer:

@@ -48,6 +48,11 @@ def test_fused_passes_are_the_operations_of_torch(even, samples):
         fixed = apply(x, basis, type(parameters)(*(tensor.detach() for tensor in parameters)))
         found[-1] += torch.autograd.grad((pull * fixed[0]).sum() + (push * fixed[1]).sum(), x)
     torch.testing.assert_close(*found)
+    scored = layer.scored(x, basis, parameters, pull)
+    scalar = (pull * scored[0]).sum() + (push * scored[1]).sum()
+    torch.testing.assert_close((*scored[:2], torch.autograd.grad(scalar, [x, *potential.parameters()])), found[1][:3])
+    moved, laplacian = layer.by_tensors(x, basis, parameters)
+    torch.testing.assert_close(scored[2], torch.autograd.grad((pull * moved).sum() + laplacian.sum(), x)[0])
 
 
 def test_sites_that_the_point_group_maps_onto_each_other_share_their_parameters():

@@ -29,6 +29,7 @@ SETTINGS = TrainingConfig(gradient="path")
 KINDS = {
     "lattice": (square(3), FlowConfig(hidden=4, radial=2, oriented=1, steps=24)),
     "glass": (edwards_anderson(3, seed=1), DENSE),
+    "local": (edwards_anderson(3, seed=1), FlowConfig(potential="local", hidden=2, radius=1, steps=24)),
     "longer time": (triangular(3), replace(DENSE, time=2.0, steps=40)),
     "recomputed": (square(3), replace(DENSE, steps=20)),
     "reversible": (square(3), replace(DENSE, reversible=True)),

@@ -123,6 +123,10 @@ class LocalLayer:
             return _Fused.apply(self, basis, x, *parameters)
         return self.by_tensors(x, basis, parameters)
 
+    def scored(self, x: Tensor, basis: Tensor, parameters: Parameters, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same on a CPU, with the derivative by x of score.(G dphi/dx) + Laplacian, (n, N), without a graph."""
+        return _Scored.apply(self, basis, score, x, *parameters)
+
     def by_tensors(self, x: Tensor, basis: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """The same by operations of torch."""
         now = parameters.at(basis)
@@ -177,12 +181,30 @@ class _Fused(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_moved, by_laplacian):
         basis, x, *parameters = ctx.saved_tensors
-        asked = wanted.of_parameters(ctx.needs_input_grad[3:])
+        asked = wanted.of_parameters(ctx.needs_input_grad[-len(parameters) :])
         outputs = [x.new_empty(tensor.shape) for tensor in (x, *(parameters if asked else ()))]
         none = [None] * (0 if asked else len(parameters))
         given = _arrays(x, basis, *parameters, by_moved, by_laplacian)
         local_fused.backward(*[*ctx.layer.graph(), ctx.layer.even or None, *given, *_arrays(*outputs), *none])
         return None, None, *outputs, *none
+
+
+class _Scored(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, layer, basis, score, x, *parameters):
+        ctx.layer = layer
+        ctx.save_for_backward(basis, x, *parameters)
+        moved, laplacian, pulled = x.new_empty(x.shape), x.new_empty(len(x)), x.new_empty(x.shape)
+        given = _arrays(x, basis, *parameters, score)
+        local_fused.scored(*[*layer.graph(), layer.even or None, *given, *_arrays(moved, laplacian, pulled)])
+        ctx.mark_non_differentiable(pulled)
+        return moved, laplacian, pulled
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, by_moved, by_laplacian, _):
+        none, basis, *others = _Fused.backward(ctx, by_moved, by_laplacian)
+        return none, basis, None, *others
 
 
 def _arrays(*tensors: Tensor) -> Sequence[np.ndarray]:

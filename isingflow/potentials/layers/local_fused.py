@@ -66,6 +66,25 @@ def backward(
     by_x[:] = by_rows.T
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def scored(
+    starts, sites, metric_starts, metric_sites, metric, on_balls, even, x, basis, w, b, a, gamma, q, h,
+    score, moved, laplacian, pulled,
+):  # fmt: skip
+    """As `forward`, with the derivative by x of score.moved + laplacian, shape (n, N), into the last argument."""
+    rows, q_now, h_now = _transposed(x), _now(q, basis), _now(h, basis)
+    gradient, turned, pull, by_rows = _transposed(score), np.empty_like(rows), np.empty_like(rows), np.empty_like(rows)
+    _sparse_product(metric_starts, metric_sites, metric, gradient, pull)
+    a_now = _now(a.reshape(-1, len(basis)), basis).reshape(b.shape)
+    _scored(rows, starts, sites, w, b, a_now, gamma, q_now, even, pull, gradient, laplacian, by_rows)
+    for i in range(len(rows)):
+        gradient[i] += h_now[i]
+    _sparse_product(metric_starts, metric_sites, metric, gradient, turned)
+    moved[:] = turned.T
+    pulled[:] = by_rows.T
+    laplacian += (on_balls * q_now).sum()
+
+
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
 def _transposed(x):
     rows = np.empty((x.shape[1], x.shape[0]), x.dtype)
@@ -212,6 +231,61 @@ def _backward(
                             total += e[j] * cotangent[j] + p[j] * row[j]
                     if by_w is not None:
                         by_w[m, k] += total
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _scored(x, starts, sites, w, b, a, gamma, q, even, pull, gradient, laplacian, by_x):
+    """Both `_forward` and `_backward` by x, for these cotangents of dphi/dx and ones of the Laplacian."""
+    columns, one, half, three = x.shape[1], x.dtype.type(1), x.dtype.type(0.5), x.dtype.type(3)
+    p, e = np.empty(BLOCK, x.dtype), np.empty(BLOCK, x.dtype)
+    gradient[:] = 0
+    laplacian[:] = 0
+    by_x[:] = 0
+    for start in range(0, columns, BLOCK):
+        n = min(BLOCK, columns - start)
+        lap = laplacian[start : start + n]
+        for i in range(len(x)):
+            first, last = starts[i], starts[i + 1]
+            own, back = gradient[i, start : start + n], by_x[i, start : start + n]
+            for k in range(first, last):
+                row, cotangent, weight = x[sites[k], start : start + n], pull[sites[k], start : start + n], q[k]
+                for j in range(n):
+                    own[j] += weight * row[j]
+                    back[j] += weight * cotangent[j]
+            for m in range(len(w)):
+                _project(w[m], x, first, last, sites, start, n, p)
+                _project(w[m], pull, first, last, sites, start, n, e)
+                bias, norm, amplitude = b[m, i], gamma[m, i], a[m, i]
+                if even is not None:
+                    amplitude *= half
+                    for j in range(n):
+                        plus, minus = p[j] + bias, p[j] - bias
+                        inverse_plus = one / math.sqrt(one + plus * plus)
+                        inverse_minus = one / math.sqrt(one + minus * minus)
+                        square_plus, square_minus = inverse_plus * inverse_plus, inverse_minus * inverse_minus
+                        second_plus, second_minus = square_plus * inverse_plus, square_minus * inverse_minus
+                        second = second_plus + second_minus
+                        third = -three * (plus * second_plus * square_plus + minus * second_minus * square_minus)
+                        p[j] = amplitude * (plus * inverse_plus + minus * inverse_minus)
+                        e[j] = amplitude * (e[j] * second + norm * third)
+                        lap[j] += amplitude * norm * second
+                else:
+                    for j in range(n):
+                        plus = p[j] + bias
+                        inverse = one / math.sqrt(one + plus * plus)
+                        second = inverse * inverse * inverse
+                        p[j] = amplitude * plus * inverse
+                        e[j] = amplitude * second * (e[j] - three * norm * plus * inverse * inverse)
+                        lap[j] += amplitude * norm * second
+                for k in range(first, last):
+                    out, back, weight = (
+                        gradient[sites[k], start : start + n],
+                        by_x[sites[k], start : start + n],
+                        w[m, k],
+                    )
+                    for j in range(n):
+                        out[j] += weight * p[j]
+                        back[j] += weight * e[j]
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
