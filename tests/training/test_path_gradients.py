@@ -24,16 +24,16 @@ from isingflow.training import train
 from isingflow.training.objectives import both_bounds, path_gradient, reverse_kl
 from isingflow.training.progress import Outcome
 
-DENSE = FlowConfig(potential="dense", hidden=6, steps=24)
+DENSE = FlowConfig(potential="dense", hidden=6, steps=12)
 SETTINGS = TrainingConfig(gradient="path")
 KINDS = {
-    "lattice": (square(3), FlowConfig(hidden=4, radial=2, oriented=1, steps=24)),
+    "lattice": (square(3), FlowConfig(hidden=4, radial=2, oriented=1, steps=12)),
     "glass": (edwards_anderson(3, seed=1), DENSE),
-    "local": (edwards_anderson(3, seed=1), FlowConfig(potential="local", hidden=2, radius=1, steps=24)),
-    "longer time": (triangular(3), replace(DENSE, time=2.0, steps=40)),
-    "recomputed": (square(3), replace(DENSE, steps=20)),
+    "local": (edwards_anderson(3, seed=1), FlowConfig(potential="local", hidden=2, radius=1, steps=12)),
+    "longer time": (triangular(3), replace(DENSE, time=2.0, steps=20)),
+    "recomputed": (square(3), replace(DENSE, steps=8)),
     "reversible": (square(3), replace(DENSE, reversible=True)),
-    "ot": (square(3), OTFlowConfig(width=4, steps=24)),
+    "ot": (square(3), OTFlowConfig(width=4, steps=12)),
     "convex": (square(3), ConvexFlowConfig(blocks=2, width=4)),
 }
 
@@ -85,11 +85,11 @@ def gradients(objective, target, flow, batches, n, settings=SETTINGS):
 
 
 def test_both_gradients_have_the_same_value_and_the_same_mean():
-    target, flow = built("glass", by=0.4, steps=10)
+    target, flow = built("glass", by=0.4, steps=6)
     z = flow.noise(50, generator(3))
     (loss, values), (plain, plainly) = (f(flow, target, z, SETTINGS) for f in (path_gradient, reverse_kl))
     torch.testing.assert_close((loss, values), (plain, plainly))
-    path, total = (gradients(objective, target, flow, 40, 32) for objective in (path_gradient, reverse_kl))
+    path, total = (gradients(objective, target, flow, 30, 32) for objective in (path_gradient, reverse_kl))
     difference = path - total
     stderr = difference.std(0) / len(difference) ** 0.5
     deviations = difference.mean(0) / stderr
