@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from isingflow.flows import GradientFlow, Transform
+from isingflow.lattice import Lattice
+from isingflow.lattice.graph import MAX_DENSE_SITES
 from isingflow.lattice.symmetry import Group, require
 from isingflow.potentials import ConvexFunction, Potential
 from isingflow.potentials.kernels import with_inversion
@@ -41,6 +43,8 @@ class Domain:
         sampled: whether the density is known by its samples, so that training runs from x to noise; else it is known by
             its energy, and training runs from noise to x.
         channels: planes of an image.
+        scales: of the coordinates in which trained maps act, by site, shape (N,); None: ones.
+        metric: in which these coordinates move, see `targets.Start`; None: by their scales.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +54,14 @@ class Domain:
     neighbours: np.ndarray | None = None
     sampled: bool = False
     channels: int = 1
+    scales: Tensor | None = None
+    metric: Tensor | None = None
+
+    @classmethod
+    def of_lattice(cls, lattice: Lattice) -> Self:
+        """The domain of a magnet."""
+        neighbours = lattice.bonds if lattice.sites <= MAX_DENSE_SITES else None
+        return cls(lattice.shape, lattice.symmetry, neighbours=neighbours)
 
     @classmethod
     def of_target(cls, target: Target, variances: Tensor | None = None) -> Self:
@@ -98,6 +110,11 @@ class Domain:
         return replace(self, shape=shape, symmetry=Group(shape, True, group.point, group.flip), variances=variances)
 
     @property
+    def local(self) -> bool:
+        """Whether flows can be made of what happens near single sites: it is known which of them interact."""
+        return self.neighbours is not None and not self.convolutional
+
+    @property
     def even(self) -> bool:
         """Whether x and -x are equally likely."""
         return self.symmetry.flip
@@ -111,6 +128,7 @@ class Architecture(Protocol):
         title: its name, in headings.
         whitened: whether the flow starts from what the target knows in closed form; else from a standard normal.
         local: whether what is learnt does not depend on the size of a torus: a smaller one can be trained first.
+        last: whether the trained maps act on x, after all maps of the target's start; else in between.
     """
 
     kind: ClassVar[str]
@@ -121,6 +139,9 @@ class Architecture(Protocol):
 
     @property
     def local(self) -> bool: ...
+
+    @property
+    def last(self) -> bool: ...
 
     def fitted(self, domain: Domain) -> Self:
         """The settings of a preset, changed where they do not suit the domain."""

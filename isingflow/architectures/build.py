@@ -1,14 +1,16 @@
 """Flows for a target or for data: what starts them in closed form, and the maps of an architecture in between.
 
-target    noise -> latent maps -> trained maps -> field maps -> x
+target    noise -> latent maps -> trained maps -> field maps -> x, or latent maps -> field maps -> trained maps
 data      noise -> trained maps -> what is fitted in closed form -> x
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from isingflow.architectures.base import Architecture, Domain
 from isingflow.architectures.cp_flow import ConvexFlowConfig
@@ -22,6 +24,8 @@ from isingflow.runtime.fields import usual_defaults
 from isingflow.targets.base import Start, Target
 
 AnyFlowConfig = FlowConfig | OTFlowConfig | ConvexFlowConfig | ConvexImageFlowConfig | OwnFlow
+
+SCALE_SAMPLES = 4096
 
 FLOWS: dict[str, type[AnyFlowConfig]] = {cls.kind: cls for cls in (FlowConfig, OTFlowConfig, ConvexFlowConfig)}
 """Settings by kind of flow, of those that build themselves on any domain; `ConvexImageFlowConfig` needs images."""
@@ -69,14 +73,27 @@ def build_between(
     jitter: float = 0.0,
     recompute: bool = False,
 ) -> Flow:
-    """A flow whose trained maps stand between the maps of a start; arguments and errors as in `build_flow`."""
+    """A flow whose trained maps stand between the maps of a start, or after them; arguments as in `build_flow`."""
     generator = torch.Generator().manual_seed(seed)
     plane = domain.plane
     with usual_defaults():
+        if architecture.last:
+            before: Sequence[Transform] = [*start.latent, *start.field]
+            after: Sequence[Transform] = []
+            plane = replace(plane, scales=_scales(Flow(domain.shape, before)), metric=start.metric)
+        else:
+            before, after = start.latent, start.field
         trained = architecture.build(plane, generator, jitter=jitter, recompute=recompute)
-        if plane is not domain:
+        if plane.shape != domain.shape:
             trained = [Viewed(transform, domain.shape, plane.shape) for transform in trained]
-        return Flow(domain.shape, [*start.latent, *trained, *start.field])
+        return Flow(domain.shape, [*before, *trained, *after])
+
+
+def _scales(start: Flow) -> Tensor:
+    """How large the fields are that a flow starts from, by site; ones where they have not been loaded yet."""
+    x, _ = start.sample(SCALE_SAMPLES, generator=torch.Generator().manual_seed(0))
+    sizes = x.flatten(1).square().mean(0).sqrt()
+    return torch.where(sizes.isfinite() & (sizes > 0), sizes, 1.0)
 
 
 def build_density_flow(

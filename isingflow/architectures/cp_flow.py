@@ -72,6 +72,7 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     kind: ClassVar[str] = "convex"
     title: ClassVar[str] = "CP-Flow"
     local: ClassVar[bool] = False
+    last: ClassVar[bool] = False
 
     blocks: Depth = 3
     network: Literal["layers", "residual", "dense", "halves", "log-sum-exp"] = "layers"

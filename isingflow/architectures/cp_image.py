@@ -35,6 +35,7 @@ class ConvexImageFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex
     kind: ClassVar[str] = "convex-image"
     title: ClassVar[str] = "CP-Flow of images"
     local: ClassVar[bool] = False
+    last: ClassVar[bool] = False
     whitened: ClassVar[bool] = False
 
     blocks: Depth = 2

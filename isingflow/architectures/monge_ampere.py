@@ -1,7 +1,8 @@
 """The Monge-Ampere flow (Zhang, E and Wang 2018): along the gradient of one potential, integrated over time.
 
-What the potential is depends on the domain: convolutions where there are all translations, local features on images,
-and else one dense hidden layer, which is even (ln cosh) where the density is.
+What the potential is depends on the domain: convolutions where there are all translations, units that look at the
+neighbourhoods of sites where it is known which of them interact, local features on images, and else one dense hidden
+layer. All are even where the density is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from isingflow.architectures.base import Domain, check_size, gradient_flow, rand
 from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
-from isingflow.potentials import DensePotential, ImagePotential, LatticePotential, Potential, group_average
+from isingflow.potentials import (
+    DensePotential,
+    ImagePotential,
+    LatticePotential,
+    LocalPotential,
+    Potential,
+    group_average,
+)
 from isingflow.runtime.settings import (
     Depth,
     DepthFromZero,
@@ -27,6 +35,8 @@ from isingflow.runtime.settings import (
     Width,
 )
 
+UNITS = 8
+"""Of the local potential for every site, where nothing else is said."""
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
 
@@ -35,9 +45,11 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     """Architecture of a Monge-Ampere flow.
 
     Attributes:
-        potential: "lattice" (exactly symmetric; needs a torus with all translations and inversion), "image" (needs
-            images) or "dense" (one hidden layer: ln cosh where the density is even, else softplus with bias).
-        hidden: number of hidden units.
+        potential: "lattice" (exactly symmetric; needs a torus with all translations and inversion), "local" (needs
+            pairs of sites that interact, see `potentials.LocalPotential`), "image" (needs images) or "dense" (one
+            hidden layer: ln cosh where the density is even, else softplus with bias).
+        hidden: number of hidden units; of the local potential, for every site.
+        radius: local potential only: bonds from a site to those that its units see.
         radial, oriented: lattice potential only, see `potentials.LatticePotential`.
         time_terms: number of polynomials in time; the even dense potential has none.
         average: dense potential only: over the symmetry group, "none"; "exact"; or "sampled", in training, see
@@ -55,7 +67,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     kind: ClassVar[str] = "monge-ampere"
     title: ClassVar[str] = "Monge-Ampère flow"
 
-    potential: Literal["lattice", "dense", "image"] = "lattice"
+    potential: Literal["lattice", "local", "dense", "image"] = "lattice"
     hidden: Width = 32
     radial: DepthFromZero = 6
     oriented: DepthFromZero = 3
@@ -68,6 +80,12 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     tableau: TableauName = "rk4"
     training_steps: StepsFromZero = 0
     reversible: bool = False
+    radius: DepthFromZero = 2
+
+    @property
+    def last(self) -> bool:
+        """Of the local potential, whose metric is sparse there."""
+        return self.potential == "local"
 
     @property
     def local(self) -> bool:
@@ -75,9 +93,11 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
         return self.potential == "lattice"
 
     def fitted(self, domain: Domain) -> FlowConfig:
-        """Without convolutions, the dense potential, averaged over the symmetry group where that is small."""
+        """Without convolutions the local potential; without neighbours the dense one, averaged over small groups."""
         if self.potential != "lattice" or domain.convolutional:
             return self
+        if domain.local:
+            return replace(self, potential="local", hidden=UNITS, radial=0, oriented=0)
         elements = domain.symmetry.order // (2 if domain.even else 1)
         average = "exact" if 1 < elements <= MOST_AVERAGED else "none"
         return replace(self, potential="dense", hidden=2 * domain.dimension, radial=0, oriented=0, average=average)
@@ -118,6 +138,24 @@ def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -
     )
 
 
+def _local(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
+    if domain.neighbours is None:
+        raise InvalidInput(
+            "the local potential needs to know which sites interact, and this target does not say (an attribute "
+            "neighbours, pairs of sites): take the dense potential"
+        )
+    return LocalPotential(
+        domain.symmetry,
+        domain.neighbours,
+        units=settings.hidden,
+        radius=settings.radius,
+        time_terms=settings.time_terms,
+        metric=domain.metric,
+        scales=domain.scales,
+        generator=generator,
+    )
+
+
 def _dense(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
     if domain.even:
         dense = DensePotential(domain.shape, settings.hidden, generator=generator)
@@ -150,4 +188,4 @@ def _image(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> 
     )
 
 
-_POTENTIALS = {"lattice": _lattice, "dense": _dense, "image": _image}
+_POTENTIALS = {"lattice": _lattice, "local": _local, "dense": _dense, "image": _image}

@@ -35,6 +35,7 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     kind: ClassVar[str] = "ot"
     title: ClassVar[str] = "OT-Flow"
     local: ClassVar[bool] = False
+    last: ClassVar[bool] = False
 
     width: Width = 32
     layers: Depth = 2

@@ -23,6 +23,7 @@ class OwnFlow(Settings, frozen=True, tag_field="kind", tag="own"):
     title: ClassVar[str] = "own flow"
     whitened: ClassVar[bool] = False
     local: ClassVar[bool] = False
+    last: ClassVar[bool] = False
 
     maps: tuple[Name, ...]
 

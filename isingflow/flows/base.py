@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput, InvalidTransform, WrongType
+from isingflow.potentials.base import pulled_back
+from isingflow.potentials.layers import wanted
 from isingflow.runtime.checks import count, instance, lengths
 from isingflow.runtime.fields import FLOATS, fields, stream
 from isingflow.runtime.files import check_memory
@@ -108,6 +110,24 @@ class Transform(nn.Module):
             z, x: points and their images, shape (n, *shape).
         """
         return None
+
+    def forward_with_score(self, z: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the score of x for a given one of z; parameters are held fixed in it.
+
+        With p(x) = p(z) |det dz/dx|, grad ln p(x) = (dz/dx)^T grad ln p(z) + grad ln |det dz/dx|.
+
+        Args:
+            z: shape (n, *shape).
+            score: grad ln p(z), of z's shape.
+
+        Returns:
+            x and ln |det dx/dz|, as from forward, and grad ln p(x), of x's shape, without a graph.
+        """
+        x, logdet = self(z)
+        with torch.enable_grad(), wanted.of_fields_alone():
+            point = x.detach().requires_grad_()
+            back = self.inverse(point)
+            return x, logdet, pulled_back(back, (score, torch.ones_like(logdet)), point)
 
     def path(self, z: Tensor, refinement: int) -> Tensor | None:
         """The points that samples pass on their way from z, shape (points, n, *shape); None for a map without a way.
@@ -230,6 +250,15 @@ x[None]
         """As inverse, with the summed cost of every sample's path."""
         maps = [(transform, transform.inverse_with_cost) for transform in reversed(self.transforms)]
         return self._chain_with_cost(self.taken("x", x), maps, hjb)
+
+    def forward_with_score(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with grad ln p(x), shape (n, *shape), without a graph, for z of the base."""
+        x = self.taken("z", z)
+        total, score = torch.zeros(len(x), dtype=torch.float64, device=x.device), -x.detach()
+        for transform in self.transforms if len(x) else ():
+            x, logdet, score = checked(transform, transform.forward_with_score(x, score), x, 3)
+            total = total + logdet
+        return x, total, score
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, float64, shape (n,); errors as in `forward`."""

@@ -22,7 +22,7 @@ from isingflow.flows.base import PathCost, Transform
 from isingflow.flows.solvers.paths import MOST_DIMENSIONS, stage_times, transported
 from isingflow.flows.solvers.reversible import Reversible
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, Derivative, State, step
-from isingflow.potentials.base import Field, Potential, TimedField
+from isingflow.potentials.base import Field, Potential, ScoredField, Tables, TimedField
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import choice, count, flag, instance, number, shown
 from isingflow.runtime.settings import MOST_STEPS
@@ -152,6 +152,34 @@ class GradientFlow(Transform):
         edges = list(accumulate(lengths, initial=0.0))
         return [edge / edges[-1] for edge in edges]
 
+    def forward_with_score(self, z: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the score carried along: d(grad ln p)/dt = -(hess phi) grad ln p - grad laplacian phi.
+
+        So it costs a backward pass by x alone beside every evaluation (Vaitl et al. 2022), and not a second path.
+        """
+        grid = self.grid()
+        intervals = list(pairwise(grid))
+        if self.reversible or self.recompute or self._tables(z, intervals, 0) is not None:
+            return super().forward_with_score(z, score)
+
+        def derivative_of(field: ScoredField) -> Derivative:
+            def derivative(state: State, t: float) -> State:
+                gradient, laplacian, pulled = field(state[0], t, state[2])
+                rates: State = (gradient, laplacian.double(), -pulled)
+                return rates if self.time == 1.0 else tuple(self.time * rate for rate in rates)
+
+            return derivative
+
+        state: State = (z, torch.zeros(len(z), dtype=torch.float64, device=z.device), score)
+        given = () if self.context is None else (self.context,)
+        fields = self.potential.scored_fields([sum(interval) / 2 for interval in intervals], *given)
+        for field, (start, end) in zip(fields, intervals, strict=True):
+            stopping.check()
+            state = step(TABLEAUX[self.tableau], derivative_of(field), state, start, end - start)
+            stopping.check_backward(state[0])
+        x, logdet, score = state
+        return x, logdet, score
+
     def forward_with_cost(self, z: Tensor, *, hjb: bool = False) -> tuple[Tensor, Tensor, PathCost]:
         """As forward, with the cost of every sample's path, summed up in the same integration."""
         return self._with_cost(z, self.grid(), hjb)
@@ -208,11 +236,8 @@ class GradientFlow(Transform):
 
     def _whole_paths(self, x: Tensor, intervals: Sequence[tuple[float, float]], costs: int) -> State | None:
         """All steps in one operation, in few dimensions and where the potential and the device allow it."""
-        few = math.prod(x.shape[1:]) <= MOST_DIMENSIONS
-        if not few or x.dtype != torch.float32 or x.device.type != "cpu" or self.context is not None:
-            return None
-        tables = self.potential.tabulated(stage_times(self.tableau, intervals))
-        if tables is None or tables.v.dtype != x.dtype or (costs == 2 and tables.clock is None):
+        tables = self._tables(x, intervals, costs)
+        if tables is None:
             return None
         if tables.clock is not None and self.time != 1.0:
             by_time = {name: getattr(tables, name) / self.time for name in ("clock", "drift", "shift")}
@@ -220,6 +245,16 @@ class GradientFlow(Transform):
         lengths = [self.time * (end - start) for start, end in intervals]
         end, *integrals = transported(x.flatten(1), tables, self.tableau, lengths, costs)
         return end.reshape(x.shape), *integrals
+
+    def _tables(self, x: Tensor, intervals: Sequence[tuple[float, float]], costs: int) -> Tables | None:
+        """Of the potential at all stages, where whole paths are taken at once."""
+        few = math.prod(x.shape[1:]) <= MOST_DIMENSIONS
+        if not few or x.dtype != torch.float32 or x.device.type != "cpu" or self.context is not None:
+            return None
+        tables = self.potential.tabulated(stage_times(self.tableau, intervals))
+        if tables is None or tables.v.dtype != x.dtype or (costs == 2 and tables.clock is None):
+            return None
+        return tables
 
     def _advance(self, intervals: Sequence[tuple[float, float]], state: State, context: Tensor | None) -> State:
         """The state after some steps. The context is an argument: recomputed stages need the one of their own pass."""

@@ -106,6 +106,11 @@ class Viewed(Transform):
         z, logdet, cost = self.transform.inverse_with_cost(self._in(x), hjb=hjb)
         return self._out(z), logdet, cost
 
+    def forward_with_score(self, z: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As the transform's."""
+        x, logdet, score = self.transform.forward_with_score(self._in(z), self._in(score))
+        return self._out(x), logdet, self._out(score)
+
     def logdet_error(self, z: Tensor, x: Tensor) -> LogdetEstimate | None:
         """As the transform's."""
         return self.transform.logdet_error(self._in(z), self._in(x))

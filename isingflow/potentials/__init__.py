@@ -9,6 +9,7 @@ from isingflow.potentials.dense import DensePotential
 from isingflow.potentials.image import ImagePotential
 from isingflow.potentials.lattice import LatticePotential
 from isingflow.potentials.lattice_resnet import LatticeResidualPotential
+from isingflow.potentials.local import LocalPotential
 from isingflow.potentials.log_sum_exp import LogSumExpPotential
 from isingflow.potentials.partial_convex import PartiallyConvexPotential
 from isingflow.potentials.resnet import ResidualPotential
@@ -22,6 +23,7 @@ __all__ = [
     "LatticeConvexPotential",
     "LatticePotential",
     "LatticeResidualPotential",
+    "LocalPotential",
     "LogSumExpPotential",
     "PartiallyConvexPotential",
     "Potential",

@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
+from isingflow.potentials.layers import wanted
 
 Field = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 """(x, t) -> grad phi, of x's shape, and laplacian phi, shape (n,); x has shape (n, *shape)."""
 
 TimedField = Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor]]
 """(x, t) -> grad phi, laplacian phi and d phi/dt, shape (n,)."""
+
+ScoredField = Callable[[Tensor, float, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(x, t, s) -> grad phi and laplacian phi, and the derivative by x of s.grad phi + laplacian phi, without a graph."""
 
 
 class Tables(NamedTuple):
@@ -61,6 +65,11 @@ class Potential(nn.Module):
     compiled = False
     opening_parameters: tuple[str, ...] = ()
 
+    @property
+    def metric(self) -> Tensor | None:
+        """G, shape (N, N), symmetric and positive, if gradient and Laplacian are G dphi/dx and tr(G d^2 phi/dx^2)."""
+        return None
+
     def value(self, x: Tensor, t: float) -> Tensor:
         """phi(x, t), shape (n,), for x of shape (n, *shape)."""
         raise NotImplementedError
@@ -90,6 +99,10 @@ class Potential(nn.Module):
         """One bound field for each integration step, given the steps' midpoints in units of the whole time."""
         # A potential that knows of no context may have a `bind` that takes none.
         return [self.bind() if context is None else self.bind(context)] * len(midpoints)
+
+    def scored_fields(self, midpoints: Sequence[float], context: Tensor | None = None) -> list[ScoredField]:
+        """What `fields` gives, for flows that carry the score along."""
+        return [scored(field) for field in self.fields(midpoints, context)]
 
     def tabulated(self, times: Sequence[float]) -> Tables | None:
         """The potential at these times, if it is of the form of `Tables`; flows then take whole paths at once."""
@@ -122,6 +135,28 @@ def untimed(field: TimedField) -> Field:
         return gradient, laplacian
 
     return first_two
+
+
+def scored(field: Field) -> ScoredField:
+    """The same field with the derivative of what moves a score, by a backward pass by x alone."""
+
+    def with_score(x: Tensor, t: float, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.enable_grad(), wanted.of_fields_alone():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            gradient, laplacian = field(x, t)
+            pulled = pulled_back((gradient, laplacian), (score, torch.ones_like(laplacian)), x, again=True)
+        return gradient, laplacian, pulled
+
+    return with_score
+
+
+def pulled_back(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], x: Tensor, *, again: bool = False) -> Tensor:
+    """The derivative by x of outputs times cotangents; constant outputs have none. Kept for another pass if `again`."""
+    pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
+    if not pairs:
+        return torch.zeros_like(x)
+    varying, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(varying, x, weights, retain_graph=again, materialize_grads=True)[0]
 
 
 def chebyshev(t: float, count: int, like: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch.nn.grad import conv2d_weight
 from isingflow.errors import InvalidInput
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials.base import Field, Potential, chebyshev
+from isingflow.potentials.layers import wanted
 from isingflow.runtime.checks import count, lengths, number
 from isingflow.runtime.fields import source, usual_defaults
 
@@ -123,7 +124,7 @@ class _ImageLayer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
         x, weight, bias, amplitude, second = ctx.saved_tensors
-        parameters = any(ctx.needs_input_grad[1:])
+        parameters = wanted.of_parameters(ctx.needs_input_grad[1:])
         by_x = torch.empty_like(x)
         by_weight, by_bias, by_amplitude, by_second = map(torch.zeros_like, (weight, bias, amplitude, second))
         for rows in _blocks(x, amplitude):

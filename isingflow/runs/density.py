@@ -64,7 +64,7 @@ class DensityConfig(Run, frozen=True, tag="data"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_training(self, "force_matching", "bounds", "coarse")
+        check_training(self, "force_matching", "bounds", "gradient", "coarse")
         if (self.path is not None) != (self.data == "tabular"):
             raise InvalidInput(f"data {self.data!r} with path {shown(self.path)}: tables have a path, and nothing else")
         if self.start == "copula" and self.levels < 2:

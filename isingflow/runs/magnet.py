@@ -100,7 +100,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
     @property
     def domain(self) -> Domain:
         """What the flow is built for."""
-        return Domain(self.lattice.shape, self.lattice.symmetry)
+        return Domain.of_lattice(self.lattice)
 
     @property
     def geometry(self) -> Lattice:
@@ -160,8 +160,9 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         Raises:
             InvalidInput: unknown flow or preset, or iterations below 1.
         """
-        found = find_preset(MAGNET_PRESETS, flow, preset)
-        architecture = found.flow.fitted(Domain(lattice.shape, lattice.symmetry))
+        domain = Domain.of_lattice(lattice)
+        found = find_preset(MAGNET_PRESETS, flow, preset).on(domain)
+        architecture = found.flow.fitted(domain)
         training = shortened(found.training_on(lattice), iterations).narrowing(bounds)
         return cls(lattice, beta, preset, seed, architecture, training)
 

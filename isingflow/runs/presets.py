@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from isingflow.architectures.base import Domain
 from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.cp_image import ConvexImageFlowConfig
@@ -34,12 +35,18 @@ class Preset:
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
             `coarse` being the training on the first torus that is not large (`training`, if None); None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
+        graph: as it is where there are no translations, but it is known which sites interact; None: as elsewhere.
     """
 
     flow: AnyFlowConfig
     training: TrainingConfig
     fine: TrainingConfig | None = None
     start: StartOfData | None = None
+    graph: Preset | None = None
+
+    def on(self, domain: Domain) -> Preset:
+        """The preset as it is on a domain."""
+        return self.graph if self.graph is not None and domain.local else self
 
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
@@ -64,10 +71,14 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
     return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
 
 
+_LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
+_BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
+
 PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6),
         TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
+        graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, steps=6),
@@ -78,6 +89,7 @@ PRESETS = {
             learning_rate=7e-4,
             coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
         ),
+        graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=2000, learning_rate=3e-2)),
     ),
     "paper": Preset(
         FlowConfig(
@@ -203,14 +215,19 @@ _CONVEX_IMAGE = {
 DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
-            "quick": Preset(_PLANE, replace(_TOYS, iterations=2000, learning_rate=2.5e-3, balance=5.0)),
+            "quick": Preset(
+                _PLANE, replace(_TOYS, iterations=3000, learning_rate=2e-2, balance=5.0, transport_cost=0.03)
+            ),
             "accurate": Preset(
                 replace(_PLANE, hidden=256, time_terms=6),
                 replace(_TOYS, iterations=12_000, batch=512, learning_rate=2.5e-3, balance=5.0),
             ),
         },
         "ot": {
-            "quick": Preset(_RESIDUAL, replace(_TOYS, iterations=2500, learning_rate=1.6e-2, balance=5.0, **_STRAIGHT)),
+            "quick": Preset(
+                replace(_RESIDUAL, width=256),
+                replace(_TOYS, iterations=4000, learning_rate=8e-3, balance=5.0, transport_cost=3e-3, hjb=1e-2),
+            ),
             "accurate": Preset(
                 replace(_RESIDUAL, width=256),
                 replace(_TOYS, iterations=12_000, batch=512, learning_rate=1.2e-2, balance=5.0, **_STRAIGHT),

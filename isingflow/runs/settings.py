@@ -12,6 +12,7 @@ from isingflow.runtime.settings import Count, CountFromZero, Fraction, NotNegati
 Bounds = Literal["upper", "both"]
 BOUNDS: tuple[Bounds, ...] = get_args(Bounds)
 """What training on a magnet can narrow, see `TrainingConfig.bounds`."""
+Gradient = Literal["total", "path"]
 Schedule = Literal["one-cycle", "constant"]
 MOST_ITERATIONS = 10**9
 LOOSENESS = 2.0
@@ -38,6 +39,8 @@ class TrainingConfig(Settings, frozen=True):
         force_matching: weight of the penalty |grad ln p + grad E|^2 / N; magnets only.
         bounds: magnets only: what is minimised, "upper": the variational bound on -ln Z, or "both": its distance from
             the lower bound, over Monte Carlo samples of the target. See `objectives`.
+        gradient: targets only: how the upper bound is differentiated, "total": through samples and density, or "path":
+            through the samples alone, with less noise; see `objectives.path_gradient`.
         noise: data only: part of a row's deviation, 0 to below 1, that is replaced by noise in training, in whitened
             coordinates: z becomes sqrt(1 - noise^2) z + noise xi, whose covariance is that of z.
         patience: data only: checks without better likelihood of the validation data after which the training ends;
@@ -65,6 +68,7 @@ class TrainingConfig(Settings, frozen=True):
     hjb: NotNegative = 0.0
     force_matching: NotNegative = 0.0
     bounds: Bounds = "upper"
+    gradient: Gradient = "total"
     noise: Fraction = 0.0
     patience: CountFromZero = 0
     tolerance: Positive = 0.01

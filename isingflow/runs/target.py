@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 
 from isingflow.architectures.base import Domain
@@ -26,7 +27,7 @@ from isingflow.runs.presets import (
 )
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.differences import differences, in_a_line
-from isingflow.runtime.settings import ByHand, Count, Finite, Name, Seed, Settings, Text, Whole, types
+from isingflow.runtime.settings import ByHand, Count, CountFromZero, Finite, Name, Seed, Settings, Text, Whole, types
 from isingflow.targets.base import Start, Target
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
         shape, symmetry: of its fields; the symmetry is a `Group`, or its description.
         start: the maps with which its flow starts; their tensors are in the checkpoint.
         settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
+        neighbours: pairs of sites that interact, where the target says so.
 
     Example:
         >>> import isingflow
@@ -84,6 +86,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
     settings: ByHand = msgspec.field(default_factory=dict)
+    neighbours: tuple[tuple[CountFromZero, CountFromZero], ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,7 +103,8 @@ class TargetConfig(Run, frozen=True, tag="target"):
     @property
     def domain(self) -> Domain:
         """What the flow is built for."""
-        return Domain(self.shape, self.symmetry)
+        neighbours = np.array(self.neighbours) if self.neighbours else None
+        return Domain(self.shape, self.symmetry, neighbours=neighbours)
 
     @property
     def sample(self) -> tuple[str, tuple[int, ...]]:
@@ -159,8 +163,9 @@ class TargetConfig(Run, frozen=True, tag="target"):
         Raises:
             InvalidInput: unknown flow, preset or setting, or a value out of its limits.
         """
-        found = find_preset(MAGNET_PRESETS, flow, preset)
-        architecture = found.flow.fitted(Domain.of_target(target))
+        domain = Domain.of_target(target)
+        found = find_preset(MAGNET_PRESETS, flow, preset).on(domain)
+        architecture = found.flow.fitted(domain)
         unknown = set(flow_settings or {}) - set(types(type(architecture)))
         if unknown:
             known = ", ".join(types(type(architecture)))
@@ -177,6 +182,7 @@ class TargetConfig(Run, frozen=True, tag="target"):
             seed,
             architecture,
             shortened(evaluated_on(target.sites, found.training), iterations).narrowing(bounds),
+            neighbours=() if domain.neighbours is None else tuple(map(tuple, np.asarray(domain.neighbours).tolist())),
         )
 
     def _check(self, target: Target) -> None:

@@ -36,11 +36,14 @@ class Start(NamedTuple):
         field: from these coordinates to x.
         variances: of these coordinates, by momentum, in the shape of a field: features are scaled by them. Ones if not
             given.
+        metric: in which x moves as these coordinates do along a gradient, B B^T where they are B^-1 x; sparse, shape
+            (N, N), where it is.
     """
 
     latent: Sequence[Transform] = ()
     field: Sequence[Transform] = ()
     variances: Tensor | None = None
+    metric: Tensor | None = None
 
 
 class TargetLike(Protocol):

@@ -25,6 +25,7 @@ from isingflow.exact.continuous import MIN_EIGENVALUE, LogZ, continuous_form
 from isingflow.flows.linear import Shift, SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.lattice import Lattice, check_beta, heading
+from isingflow.lattice.graph import MAX_DENSE_SITES
 from isingflow.lattice.symmetry import Group
 from isingflow.runtime.checks import instance
 from isingflow.runtime.fields import fields_of, stream
@@ -133,7 +134,21 @@ class HubbardStratonovich(Target):
             latent=[SpectralScaling(gaussian.basis, gaussian.variances.sqrt())],
             field=[*field, *mean],
             variances=gaussian.variances if self.lattice.translation_invariant else None,
+            metric=None if self.lattice.translation_invariant else self._couplings(),
         )
+
+    @property
+    def neighbours(self) -> np.ndarray | None:
+        """Pairs of bonded sites, shape (m, 2); None of lattices too large to list them."""
+        return self.lattice.bonds if self.sites <= MAX_DENSE_SITES else None
+
+    def _couplings(self) -> Tensor:
+        """A, float64, sparse, shape (N, N)."""
+        bonds, strengths = torch.tensor(self.lattice.bonds.T), torch.tensor(self.beta * self.lattice.strengths)
+        diagonal = torch.arange(self.sites).expand(2, -1)
+        values = torch.cat([strengths, strengths, torch.full((self.sites,), self.offset, dtype=torch.float64)])
+        places = torch.cat([bonds, bonds.flip(0), diagonal], 1)
+        return torch.sparse_coo_tensor(places, values, [self.sites] * 2, check_invariants=True)
 
     def thermodynamics(self) -> Thermodynamics | None:
         """The exact solution of the spins; None where there is none."""

@@ -143,6 +143,9 @@ class _Potential:
         """Gradient of the value and trace of its Hessian by autograd, with a graph that serves one backward pass."""
         if t not in self._known:
             gradient, hessian = derivatives(partial(self.potential.value, t=t), self.x)
+            metric = self.potential.metric
+            if metric is not None:
+                gradient, hessian = (gradient.flatten(1) @ metric).view(gradient.shape), metric @ hessian
             self._known[t] = gradient, hessian.diagonal(dim1=1, dim2=2).sum(1)
         return self._known[t]
 

@@ -86,7 +86,7 @@ class Variational(Problem[Tensor | Pair]):
         config: of the run.
         device: where to train.
         flow: to be trained; that of the configuration if not given.
-        objective: what is minimised instead of the reverse KL divergence.
+        objective: what is minimised, instead of what the training says.
 
     Raises:
         InvalidInput: both bounds are asked for, of a target that has no samples of its own; or the flow given cannot
@@ -119,7 +119,7 @@ class Variational(Problem[Tensor | Pair]):
         self.target = target.to(device)
         known = target.exact_free_energy() if isinstance(target, ExactlySolved) else None
         self.exact = None if known is None else known[0]
-        self._objective = objectives.reverse_kl if objective is None else objective
+        self._objective = objectives.OBJECTIVES[self.training.gradient] if objective is None else objective
         self.states = None if config.training.bounds == "upper" else self._reference()
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor | Pair:

@@ -113,7 +113,8 @@ def train(
             another rate, for more iterations, or of the torus of half the lengths.
         callbacks: called with the `Progress` after every iteration; one that returns True ends the training.
         optimiser: makes an optimiser of the flow's parameters; Adam with the preset's settings if not given.
-        objective: what is minimised, see `objectives.Objective`; the reverse KL divergence if not given.
+        objective: what is minimised, see `objectives.Objective`; the reverse KL divergence, by the gradient that the
+            training names, if not given.
         time_limit: in seconds.
         target, data: what the run of a run folder is on, where that is the user's own target, or data.
         progress: whether to show it; if not given, on terminals and in notebooks.

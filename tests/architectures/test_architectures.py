@@ -28,6 +28,7 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LocalPotential,
     LogSumExpPotential,
     ResidualPotential,
     SymmetricAverage,
@@ -55,6 +56,7 @@ TORI = {
 }
 OTHERS = {
     "open": magnet(square(4, boundary="open")),
+    "open, without neighbours": Domain((4, 4), square(4, boundary="open").symmetry),
     "glass": magnet(edwards_anderson(4, seed=3)),
     "graph": magnet(from_graph(networkx.petersen_graph())),
     "in a field": without_flip(square_torus_group(4, 4)),
@@ -130,8 +132,10 @@ KINDS = {
 
 @every_flow
 @every_domain
-def test_convolutions_where_they_are_possible_and_dense_maps_elsewhere(flow, domain):
+def test_convolutions_where_they_are_possible_and_local_or_dense_maps_elsewhere(flow, domain):
     kind = KINDS[flow.kind][0 if domain.convolutional else 1]
+    if domain.local and flow.kind == "monge-ampere":
+        kind = LocalPotential
     for potential in potentials(built(flow, domain)):
         inner = potential.potential if isinstance(potential, SymmetricAverage) else potential
         assert isinstance(inner, kind)
@@ -178,8 +182,8 @@ def test_dense_potentials_are_even_where_the_density_is(domain):
 def test_small_groups_are_averaged_over_and_large_ones_are_not():
     """D4 of the open square exactly; of 4x4 translations and D4, 128 elements, the preset leaves out the average."""
     flow = FlowConfig()
-    assert flow.fitted(OTHERS["open"]).average == "exact"
-    assert flow.fitted(OTHERS["graph"]).average == "none"
+    assert flow.fitted(OTHERS["open, without neighbours"]).average == "exact"
+    assert flow.fitted(OTHERS["open"]).average == flow.fitted(OTHERS["no symmetry"]).average == "none"
     assert flow.fitted(OTHERS["ring"]).average == "exact"
     assert flow.fitted(OTHERS["in a field"]).average == "none"
     averaged = replace(flow.fitted(OTHERS["in a field"]), average="exact", hidden=3)

@@ -49,6 +49,7 @@ def randn(*shape: int, seed: int = 0, dtype=torch.float64) -> Tensor:
 
 
 DENSE = FlowConfig(potential="dense", hidden=6, steps=4)
+LOCAL = FlowConfig(potential="local", hidden=2, radius=1, time_terms=2, steps=4)
 LATTICE = FlowConfig(hidden=4, radial=2, oriented=2, time_terms=3, steps=4)
 
 
@@ -108,6 +109,9 @@ FLOWS = {
     "dense on an open lattice": of(square(2, 3, boundary="open"), DENSE),
     "dense on a glass": of(edwards_anderson(3, seed=1), DENSE),
     "dense on a graph": of(from_graph(networkx.petersen_graph()), DENSE),
+    "local on an open lattice": of(square(3, boundary="open"), LOCAL),
+    "local on a glass": of(edwards_anderson(3, seed=1), LOCAL),
+    "local on a graph": of(from_graph(networkx.petersen_graph()), LOCAL, whitened=False),
     "dense from a standard normal": of(square(3), DENSE, whitened=False, time=2.0),
     "exact average": of(square(2, 3), DENSE, average="exact"),
     "sampled average": of(square(2, 3), DENSE, average="sampled"),

@@ -1,10 +1,12 @@
 """The laws of `isingflow.testing` kept by every potential: a new one is a line in a list here."""
 
+import networkx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isingflow.lattice import edwards_anderson, from_graph, square
 from isingflow.lattice.symmetry import (
     Group,
     hypercubic_torus_group,
@@ -20,6 +22,7 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LocalPotential,
     LogSumExpPotential,
     PartiallyConvexPotential,
     ResidualPotential,
@@ -52,6 +55,13 @@ def image(shape=(3, 4), features=4, seed=0, **options):
 def convolutional(group, radial=2, oriented=2, seed=0, **options):
     options = {"hidden": 4, "time_terms": 3} | options
     return LatticePotential(group, radial=radial, oriented=oriented, generator=generator(seed), **options)
+
+
+def local(lattice, seed=0, flip=True, **options):
+    metric = torch.from_numpy(lattice.couplings(0.3)) + 2 * torch.eye(lattice.sites, dtype=torch.float64)
+    options = {"units": 3, "radius": 1, "time_terms": 3, "metric": metric.to_sparse(), **options}
+    group = Group(lattice.shape, False, lattice.symmetry.point, flip)
+    return LocalPotential(group, lattice.bonds, **options, generator=generator(seed))
 
 
 def residual(shape, seed=0, **options):
@@ -147,6 +157,11 @@ POTENTIALS = {
     "residual triangular": lambda seed=0: residual_lattice(TRIANGULAR, seed, radial=1, oriented=1),
     "residual, more kernels than sites": lambda seed=0: residual_lattice(
         square_torus_group(2, 2), seed, radial=3, oriented=3
+    ),
+    "local, open square": lambda seed=0: local(square(3, boundary="open"), seed),
+    "local, glass, not even": lambda seed=0: local(edwards_anderson(3, seed=1), seed, flip=False),
+    "local, graph, metric of scales": lambda seed=0: local(
+        from_graph(networkx.petersen_graph()), seed, metric=None, scales=torch.linspace(0.5, 2, 10)
     ),
     "exact average": lambda seed=0: SymmetricAverage(dense((2, 3), "softplus", seed=seed), square_torus_group(2, 3)),
     "exact average over a point group": lambda seed=0: SymmetricAverage(

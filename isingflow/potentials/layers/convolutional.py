@@ -19,6 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from isingflow.potentials.layers import wanted
+
 
 class Layer(Protocol):
     """A function h of features, column by column, with its derivatives: `hidden.Layer`, `residual.ResidualLayers`."""
@@ -62,7 +64,7 @@ class _Convolutional(torch.autograd.Function):
         pull = half_spectrum(by_gradient, len(shape))
         by_response = field_of(kernels * pull, shape)
         by_columns = (by_sum[None, :, None].expand(orientations, -1, sites).reshape(-1) for by_sum in by_sums)
-        parameters = any(ctx.needs_input_grad[2:])
+        parameters = wanted.of_parameters(ctx.needs_input_grad[2:])
         by_u, *by_layer = ctx.layer.backward(
             inputs, by_response.view(len(spectra), -1), *by_columns, parameters=parameters
         )

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from isingflow.potentials.layers import fused
+from isingflow.potentials.layers import fused, wanted
 
 Derivatives = tuple[Tensor, ...]
 
@@ -65,6 +65,15 @@ def even_root_derivatives(p: Tensor, b: Tensor) -> Derivatives:
     )
 
 
+def root_derivatives(p: Tensor, b: Tensor) -> Derivatives:
+    """f = r(p + b), r(s) = sqrt(1 + s^2): f', f'', f''', d f'/db, d f''/db."""
+    s = p + b
+    inverse = torch.rsqrt(1 + s * s)
+    second = inverse * inverse * inverse
+    third = -3 * s * second * inverse * inverse
+    return s * inverse, second, third, second, third
+
+
 def softplus_value(p: Tensor, b: Tensor) -> Tensor:
     """softplus(p + b); torch's own is a straight line above 20, 2e-9 off."""
     return -logsigmoid(-p - b)
@@ -74,6 +83,11 @@ def lncosh_value(p: Tensor, b: Tensor) -> Tensor:
     """ln cosh(p + b)."""
     magnitude = (p + b).abs()
     return magnitude + torch.log1p(torch.exp(-2 * magnitude)) - math.log(2)
+
+
+def root_value(p: Tensor, b: Tensor) -> Tensor:
+    """sqrt(1 + (p + b)^2)."""
+    return torch.sqrt(1 + (p + b) ** 2)
 
 
 def even_root_value(p: Tensor, b: Tensor) -> Tensor:
@@ -108,6 +122,7 @@ ACTIVATIONS = {
     "softplus": Activation(softplus_value, softplus_derivatives, Saturating(torch.sigmoid, 0.0, 1.0)),
     "lncosh": Activation(lncosh_value, lncosh_derivatives, Saturating(torch.tanh, 1.0, 0.0)),
     "even-root": Activation(even_root_value, even_root_derivatives),
+    "root": Activation(root_value, root_derivatives),
 }
 
 
@@ -254,7 +269,7 @@ class _HiddenLayer(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian):
         *inputs, prepared = ctx.saved_tensors
-        parameters = any(ctx.needs_input_grad[1:])
+        parameters = wanted.of_parameters(ctx.needs_input_grad[1:])
         return *ctx.layer.backward(inputs, by_gradient, by_laplacian, prepared, parameters=parameters), None
 
 

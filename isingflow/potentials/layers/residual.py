@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from isingflow.potentials.layers import residual_fused
+from isingflow.potentials.layers import residual_fused, wanted
 
 CACHE_BYTES = 2**19
 """Size of M in a block of columns on a CPU: half of a usual second-level cache."""
@@ -304,11 +304,12 @@ class _ResidualNetwork(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_gradient, by_laplacian, by_rate):
-        parameters = any(ctx.needs_input_grad[3:])
+        parameters = wanted.of_parameters(ctx.needs_input_grad[3:])
         cotangents = by_gradient, by_laplacian, by_rate
         found = ctx.layers.backward(ctx.saved_tensors, *cotangents, parameters=parameters, kept=ctx.kept)
-        # The loss may outlive its backward pass; a second one computes the products again.
-        ctx.kept = None
+        # The loss may outlive its backward pass; a second one computes the products again, but for one by x alone.
+        if parameters or not any(ctx.needs_input_grad[3:]):
+            ctx.kept = None
         return None, None, *found
 
 
