@@ -97,6 +97,8 @@ def tiles_figure(configurations: np.ndarray, columns: int = TILES, lattice: Latt
         figure.set_figheight(share * WIDTH * (top - bottom) / (right - left) + (0.4 if legend else 0.05))
     if legend:
         figure.legend(handles=legend, loc="outside lower center", ncols=2)
+    if np.ndim(configurations) > 3:
+        figure.supxlabel("every row a configuration, plane by plane", fontsize=9)
     if colors.fields:
         figure.colorbar(colors.mapping, ax=ax, label="field x", extend="both", fraction=0.06, pad=0.02)
     return figure

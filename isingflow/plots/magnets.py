@@ -73,7 +73,7 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
         figures["gap.png"] = gap_figure(metrics)
     name, shown = ("fields.png", samples.field) if samples.spins is None else ("spins.png", samples.spins)
     columns = per_row(lattice, 2 * TILES)
-    count = columns * (TILES if columns == 2 * TILES else columns - 1)
+    count = columns * (columns - 1 if 1 < columns < 2 * TILES else TILES)
     figures[name] = tiles_figure(resample(shown, samples.log_weight, count), columns, lattice)
     figures["log_weights.png"] = log_weight_figure(samples.log_weight)
     if flow is None:
