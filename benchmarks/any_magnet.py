@@ -1,4 +1,4 @@
-"""Magnets without translations: what presets reach on open lattices, glasses and graphs.
+"""Any magnet: what presets reach on open lattices, glasses and graphs, in external fields and in three dimensions.
 
     python benchmarks/any_magnet.py --list
     python benchmarks/any_magnet.py glass-8 open-8 --seeds 0 1 2
@@ -27,7 +27,17 @@ import torch
 from machine import describe
 
 import isingflow
-from isingflow.lattice import CRITICAL_BETA, Lattice, edwards_anderson, from_graph, square
+from isingflow.lattice import (
+    CRITICAL_BETA,
+    Lattice,
+    cubic,
+    edwards_anderson,
+    from_graph,
+    random_field,
+    square,
+    triangular,
+)
+from isingflow.lattice.critical import CUBIC, TRIANGULAR
 
 FILE = Path("docs/benchmarks/any-magnet.json")
 
@@ -75,6 +85,13 @@ ROWS = {
     "glass-16": Row("+-J glass 16x16", lambda s: edwards_anderson(16, seed=s), 0.5, "<= 1 nat", 30),
     "petersen": Row("Petersen's graph, normal couplings", petersen, 1.0, "<= 0.02 nats", 2),
     "regular-64": Row("random graph of 64 sites, three bonds each", regular, BETHE, "<= 0.3 nats", 10),
+    "field-8": Row("8x8, field 0.05", lambda s: square(8).with_field(0.05), CRITICAL_BETA, "<= 0.1 nats", 5),
+    "random-field-8": Row(
+        "8x8, random field 0.3", lambda s: random_field(square(8), 0.3, seed=s), CRITICAL_BETA, "<= 0.3 nats", 10
+    ),
+    "cubic-4": Row("cubic 4x4x4", lambda s: cubic(4), CUBIC, "<= 0.15 nats", 5),
+    "cubic-8": Row("cubic 8x8x8", lambda s: cubic(8), CUBIC, "<= 1 nat", 30),
+    "triangular-6": Row("triangular 6x6", lambda s: triangular(6), TRIANGULAR, "<= 0.1 nats", 3),
 }
 
 
