@@ -14,6 +14,7 @@ PAGES = (
     "docs/tutorials/arviz.md",
     "docs/how-to/temperatures.md",
     "docs/how-to/fields.md",
+    "docs/how-to/dimensions.md",
     "docs/how-to/fine-tune.md",
 )
 
