@@ -91,7 +91,9 @@ def _uniform(
     found = []
     excesses = [excess(node) for node in NODES]
     for low, high, below, above in zip(NODES[:-1], NODES[1:], excesses[:-1], excesses[1:], strict=True):
-        if below > 0 >= above:  # F has a minimum along m; where the signs are the other way round, a maximum
+        if (
+            below >= 0 >= above and below > above
+        ):  # F has a minimum along m; where the signs are the other way round, a maximum
             spin = brentq(excess, low, high, xtol=1e-14, rtol=1e-13)
             mean = zero_mode * spin
             curvature, variances = uniform_curvature(values, mean + b)
@@ -149,7 +151,7 @@ def _descend(root: np.ndarray, tilt: np.ndarray, pull: np.ndarray) -> tuple[np.n
         m, c, covariance, _ = here
         averages = gaussian_averages(np.diag(covariance), matrix @ m + tilt)
         missing, bend = averages.tanh - m, averages.sech_squared - c
-        if max(np.abs(missing).max(), np.abs(bend / averages.sech_squared).max()) < 1e-11:
+        if np.abs(missing).max() < 1e-11 and np.all(np.abs(bend) <= 1e-11 * averages.sech_squared):
             break
         squared = covariance**2
 

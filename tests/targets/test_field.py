@@ -140,6 +140,17 @@ def test_mean_field_is_a_bound_and_stationary_in_random_cases():
         np.testing.assert_allclose(averages.sech_squared, c, rtol=1e-6)
 
 
+@pytest.mark.parametrize("of", [square(3), random_field(square(3), 1, seed=0)], ids=str)
+@pytest.mark.parametrize("strength", [1e-12, 30, -100, 1e8])
+def test_extreme_fields(of, strength):
+    """Where tanh is 1 to rounding, and where the field is lost beside the couplings."""
+    field = strength if of.field is None else strength * of.field
+    for beta in (0.0, -0.4, 5.0):
+        found = HubbardStratonovich(of, beta, field=field)
+        exact = found.exact_free_energy()[0]
+        assert found.mean_field().free_energy >= exact - 1e-12 * max(1, abs(exact))
+
+
 def test_no_gaussian_does_better():
     """A general-purpose minimiser over means and covariances, from several starts, ends at the same bound or above."""
     of = edwards_anderson(2, 2, seed=3).with_field(np.array([[0.4, -0.2], [0.1, 0.7]]))
