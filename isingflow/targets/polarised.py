@@ -91,9 +91,7 @@ def _uniform(
     found = []
     excesses = [excess(node) for node in NODES]
     for low, high, below, above in zip(NODES[:-1], NODES[1:], excesses[:-1], excesses[1:], strict=True):
-        if (
-            below >= 0 >= above and below > above
-        ):  # F has a minimum along m; where the signs are the other way round, a maximum
+        if below >= 0 >= above and below > above:  # a minimum of F along m; a maximum has the signs reversed
             spin = brentq(excess, low, high, xtol=1e-14, rtol=1e-13)
             mean = zero_mode * spin
             curvature, variances = uniform_curvature(values, mean + b)
