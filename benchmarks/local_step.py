@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def main() -> None:
         print(json.dumps(rows[-1]), flush=True)
     sites, path = (np.log([row[name] for row in rows]) for name in ("sites", "path_seconds"))
     document = {
-        "command": "python benchmarks/local_step.py --output docs/benchmarks/local-step.json",
+        "command": " ".join(["python", "benchmarks/local_step.py", *sys.argv[1:]]),
         **describe(),
         "units": arguments.units,
         "radius": arguments.radius,
