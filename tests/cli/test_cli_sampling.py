@@ -136,7 +136,8 @@ class TestEveryLattice:
         config = RunFolder.open(run_on(name)[0]).config
         assert config.flow.potential == "local" and config.flow.average == "none"
         group = config.lattice.symmetry
-        assert gradient_flows(config.new_flow())[0].potential.symmetry == group and len(group.point) in (1, 4, 8)
+        assert gradient_flows(config.new_flow())[0].potential.symmetry == group
+        assert (len(group.point) > 1) == name.startswith("open")
 
     @pytest.mark.parametrize("name", LATTICES)
     def test_exact(self, name, graph_file):
