@@ -214,7 +214,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
         "ot": {
             "quick": Preset(
                 replace(_RESIDUAL, width=256),
-                replace(_TOYS, iterations=4000, learning_rate=8e-3, balance=5.0, transport_cost=3e-3, hjb=1e-2),
+                replace(_TOYS, iterations=3200, learning_rate=8e-3, balance=5.0, transport_cost=1e-2, hjb=5e-2),
             ),
             "accurate": Preset(
                 replace(_RESIDUAL, width=256),
