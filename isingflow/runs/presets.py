@@ -213,8 +213,8 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
         },
         "ot": {
             "quick": Preset(
-                replace(_RESIDUAL, width=256),
-                replace(_TOYS, iterations=3200, learning_rate=8e-3, balance=5.0, transport_cost=1e-2, hjb=5e-2),
+                _RESIDUAL,
+                replace(_TOYS, iterations=2500, learning_rate=1.6e-2, balance=5.0, transport_cost=1e-2, hjb=5e-2),
             ),
             "accurate": Preset(
                 replace(_RESIDUAL, width=256),
