@@ -216,7 +216,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
             "quick": Preset(
-                _PLANE, replace(_TOYS, iterations=3000, learning_rate=2e-2, balance=5.0, transport_cost=0.03)
+                _PLANE, replace(_TOYS, iterations=4000, learning_rate=2e-2, balance=5.0, transport_cost=0.03)
             ),
             "accurate": Preset(
                 replace(_PLANE, hidden=256, time_terms=6),
@@ -225,8 +225,8 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
         },
         "ot": {
             "quick": Preset(
-                replace(_RESIDUAL, width=256),
-                replace(_TOYS, iterations=4000, learning_rate=8e-3, balance=5.0, transport_cost=3e-3, hjb=1e-2),
+                _RESIDUAL,
+                replace(_TOYS, iterations=2500, learning_rate=1.6e-2, balance=5.0, transport_cost=1e-2, hjb=5e-2),
             ),
             "accurate": Preset(
                 replace(_RESIDUAL, width=256),
