@@ -73,7 +73,7 @@ def test_cubes_of_length_three_at_high_temperature():
 
 def test_what_is_too_wide_is_refused_before_it_is_begun():
     lattice = cubic(6)
-    with pytest.raises(NoExactSolution, match="frontier of these 216 spins is [0-9]+ wide"):
+    with pytest.raises(NoExactSolution, match=r"frontier of these 216 spins is \d+ wide"):
         solved(lattice, 0.2)
     with pytest.raises(NoExactSolution, match="underflows"):
         frontier.solve(3, np.array([[0, 1], [1, 2], [2, 0]]), np.full(3, -1e5))
