@@ -91,8 +91,7 @@ def energy_of(lattice: Lattice, spins: np.ndarray) -> float:
 
 def field_of(lattice: Lattice) -> np.ndarray:
     """The external field by site, shape (N,); zeros where there is none."""
-    field = getattr(lattice, "field", None)
-    return np.broadcast_to(np.asarray(0.0 if field is None else field, float), lattice.shape).ravel()
+    return lattice.field_by_site.ravel()
 
 
 def _matched(lattice: Lattice) -> np.ndarray:

@@ -60,7 +60,7 @@ def critical_beta(lattice: Lattice) -> Critical:
     source = SOURCES[kind]
     if lattice.boundary != "periodic":
         source += ", of the infinite lattice"
-    if getattr(lattice, "field", None) is not None:
+    if lattice.field is not None:
         source += ", without the field"
     return Critical(value, source)
 
@@ -75,7 +75,7 @@ def is_critical(lattice: Lattice, beta: float) -> bool:
     """
     instance("lattice", lattice, Lattice, "a Lattice, for example square(16)")
     try:
-        return getattr(lattice, "field", None) is None and beta == critical_beta(lattice).value
+        return lattice.field is None and beta == critical_beta(lattice).value
     except InvalidInput:
         return False
 
@@ -120,8 +120,8 @@ def _of_couplings(lattice: Lattice) -> tuple[str, float]:
             return "cubic", CUBIC
     if lattice.kind != "square" or lattice.uniform is None:
         raise _unknown(lattice, "no critical temperature is known for it")
-    for axis, coupling, length in zip("xy", lattice.uniform, lattice.shape, strict=True):
-        if coupling < 0 and lattice.boundary == "periodic" and length % 2:
+    for axis, coupling, length, opened in zip("xy", lattice.uniform, lattice.shape, lattice.open_axes, strict=True):
+        if coupling < 0 and not opened and length % 2:
             raise _unknown(lattice, f"rings of {length} negative couplings along {axis} are frustrated")
     value = anisotropic(*lattice.uniform)
     if not math.isfinite(value):

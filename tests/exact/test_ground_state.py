@@ -1,5 +1,7 @@
 """Ground states: matching against counting states and cold thermodynamics; tempering against both."""
 
+from itertools import product
+
 import networkx
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from isingflow.errors import NoExactSolution
 from isingflow.exact import enumeration, ground_state, thermodynamics
 from isingflow.exact.ground_state import GroundState
-from isingflow.lattice import edwards_anderson, from_graph, square, triangular
+from isingflow.lattice import edwards_anderson, from_graph, random_field, square, triangular
 from isingflow.monte_carlo import lowest_energy
 
 
@@ -73,3 +75,16 @@ def test_ferromagnets_and_what_is_not_planar():
     found = lowest_energy(torus, samples=40)
     assert (found.method, found.exact) == ("tempering", False)
     assert found.energy == round(36 * thermodynamics(torus, 4.0).energy_per_site)
+
+
+def test_fields_count_too():
+    """By counting, and by tempering where there is no exact method."""
+    glass = random_field(edwards_anderson(3, 4, seed=1), 0.7, seed=2)
+    states = np.array(list(product([-1, 1], repeat=12)))
+    first, second = states[:, glass.bonds].transpose(2, 0, 1)
+    energies = -(glass.strengths * first * second).sum(1) - states @ glass.field_by_site.ravel()
+    assert ground_state(glass).energy == pytest.approx(energies.min())
+    assert lowest_energy(glass, samples=50).energy == pytest.approx(energies.min())
+    with pytest.raises(NoExactSolution, match="in a field"):
+        ground_state(square(6, boundary="open").with_field(0.1))
+    assert lowest_energy(square(6, boundary="open").with_field(-0.1), samples=5).energy == pytest.approx(-63.6)

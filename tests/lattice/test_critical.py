@@ -8,7 +8,17 @@ import pytest
 
 from isingflow.errors import InvalidInput
 from isingflow.exact import onsager
-from isingflow.lattice import CRITICAL_BETA, critical_beta, edwards_anderson, from_graph, heading, square, triangular
+from isingflow.lattice import (
+    CRITICAL_BETA,
+    chain,
+    critical_beta,
+    cubic,
+    edwards_anderson,
+    from_graph,
+    heading,
+    square,
+    triangular,
+)
 
 
 @pytest.mark.parametrize("jx, jy", [(1.0, 1.0), (1.0, 0.5), (-3.0, 0.02), (2.0, 2.0), (0.1, -1.0)])
@@ -45,6 +55,17 @@ def test_boundaries_do_not_matter_and_are_told():
 def test_what_is_not_known_is_refused(lattice, why):
     with pytest.raises(InvalidInput, match=f"{why}.*known are square.*give beta or a temperature"):
         critical_beta(lattice)
+
+
+def test_cubic_lattices_chains_and_fields():
+    value, source = critical_beta(cubic(4))
+    assert value == 0.22165463 and "Ferrenberg" in source
+    with pytest.raises(InvalidInput, match="chains have no transition"):
+        critical_beta(chain(8))
+    value, source = critical_beta(square(8).with_field(0.05))
+    assert value == CRITICAL_BETA and source.endswith("without the field")
+    assert not heading(square(8).with_field(0.05), value).endswith("(critical)")
+    assert critical_beta(square(7, 4, jx=-1.0, boundary=("open", "periodic"))).value == CRITICAL_BETA
 
 
 def test_headings_say_so():
