@@ -17,7 +17,7 @@ import numpy as np
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.transfer_matrix import LONGEST, SECONDS, normalise, tilt, weigh
 from isingflow.lattice.checks import STRONGEST
-from isingflow.runtime.checks import array
+from isingflow.runtime.checks import array, count
 from isingflow.runtime.resources import duration, require_memory
 
 WIDTH_LIMIT = 26
@@ -72,6 +72,7 @@ def solve(
         >>> bool(np.isclose(log_z, np.log((2 * np.cosh(0.5)) ** 50 + (2 * np.sinh(0.5)) ** 50)))
         True
     """
+    sites = count("sites", sites)
     couplings = array("couplings", couplings, (None,), most=STRONGEST, empty=True)
     pairs = array("bonds", bonds, (len(couplings), 2), integers=True, empty=True).reshape(-1, 2)
     if pairs.size and not (pairs.min() >= 0 and pairs.max() < sites and np.all(pairs[:, 0] != pairs[:, 1])):

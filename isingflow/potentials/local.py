@@ -58,7 +58,7 @@ class LocalPotential(Potential):
         >>> potential = LocalPotential(lattice.symmetry, lattice.bonds, units=2, radius=1, generator=generator)
         >>> gradient, laplacian = potential.bind()(torch.ones(5, 3, 3), 0.5)
         >>> gradient.shape, laplacian.shape, tuple(potential.weight.shape)
-        (torch.Size([5, 3, 3]), torch.Size([5]), (2, 6))
+        (torch.Size([5, 3, 3]), torch.Size([5]), (2, 7))
     """
 
     opening_parameters = ("weight", "bias")

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 FEWEST_CHECKED, MOST_CHECKED, CHECKED_NUMBERS = 256, 1024, 2**15
 """Validation data that a training looks at now and then: rows, and numbers in them."""
 DEFECT_SAMPLES = 256
+VALIDATION = "validation_negative_log_likelihood"
 
 
 class Likelihood(Problem[Tensor]):
     """A data set; the flow starts from what is fitted to its training part in closed form."""
 
     config: DensityConfig
-    held_out = "validation_negative_log_likelihood"
+    held_out: str | None = VALIDATION
 
     def __init__(self, data: Dataset, config: DensityConfig, *, device: torch.device) -> None:
         self.config = config
@@ -77,7 +78,7 @@ class Likelihood(Problem[Tensor]):
         """The negative log-likelihood of some validation data, the same ones every time."""
         self.flow.eval()
         log_prob = torch.cat(pool.map(self.flow.log_prob, self.validation))
-        return {self.held_out: float(-log_prob.mean())}
+        return {VALIDATION: float(-log_prob.mean())}
 
     def snapshot(self) -> np.ndarray | None:
         """Samples, float32."""

@@ -22,7 +22,13 @@ DIRECTIONS = 64
 
 
 class WassersteinDistance(Likelihood):
-    """Data, to which a flow's samples are to be near; handed into `training.loop.fit`."""
+    """Data, to which a flow's samples are to be near; handed into `training.loop.fit`.
+
+    The weights are those at the end: the best by the likelihood of validation data, which `Likelihood` keeps, are not
+    what is looked for.
+    """
+
+    held_out = None
 
     def objective(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The squared distance of a batch from as many samples of the flow; -ln p of every datum."""

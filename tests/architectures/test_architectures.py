@@ -19,7 +19,7 @@ from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.errors import InvalidInput, SymmetryMismatch
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Flow, GradientFlow, Inverted, LanczosLogdet
 from isingflow.flows.solvers.runge_kutta import TABLEAUX, TableauName
-from isingflow.lattice import Group, edwards_anderson, from_graph, square, triangular
+from isingflow.lattice import Group, cubic, edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.symmetry import square_torus_group
 from isingflow.potentials import (
     ConvexPotential,
@@ -53,13 +53,14 @@ TORI = {
     "rectangle": magnet(square(4, 6)),
     "anisotropic": magnet(square(4, jy=0.5)),
     "triangular": magnet(triangular(4)),
+    "cubic": magnet(cubic(3)),
+    "in a field": without_flip(square_torus_group(4, 4)),
 }
 OTHERS = {
     "open": magnet(square(4, boundary="open")),
     "open, without neighbours": Domain((4, 4), square(4, boundary="open").symmetry),
     "glass": magnet(edwards_anderson(4, seed=3)),
     "graph": magnet(from_graph(networkx.petersen_graph())),
-    "in a field": without_flip(square_torus_group(4, 4)),
     "ring": Domain((6,), Group((6,), True, flip=True)),
     "translations alone": Domain((4, 4), Group((4, 4), True, flip=True)),
     "no symmetry": Domain((5,), Group((5,))),
@@ -84,6 +85,10 @@ def built(flow, domain, seed=0):
 def potentials(flow):
     maps = [module for module in flow.modules() if isinstance(module, ConvexFlow | GradientFlow)]
     return [module.potential for module in maps]
+
+
+def has_kernels(flow, domain):
+    return domain.convolutional if flow.kind == "monge-ampere" else domain.evenly_convolutional
 
 
 def test_one_place_decides_what_is_convolutional():
@@ -133,7 +138,7 @@ KINDS = {
 @every_flow
 @every_domain
 def test_convolutions_where_they_are_possible_and_local_or_dense_maps_elsewhere(flow, domain):
-    kind = KINDS[flow.kind][0 if domain.convolutional else 1]
+    kind = KINDS[flow.kind][0 if has_kernels(flow, domain) else 1]
     if domain.local and flow.kind == "monge-ampere":
         kind = LocalPotential
     for potential in potentials(built(flow, domain)):
@@ -185,10 +190,10 @@ def test_small_groups_are_averaged_over_and_large_ones_are_not():
     assert flow.fitted(OTHERS["open, without neighbours"]).average == "exact"
     assert flow.fitted(OTHERS["open"]).average == flow.fitted(OTHERS["no symmetry"]).average == "none"
     assert flow.fitted(OTHERS["ring"]).average == "exact"
-    assert flow.fitted(OTHERS["in a field"]).average == "none"
-    averaged = replace(flow.fitted(OTHERS["in a field"]), average="exact", hidden=3)
-    (potential,) = potentials(built(averaged, OTHERS["in a field"]))
-    assert potential.symmetry == OTHERS["in a field"].symmetry
+    assert flow.fitted(TORI["in a field"]).average == "none"
+    averaged = replace(flow.fitted(TORI["in a field"]), average="exact", hidden=3)
+    (potential,) = potentials(built(averaged, TORI["in a field"]))
+    assert potential.symmetry == TORI["in a field"].symmetry
 
 
 @every_flow
@@ -196,7 +201,7 @@ def test_small_groups_are_averaged_over_and_large_ones_are_not():
 def test_fitted_settings_fit(flow, domain):
     fitted = flow.fitted(domain)
     assert fitted.fitted(domain) == fitted and type(fitted) is type(flow)
-    if domain.convolutional:
+    if has_kernels(flow, domain):
         assert fitted == flow
 
 

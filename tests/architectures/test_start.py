@@ -77,8 +77,3 @@ def test_a_map_that_only_the_target_knows_is_named(transform, name):
 def test_foreign_descriptions_are_refused(description):
     with pytest.raises(InvalidInput, match="which only its target knows"):
         blank([description], (4, 4))
-
-
-def test_plane_waves_of_fields_that_are_no_torus_are_refused():
-    with pytest.raises(InvalidInput, match=r"plane waves of fields of shape \(5,\): expected two lengths"):
-        blank([{"map": "spectral-scaling", "basis": "fourier"}], (5,))

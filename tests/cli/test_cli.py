@@ -60,13 +60,14 @@ def trained(training):
 
 
 SIZES = {
-    "16x": "--size 16x: expected L or LXxLY with L >= 2, for example 16 or 16x32",
+    "16x": "--size 16x: expected L or LXxLY with L >= 2, for example 16, 16x32 or, in three dimensions, 4x4x8",
     "1": "--size 1: expected L or LXxLY",
     "-4": "--size -4: expected L or LXxLY",
     "0x8": "--size 0x8: expected L or LXxLY",
     "8x1": "--size 8x1: expected L or LXxLY",
     "": "--size '': expected L or LXxLY",
-    "4x4x4": "--size 4x4x4: expected L or LXxLY",
+    "4x4x4": "--size 4x4x4 does not go with the lattice square, which has 2 lengths: --lattice hypercubic",
+    "2x2x2x2x2x2x2": "--size 2x2x2x2x2x2x2: expected L or LXxLY",
     "16.5": "--size 16.5: expected L or LXxLY",
     "nan": "--size nan: expected L or LXxLY",
     "١٦": "--size ١٦: expected L or LXxLY",
@@ -502,7 +503,7 @@ class TestTrain:
             return reverse_kl(*given)
 
         reverse_kl = objectives.reverse_kl
-        monkeypatch.setattr(objectives, "reverse_kl", interrupted)
+        monkeypatch.setitem(objectives.OBJECTIVES, "total", interrupted)
         result = invoke("train", "--size", 4, "--steps", 100000, "--device", "cpu", "--output", "my run")
         assert (result.exit_code, result.stdout) == (128 + number, ""), result.output
         assert "isingflow train --resume --output 'my run' --device cpu" in result.stderr

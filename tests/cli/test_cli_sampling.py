@@ -35,7 +35,7 @@ TINY = ["--steps", 5, "--device", "cpu", "--quiet"]
 GLASSY = networkx.petersen_graph()
 networkx.set_edge_attributes(GLASSY, {edge: (-1.0) ** i / (1 + i) for i, edge in enumerate(GLASSY.edges)}, "coupling")
 
-UNSOLVED = networkx.circulant_graph(25, [1, 5])
+UNSOLVED = networkx.complete_graph(28)
 GRAPHS = {"g.json": GLASSY, "unsolved.json": UNSOLVED}
 
 LATTICES = {
@@ -210,9 +210,9 @@ class TestGraphFiles:
             (
                 "g.txt",
                 "",
-                "--lattice g.txt: expected square, triangular, edwards-anderson, or a file that ends in one of",
+                "--lattice g.txt: expected square, triangular, cubic, chain, hypercubic, edwards-anderson, or a file",
             ),
-            ("cubic", None, "--lattice cubic: expected square, triangular, edwards-anderson, or a file that ends in"),
+            ("kagome", None, "--lattice kagome: expected square, triangular, cubic, chain, hypercubic, edwards-"),
             ("g.json", "{", "--lattice g.json: not a graph in json format: "),
             ("g.json", "[]", "--lattice g.json: not a graph in json format: "),
             ("g.json", "{}", "--lattice g.json: not a graph in json format: 'nodes' is missing"),

@@ -257,7 +257,7 @@ FLOWS = {
         lambda scale: SpectralScaling(FourierBasis((4, 4)), scale),
         [*ARRAYS, torch.ones(4), torch.zeros(4, 4), -torch.ones(4, 4), torch.full((4, 4), NAN)],
     ),
-    "FourierBasis": (FourierBasis, [*SHAPES, (4,), (4, 4, 4)]),
+    "FourierBasis": (FourierBasis, SHAPES),
     "EigenBasis": (lambda v: EigenBasis((4,), v), [*ARRAYS, torch.eye(3), torch.ones(4, 4), torch.full((4, 4), NAN)]),
     "transport_cost": (lambda z: diagnostics.transport_cost(flow(), z), [*ELSEWHERE, noise(1)]),
     "inverse_error": (lambda z: diagnostics.inverse_error(flow(), z), [*ELSEWHERE, noise(1)]),

@@ -121,6 +121,10 @@ KINDS: dict[str, list[Any]] = {
     "states": [*NO_ARRAYS, *EMPTY, SPINS.reshape(4, 16), np.ones((4, 15), np.int8), np.ones(16, np.int8)],
     "several": [*NO_ARRAYS, *EMPTY, 1.0],
     "several errors": [*NO_ARRAYS, *EMPTY, -SAMPLES, SAMPLES[:3], 1.0],
+    "pair of strengths": [None, "x", 1.0, (1.0,), (1.0, 1.0, 1.0), (1.0, "x"), (1.0, math.nan), (1.0, np.ones((4, 5)))],
+    "strengths of all": [None, "x", (1.0,), (1.0, 1.0, 1.0), (1.0, "x"), (1.0, math.nan), (1.0, np.ones((4, 5)))],
+    "lengths": [None, 4, "44", (), (4, 1), (4, -2), (4, 1.5), (4, math.nan), (4, True), (2,) * 7, (4, 10**30)],
+    "boundaries": [None, 0, "", "closed", ["open"], ["open", "closed"], ("open", "open", "open"), b"open"],
     "sites": [*NO_NUMBERS, *NOT_FINITE, 0, 1, 2, -3, 4.5, 4.0, 10**30, 10**8],
     "bonds": [*NO_ARRAYS, *EMPTY, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1],
               [[0.5, 1], [1, 2]]],
@@ -279,6 +283,20 @@ CASES: dict[str, Case] = {
         {"lx": "count", "ly": "count", "axes_equal": "flag"},
     ),
     "lattice.symmetry.triangular_torus_group": ({"lx": 4, "ly": 4}, {"lx": "count", "ly": "count"}),
+    "lattice.symmetry.hypercubic_torus_group": ({"shape": (3, 3)}, {"shape": "shape"}),
+    "lattice.kinds.chain": (
+        {"length": 4, "j": 1.0, "boundary": "open"},
+        {"length": "length", "j": "number", "boundary": "boundary"},
+    ),
+    "lattice.kinds.cubic": ({"length": 3, "boundary": "open"}, {"length": "length", "boundary": "boundaries"}),
+    "lattice.kinds.hypercubic": (
+        {"lengths": (4, 4), "j": 1.0, "boundary": "open"},
+        {"lengths": "lengths", "j": "strengths of all", "boundary": "boundaries"},
+    ),
+    "exact.frontier.solve": (
+        {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4]), "fields": SAMPLES[:3]},
+        {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings", "fields": "vector"},
+    ),
     "lattice.permutations.point_permutations": (
         {"shape": (4, 4), "maps": SQUARE_POINT_MAPS, "about_centre": False},
         {"shape": "shape", "maps": "maps", "about_centre": "flag"},
@@ -395,8 +413,8 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
     "Element.apply": (ring_group(4).identity.apply, {"field": SAMPLES[:4]}, {"field": "field"}),
     "Lattice": (
         Lattice,
-        {"kind": "square", "shape": (4, 4), "boundary": "open", "jx": 1.0, "jy": 1.0},
-        {"kind": "sampler", "shape": "shape", "boundary": "boundary", "jx": "number", "jy": "number"},
+        {"kind": "square", "shape": (4, 4), "boundary": "open", "j": (1.0, 1.0)},
+        {"kind": "sampler", "shape": "shape", "boundary": "boundary", "j": "pair of strengths"},
     ),
     "Group": (
         Group,
@@ -407,6 +425,20 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
 }
 
 TRUSTED = {
+    "exact.frontier.sweep_of": "is handed what `solve` checked",
+    **dict.fromkeys(
+        (
+            *(
+                f"lattice.grid.{name}"
+                for name in ("bonds", "check_boundaries", "check_j", "check_lengths", "diagonals")
+            ),
+            *(f"lattice.grid.{name}" for name in ("listed", "open_axes", "size_in_words", "strengths_in_words")),
+            *(f"lattice.grid.{name}" for name in ("total_strength", "units")),
+            *(f"lattice.networks.{name}" for name in ("layout", "to_graph")),
+        ),
+        "is Lattice, from which all its values come",
+    ),
+    "lattice.permutations.hyperoctahedral": "is handed a number of dimensions that was checked",
     "exact.ground_state.energy_of": "is handed a state of a lattice that was checked",
     "exact.ground_state.field_of": "is handed a lattice that was checked",
     "exact.fermions.agree": "compares what was computed",

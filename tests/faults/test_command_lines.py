@@ -70,6 +70,7 @@ def bad_values(option):
         return [*TEXTS, kind.words[0].upper(), kind.words[0] + " ", "/".join(kind.words), "nan"]
     return {
         "lattice": LATTICES,
+        "boundary": [*TEXTS, "Periodic", "open ", "open,open,open", "periodic;open", "open,", "nan"],
         "device": [*TEXTS, "gpu", "cuda:99", "cuda:-1", "cuda:", "CPU", "cuda:0:0", "tpu", "mps"],
         "flow": [*TEXTS, "monge", "OT", "ot ", "real-nvp", "monge_ampere"],
         "preset": [*TEXTS, "fast", "Quick", "quick,paper"],

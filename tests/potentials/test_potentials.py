@@ -29,7 +29,7 @@ from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.testing.laws import shaken
 
 every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
-OTHERS = ("dense", "image", "average", "residual")
+OTHERS = ("dense", "image", "average", "residual", "local")
 LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if not any(word in name for word in OTHERS)}
 lattice_potentials = pytest.mark.parametrize("make", LATTICE_POTENTIALS.values(), ids=LATTICE_POTENTIALS)
 seeds = st.integers(0, 2**16)
@@ -86,16 +86,20 @@ def test_lattice_value_by_sums_over_sites(make):
     spectra = potential.spectra().detach()
     total = 0.0
     for orientation in range(spectra.shape[1]):
-        by_displacement = torch.fft.irfft2(spectra[:, orientation] + 0j, s=shape).numpy()
+        axes = tuple(range(1, len(shape) + 1))
+        by_displacement = torch.fft.irfftn(spectra[:, orientation] + 0j, s=shape, dim=axes).numpy()
         for site in np.ndindex(*shape):
             u = np.zeros(len(spectra))
             for other in np.ndindex(*shape):
                 displacement = tuple((i - j) % n for i, j, n in zip(site, other, shape, strict=True))
                 u += by_displacement[(slice(None), *displacement)] * x[other]
             p = weight @ u
-            total += amplitude @ (np.sqrt(1 + (p + bias) ** 2) + np.sqrt(1 + (p - bias) ** 2)) / 2
+            if potential.symmetry.flip:
+                total += amplitude @ (np.sqrt(1 + (p + bias) ** 2) + np.sqrt(1 + (p - bias) ** 2)) / 2
+            else:
+                total += amplitude @ np.log1p(np.exp(p + bias))
 
-    sites = np.indices(shape).reshape(2, -1)
+    sites = np.indices(shape).reshape(len(shape), -1)
     orbits = potential.symmetry.momentum_orbits()
     for k in np.ndindex(*shape):
         phase = 2 * np.pi * (np.array(k) / shape) @ sites
@@ -673,7 +677,7 @@ def test_unknown_or_impossible_potentials_are_not_built():
     target = HubbardStratonovich(square(4, boundary="open"), 0.4)
     with pytest.raises(InvalidInput, match="needs translation invariance"):
         build_flow(target, FlowConfig(), seed=0)
-    with pytest.raises(InvalidInput, match="'cubic', expected one of lattice, dense, image"):
+    with pytest.raises(InvalidInput, match="'cubic', expected one of lattice, local, dense, image"):
         FlowConfig(potential="cubic")
     with pytest.raises(InvalidInput, match="'mean', expected one of none, exact, sampled"):
         FlowConfig(potential="dense", average="mean")

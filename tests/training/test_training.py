@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     train(run, device=CPU, should_stop=lambda: True)
     before = parameters(run)
     spoilt = lambda *a: (reverse_kl(*a)[0] * math.nan, torch.full((8,), math.nan))  # noqa: E731
-    monkeypatch.setattr("isingflow.training.objectives.reverse_kl", spoilt)
+    monkeypatch.setitem(objectives.OBJECTIVES, "total", spoilt)
     with pytest.raises(TrainingDiverged, match="iteration 2"):
         train(RunFolder.open(run.path), device=CPU)
     assert all(torch.equal(before[name], value) for name, value in parameters(run).items())
