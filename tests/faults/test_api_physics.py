@@ -124,7 +124,7 @@ KINDS: dict[str, list[Any]] = {
     "pair of strengths": [None, "x", 1.0, (1.0,), (1.0, 1.0, 1.0), (1.0, "x"), (1.0, math.nan), (1.0, np.ones((4, 5)))],
     "strengths of all": [None, "x", (1.0,), (1.0, 1.0, 1.0), (1.0, "x"), (1.0, math.nan), (1.0, np.ones((4, 5)))],
     "lengths": [None, 4, "44", (), (4, 1), (4, -2), (4, 1.5), (4, math.nan), (4, True), (2,) * 7, (4, 10**30)],
-    "boundaries": [None, 0, "", "closed", ["open"], ["open", "closed"], ("open", "open", "open"), b"open"],
+    "boundaries": [None, 0, "", "closed", [], ["open", "closed"], ("open",) * 7, b"open"],
     "sites": [*NO_NUMBERS, *NOT_FINITE, 0, 1, 2, -3, 4.5, 4.0, 10**30, 10**8],
     "bonds": [*NO_ARRAYS, *EMPTY, [[0, 3], [1, 2]], [[0, -1], [1, 2]], [[0, 0], [1, 2]], [[0, 1]], [0, 1],
               [[0.5, 1], [1, 2]]],
@@ -286,7 +286,7 @@ CASES: dict[str, Case] = {
     "lattice.symmetry.hypercubic_torus_group": ({"shape": (3, 3)}, {"shape": "shape"}),
     "lattice.kinds.chain": (
         {"length": 4, "j": 1.0, "boundary": "open"},
-        {"length": "length", "j": "number", "boundary": "boundary"},
+        {"length": "length", "j": "number", "boundary": "boundaries"},
     ),
     "lattice.kinds.cubic": ({"length": 3, "boundary": "open"}, {"length": "length", "boundary": "boundaries"}),
     "lattice.kinds.hypercubic": (
