@@ -216,7 +216,7 @@ DATA_PRESETS: dict[str, dict[str, dict[str, Preset]]] = {
     "toys": {
         "monge-ampere": {
             "quick": Preset(
-                _PLANE, replace(_TOYS, iterations=4000, learning_rate=2e-2, balance=5.0, transport_cost=0.03)
+                _PLANE, replace(_TOYS, iterations=2000, learning_rate=8e-3, balance=5.0, transport_cost=0.03)
             ),
             "accurate": Preset(
                 replace(_PLANE, hidden=256, time_terms=6),
