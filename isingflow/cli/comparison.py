@@ -58,6 +58,8 @@ def resumed_runs(output: Path, asked: Asked) -> Runs:
     from isingflow.runs.folder import open_density
 
     there = {kind: open_density(output / kind) for kind in FLOWS if (output / kind / "config.json").exists()}
+    if not there:
+        raise RunFolderError(f"{output}: no runs of a comparison to go on with: leave --resume out to begin one")
     for kind, run in there.items():
         asked.check_unchanged(run, kind)
     missing = [kind for kind in FLOWS if kind not in there]

@@ -143,7 +143,7 @@ class TestEveryLattice:
     def test_exact(self, name, graph_file):
         options, lattice = LATTICES[name]
         if name == "unsolved":
-            assert "no exact method for 25 connected spins" in failure("exact", *options)
+            assert "no exact method for 28 connected spins" in failure("exact", *options)
             return
         found = document("exact", *options)
         assert lattice is None or found["size"] == list(lattice.size)

@@ -30,6 +30,10 @@ def counted(sites, bonds, couplings):
     return enumeration.solve(matrix)
 
 
+COLD = 5.0
+"""Scale of couplings beyond which frustration may cancel more than 32 digits, which is then said."""
+
+
 @given(seed=st.integers(0, 2**32), sites=st.integers(1, 10), density=st.floats(0, 1), scale=st.floats(1e-3, 20))
 @settings(max_examples=25, deadline=None)
 def test_random_graphs_agree_with_enumeration(seed, sites, density, scale):
@@ -38,7 +42,12 @@ def test_random_graphs_agree_with_enumeration(seed, sites, density, scale):
     bonds = random_planar(random, sites, density)
     bonds = np.concatenate([bonds, bonds[:2, ::-1]])
     couplings = scale * random.normal(size=len(bonds)) * (random.random(len(bonds)) < 0.9)
-    found, expected = planar.solve(sites, bonds, couplings), counted(sites, bonds, couplings)
+    expected = counted(sites, bonds, couplings)
+    try:
+        found = planar.solve(sites, bonds, couplings)
+    except NoExactSolution as error:
+        assert "too cold" in str(error) and scale > COLD
+        return
     assert found[0] == pytest.approx(expected[0], rel=1e-13)
     assert found[1:] == pytest.approx(expected[1:], rel=1e-10, abs=1e-10)
 
