@@ -102,6 +102,7 @@ class Chain(isingflow.Target):
         return (field.square().sum(-1) + (field[..., 1:] - field[..., :-1]).pow(4).sum(-1)) / 2
 
 
+@pytest.mark.slow
 def test_a_user_s_target_with_neighbours_trains_by_them_and_loads_without_it(tmp_path):
     config = TargetConfig.from_preset("quick", Chain())
     assert config.flow.potential == "local" and config.training.gradient == "path"
@@ -134,6 +135,7 @@ def test_what_cannot_be_is_refused():
         build_flow(Silent(), LOCAL, seed=0)
 
 
+@pytest.mark.slow
 def test_a_glass_is_learnt_as_well_as_no_start_says(tmp_path):
     """Three quarters of what the best Gaussian lacks, in a hundred short iterations."""
     target = HubbardStratonovich(edwards_anderson(3, seed=1), 0.6)
