@@ -1,5 +1,6 @@
 """Figures and tables of the papers: every item has its place in the documentation, and runs."""
 
+import importlib
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-ITEMS = __import__("papers").items()
+ITEMS = importlib.import_module("papers").items()
 PAGES = "".join(page.read_text() for page in sorted((ROOT / "docs").glob("**/*.md")))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from figures.item import Item, Options
 from matplotlib.figure import Figure
-from msgspec.structs import replace
 
 from isingflow import datasets
 from isingflow.datasets import Dataset
@@ -68,8 +67,6 @@ def wasserstein(options: Options) -> dict[str, Any]:
 
 
 def _trained(problem: type[Likelihood], data: Dataset, config: DensityConfig) -> Flow:
-    # Weights are those at the end: the best by likelihood are not what the other problem looks for.
-    config = replace(config, training=replace(config.training, patience=0))
     made = problem(data, config, device=torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         fit(RunFolder.create(Path(folder) / "run", config), made)

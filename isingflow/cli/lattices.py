@@ -23,12 +23,13 @@ logger = logging.getLogger(__name__)
 KINDS: dict[str, dict[str, str]] = {
     "square": {"jx": "jx", "jy": "jy", "boundary": "boundary"},
     "triangular": {"boundary": "boundary"},
-    "cubic": {"boundary": "boundary"},
-    "chain": {"boundary": "boundary"},
-    "hypercubic": {"boundary": "boundary"},
+    "cubic": {"boundary": "boundary", "j": "j"},
+    "chain": {"boundary": "boundary", "j": "j"},
+    "hypercubic": {"boundary": "boundary", "j": "j"},
     "edwards-anderson": {"boundary": "boundary", "lattice_seed": "seed"},
 }
-"""Lattices by name: the options that they have beside --size, with the arguments that these set."""
+"""Lattices by name: the options that they have beside --size, with the arguments that these set. There is no option for
+`j`, but a run keeps its own at another size."""
 DIMENSIONS = {"square": 2, "triangular": 2, "cubic": 3, "chain": 1}
 """Where the name says it; a glass has two unless its size says otherwise."""
 USUAL = {1: 16, 2: 16, 3: 4}
@@ -37,7 +38,10 @@ USUAL = {1: 16, 2: 16, 3: 4}
 
 def size_option(size: Size) -> Option:
     return click.option(
-        "--size", type=size, metavar="L|LXxLY", help="Sites along each side, 4x4x8 in more dimensions; 16 by default."
+        "--size",
+        type=size,
+        metavar="L|LXxLY",
+        help="Sites along each side, 4x4x8 in more dimensions; 16 by default, 4 of a cube.",
     )
 
 

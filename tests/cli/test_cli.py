@@ -385,6 +385,9 @@ class TestFields:
             assert lattice_from(size, magnet | asked, base) == expected
         with pytest.raises(InvalidInput, match="does not fit"):
             lattice_from((6, 6), magnet, varying)
+        for kept in ((4, 4, 4), (4,), (2, 2, 2, 2)):
+            weaker = [isingflow.lattice.hypercubic(lengths, j=0.5) for lengths in (kept, tuple(6 for _ in kept))]
+            assert lattice_from((6,), magnet, weaker[0]) == weaker[1]
 
     @pytest.mark.slow  # three trainings, with their evaluations and figures
     def test_a_run(self, empty_folder):
