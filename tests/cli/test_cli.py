@@ -66,7 +66,7 @@ SIZES = {
     "0x8": "--size 0x8: expected L or LXxLY",
     "8x1": "--size 8x1: expected L or LXxLY",
     "": "--size '': expected L or LXxLY",
-    "4x4x4": "--size 4x4x4 does not go with the lattice square, which has 2 lengths: --lattice hypercubic",
+    "4x4x4": "--size 4x4x4: the dimension of the lattice square is 2; that of --lattice hypercubic",
     "2x2x2x2x2x2x2": "--size 2x2x2x2x2x2x2: expected L or LXxLY",
     "16.5": "--size 16.5: expected L or LXxLY",
     "nan": "--size nan: expected L or LXxLY",
