@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from figures.item import Item, Options
 from matplotlib.figure import Figure
+from PIL import Image
 
 from isingflow import datasets
 from isingflow.datasets import Dataset
@@ -62,7 +64,8 @@ def wasserstein(options: Options) -> dict[str, Any]:
                     "nats": None,
                 }
             )
-    (options.output / "monge-ampere-wasserstein.png").write_bytes(png(_samples(shown)))
+    image = Image.open(io.BytesIO(png(_samples(shown)))).convert("RGB")
+    image.quantize(32).save(options.output / "monge-ampere-wasserstein.png", optimize=True)
     return {"points": POINTS, "rows": rows}
 
 

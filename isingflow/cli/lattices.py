@@ -150,8 +150,8 @@ def _lengths(kind: str, size: tuple[int, ...] | None, usual: tuple[int, ...] | N
     if dimensions is not None and len(size) != dimensions:
         shown = "x".join(map(str, size))
         raise InvalidInput(
-            f"--size {shown}: the dimension of the lattice {kind} is {dimensions}; that of --lattice hypercubic is how many "
-            "lengths are given"
+            f"--size {shown}: the dimension of the lattice {kind} is {dimensions}; that of --lattice hypercubic is how "
+            "many lengths are given"
         )
     return size
 
