@@ -95,13 +95,19 @@ ROWS = {
 }
 
 
-def measured(row: Row, seed: int, preset: str, iterations: int | None) -> dict:
+def measured(row: Row, seed: int, preset: str, iterations: int | None, settings: dict[str, str]) -> dict:
     """Train and evaluate one seed."""
     target = isingflow.HubbardStratonovich(row.lattice(seed), row.beta)
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.perf_counter(), time.process_time()
         trained = isingflow.train(
-            target, preset=preset, seed=seed, iterations=iterations, output=f"{folder}/run", progress=False
+            target,
+            preset=preset,
+            seed=seed,
+            iterations=iterations,
+            settings=settings,
+            output=f"{folder}/run",
+            progress=False,
         )
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
         report = isingflow.evaluate(trained).as_dict()
@@ -135,6 +141,7 @@ def main() -> None:
     parser.add_argument("--preset", default="accurate")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, help="in place of the preset's own")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings in place of the preset's")
     parser.add_argument("--output", type=Path, default=FILE)
     arguments = parser.parse_args()
     if arguments.list or not arguments.rows:
@@ -144,9 +151,9 @@ def main() -> None:
     known = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else {}
     for name in ROWS if "all" in arguments.rows else arguments.rows:
         row = ROWS[name]
-        runs = []
+        runs, settings = [], dict(setting.split("=", 1) for setting in arguments.set)
         for seed in arguments.seeds:
-            runs.append(measured(row, seed, arguments.preset, arguments.iterations))
+            runs.append(measured(row, seed, arguments.preset, arguments.iterations, settings))
             shown = {key: runs[-1][key] for key in ("seed", "gap_nats", "effective_sample_size", "processor_seconds")}
             print(name, json.dumps(shown), flush=True)
         known[f"{name}, {arguments.preset}"] = {
