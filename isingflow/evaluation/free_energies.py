@@ -17,7 +17,7 @@ from isingflow.statistics.free_energy import (
 )
 
 if TYPE_CHECKING:
-    from isingflow.evaluation.annealed import Annealed
+    from isingflow.evaluation.bridging import Annealed
     from isingflow.exact.thermodynamics import Thermodynamics
 
 DISAGREEMENT = 3.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
-from isingflow.evaluation.annealed import anneal as annealed_free_energies
+from isingflow.evaluation.bridging import anneal as annealed_free_energies
 from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
