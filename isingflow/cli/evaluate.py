@@ -23,6 +23,8 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.runtime import stopping
 
+MOST_STEPS = 10**6
+
 
 @click.command("evaluate", cls=Command, address_space=TORCH)
 @RUN
@@ -33,6 +35,8 @@ from isingflow.runtime import stopping
     metavar="N",
     help="Monte Carlo samples of a magnet, in whole chains; a quarter as many as of the flow by default.",
 )
+@click.option("--anneal", type=Whole(1, MOST_STEPS), metavar="N", help="Steps of a bridge between flow and target.")
+@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of the bridge, from either side.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @DATA
 @SEED
@@ -42,6 +46,8 @@ def command(
     run: Path,
     samples: int | None,
     reference_samples: int | None,
+    anneal: int | None,
+    paths: int | None,
     time_limit: float | None,
     root: Path | None,
     seed: int,
@@ -64,6 +70,8 @@ def command(
         data=data,
         save=False,
         time_limit=time_limit,
+        anneal=anneal,
+        paths=paths,
     )
     stopping.check()
     print_result(evaluation.as_dict(), as_json, evaluation.table)

@@ -17,6 +17,7 @@ from isingflow.statistics.free_energy import (
 )
 
 if TYPE_CHECKING:
+    from isingflow.evaluation.bridging import Annealed
     from isingflow.exact.thermodynamics import Thermodynamics
 
 DISAGREEMENT = 3.0
@@ -81,6 +82,7 @@ class Evaluation:
         sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
         shortened: whether there was time for fewer samples than were asked for.
         field, magnetisation: of a magnet in an external field, which a number or a nested list gives; else None.
+        annealed: what a bridge between flow and target adds, if one was asked for.
     """
 
     title: str
@@ -114,6 +116,7 @@ class Evaluation:
     shortened: bool = False
     field: float | list[Any] | None = None
     magnetisation: Estimate | None = None
+    annealed: Annealed | None = None
 
     def __str__(self) -> str:
         return self.table()
@@ -131,6 +134,8 @@ class Evaluation:
     @property
     def best(self) -> tuple[Estimate, str]:
         """The best estimate of -ln Z, and how it was found."""
+        if self.annealed is not None:
+            return self.annealed.best
         if self.both_sides is None:
             return self.reweighted, "reweighting"
         return self.both_sides.acceptance_ratio, "acceptance ratio"
@@ -154,6 +159,8 @@ class Evaluation:
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "
                 "the reweighted estimate and its error"
             )
+        if self.annealed is not None:
+            found += self.annealed.warnings
         if self.both_sides is None:
             return found
         overlap, reverse = self.both_sides.overlap, self.both_sides.effective_sample_size
@@ -215,6 +222,7 @@ class Evaluation:
             "log_z_ising": ising and ising.as_dict() | {"method": self.best[1]},
             "free_energy_ising_per_site": (scale * ising).as_dict() if ising and scale else None,
             **({} if self.magnetisation is None else {"magnetisation": self.magnetisation.as_dict()}),
+            **({} if self.annealed is None else {"annealed": self.annealed.as_dict()}),
             "warnings": self.warnings,
             "verdict": self.verdict,
         }
@@ -225,6 +233,7 @@ class Evaluation:
         summary = [
             "" if self.gap is None else f"gap {self.gap} nats",
             f"effective sample size {100 * self.effective_sample_size:.2g} % (Pareto k {self.pareto_k:.2f})",
+            *self._annealed_summary(),
             checked(self.certified, self.integration_error, self.tolerance),
         ]
         notes = [f"  warning: {warning}" for warning in self.warnings]
@@ -277,6 +286,7 @@ class Evaluation:
             both = f"{count} + {sides.samples} samples" if sides.overlap else "no overlap"
             rows.append(("acceptance-ratio estimate", both, sides.acceptance_ratio))
             rows.append(("lower bound", f"from below, {sides.samples} Monte Carlo", sides.lower_bound))
+        rows += self._annealed_rows()
         if self.exact is None:
             rows.append(("exact", "no method known", None))
         else:
@@ -290,6 +300,29 @@ class Evaluation:
                 shown = ("", "") if value is None else (f"{value:.4f}", f"{value / self.sites:.6f}")
             lines.append(_row(f"    {name}", note, *shown))
         return lines
+
+    def _annealed_summary(self) -> list[str]:
+        if self.annealed is None:
+            return []
+        found = self.annealed
+        gap = "" if self.exact is None else f"gap {found.upper_bound - self.exact} nats, "
+        return [f"annealed: {gap}effective sample size {100 * found.effective_sample_size:.2g} %"]
+
+    def _annealed_rows(self) -> list[tuple[str, str, Estimate | float | None]]:
+        """Of the bridge, if there is one."""
+        if self.annealed is None:
+            return []
+        found, both = self.annealed, f"{self.annealed.paths} + {self.annealed.reference_paths} paths"
+        rows: list[tuple[str, str, Estimate | float | None]] = [
+            (f"annealed bound, {found.plan.steps} steps", f"from above, {found.paths} paths", found.upper_bound),
+        ]
+        if found.acceptance_ratio is None:
+            return [*rows, ("annealed estimate", f"{found.paths} paths", found.reweighted)]
+        return [
+            *rows,
+            ("annealed estimate", both, found.acceptance_ratio),
+            ("annealed lower bound", f"from below, {found.reference_paths} paths", found.lower_bound),
+        ]
 
 
 def _row(name: str, note: str, first: str, second: str) -> str:

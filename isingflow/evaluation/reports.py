@@ -42,6 +42,8 @@ def evaluate(
     device: torch.device | str = "auto",
     save: bool = True,
     time_limit: float | None = None,
+    anneal: int | None = None,
+    paths: int | None = None,
 ) -> AnyEvaluation:
     """Evaluate a trained run; the result prints as a table.
 
@@ -55,6 +57,7 @@ def evaluate(
         device: where to evaluate.
         save: whether the result becomes the report of the run.
         time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
+        anneal, paths: steps of a bridge between flow and target, and its paths, see `evaluate_target`.
 
     Raises:
         InvalidInput: a number out of range, or the target or the data set is missing, or another one; WrongType:
@@ -84,6 +87,8 @@ def evaluate(
             seed=seed,
             device=where,
             time_limit=time_limit,
+            anneal=anneal,
+            paths=paths,
         )
         if save:
             folder.save_report(evaluation.as_dict(), evaluation.table())
@@ -143,10 +148,20 @@ def _evaluate_target(run: AnyRun, *, data: None, samples: int | None, **options:
 
 
 def _evaluate_data(
-    run: AnyRun, *, target: None, flow: None, data: Dataset, reference_samples: int | None, **options: Any
+    run: AnyRun,
+    *,
+    target: None,
+    flow: None,
+    data: Dataset,
+    reference_samples: int | None,
+    anneal: int | None,
+    paths: int | None,
+    **options: Any,
 ) -> DensityEvaluation:
     if reference_samples is not None:
         raise InvalidInput("reference samples are of targets; a run on data has its test data")
+    if anneal is not None or paths is not None:
+        raise InvalidInput("a bridge (anneal) leads from a flow to a target with an energy; a run on data has none")
     return evaluate_density(run, data, **options)
 
 

@@ -7,6 +7,7 @@ What a target cannot do is left out, in words.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
+from isingflow.evaluation.bridging import anneal as annealed_free_energies
 from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
@@ -50,6 +53,9 @@ BATCH = 256
 MOST_SPINS = 2**24
 """Spins drawn at once."""
 ERROR_SAMPLES = 512
+MOST_STEPS = 10**6
+PATHS = 1024
+"""Of a bridge from either side."""
 FEWEST = 16
 """Samples that are taken however little time there is."""
 
@@ -136,6 +142,8 @@ def evaluate_target(
     target: Target | None = None,
     flow: Flow | None = None,
     time_limit: float | None = None,
+    anneal: int | None = None,
+    paths: int | None = None,
 ) -> Evaluation:
     """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
 
@@ -150,6 +158,8 @@ def evaluate_target(
         reference_samples: of the target, about, at least 2; a quarter as many as of the flow if not given.
         target, flow: of a run on a user's own.
         time_limit: in seconds, for which fewer samples are taken if need be.
+        anneal: steps of a bridge between flow and target, both ways, see `sampling.bridge`; none if not given.
+        paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default.
 
     Raises:
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
@@ -159,6 +169,10 @@ def evaluate_target(
     of_target = max(samples // 4, 2)
     if reference_samples is not None:
         of_target = count("reference_samples", reference_samples, least=2)
+    if anneal is None and paths is not None:
+        raise InvalidInput("paths are of a bridge (anneal): give its number of steps too")
+    steps = None if anneal is None else count("anneal", anneal, most=MOST_STEPS)
+    paths = min(samples, PATHS) if paths is None else count("paths", paths, least=2)
     flow, found, state = load_run(run, generator.device, target, flow)
     _check_room(found, samples)
     _check_room(found, of_target, "reference samples")
@@ -166,7 +180,8 @@ def evaluate_target(
     exact, method = known or (None, None)
     reverse = None
     with workers(generator.device) as pool:
-        budget, asked = Budget(time_limit), samples
+        began, asked = time.perf_counter(), samples
+        budget = Budget(time_limit if steps is None or time_limit is None else time_limit / 2)
         pilot = flow.noise(PILOT, torch.Generator(generator.device).manual_seed(seed))
         cost = budget.cost(lambda: _pushed_in_shares(flow, pilot, pool))
         samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
@@ -180,11 +195,25 @@ def evaluate_target(
             stopping.check()
             few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
             error = max(error, likelihood_error(flow, few, pool).value)
+        bridge = None
+        if steps is not None:
+            left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
+            bridge = annealed_free_energies(
+                flow,
+                found,
+                steps=steps,
+                paths=paths,
+                generator=generator,
+                seed=seed + 1,
+                pool=pool,
+                budget=Budget(left),
+            )
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
     reweighted = reweighted_free_energy(weights)
     best = reweighted if both_sides is None else both_sides.acceptance_ratio
+    best = best if bridge is None else bridge.best[0]
     return Evaluation(
         title=heading(run.config),
         target=found.name,
@@ -212,7 +241,8 @@ def evaluate_target(
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
-        shortened=samples < asked,
+        shortened=samples < asked or (bridge is not None and bridge.paths < paths),
+        annealed=bridge,
     )
 
 

@@ -166,6 +166,14 @@ class GibbsSampled(Protocol):
 
 
 @runtime_checkable
+class Reversible(Protocol):
+    """A target with a move of detailed balance, p(x) P(x -> x') = p(x') P(x' -> x), that needs no flow."""
+
+    def reversible_sweep(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """New fields, shape (n, *shape), drawn from the move."""
+
+
+@runtime_checkable
 class Magnetic(Protocol):
     """The continuous form of an Ising magnet."""
 
@@ -198,7 +206,17 @@ def _one_for_each(target: Target, energy: Any, n: int) -> Tensor:
     return energy
 
 
-OPTIONAL = ("force", "start", "title", "exact_free_energy", "reference", "sample_field", "draw", "sweep")
+OPTIONAL = (
+    "force",
+    "start",
+    "title",
+    "exact_free_energy",
+    "reference",
+    "sample_field",
+    "draw",
+    "sweep",
+    "reversible_sweep",
+)
 """Methods that a target may have besides its energy."""
 
 

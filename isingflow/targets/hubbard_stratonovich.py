@@ -35,6 +35,7 @@ from isingflow.targets.polarised import Gaussians, gaussians_in_field
 
 if TYPE_CHECKING:
     from isingflow.exact.thermodynamics import Thermodynamics
+    from isingflow.monte_carlo.moves import ClusterMove
 
 
 class HubbardStratonovich(Target):
@@ -181,6 +182,23 @@ class HubbardStratonovich(Target):
         """Block Gibbs: s drawn from p(s | x), then a new x from p(x | s)."""
         field = self._taken("field", field)
         return self._field_of(self._spins_of(field, generator).to(field.dtype), generator)
+
+    def reversible_sweep(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """s drawn from p(s | x), clusters of a Swendsen-Wang sweep where s is not frustrated, a new x from p(x | s)."""
+        field = self._taken("field", field)
+        spins = self._spins_of(field, generator)
+        if self._clusters is not None:
+            seed = torch.randint(2**62, (), generator=stream(generator, field.device), device=field.device)
+            moved = self._clusters(spins.cpu().numpy(), 1, np.random.default_rng(int(seed)))
+            spins = torch.from_numpy(moved).to(field.device)
+        return self._field_of(spins.to(field.dtype), generator)
+
+    @cached_property
+    def _clusters(self) -> ClusterMove | None:
+        """The move of the spins; None where they are frustrated."""
+        from isingflow.monte_carlo.moves import ClusterMove
+
+        return ClusterMove(self.lattice, self.beta) if ClusterMove.possible(self.lattice, self.beta) else None
 
     def energy(self, field: Tensor) -> Tensor:
         """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh(x + beta H).

@@ -604,6 +604,21 @@ class TestTrainedRun:
         result = invoke("evaluate", trained, "--samples", 200)
         assert result.exit_code == 0 and "variational bound" in result.stdout
 
+    def test_evaluate_with_a_bridge(self, trained):
+        found = document("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64)
+        annealed = found["annealed"]
+        names = ("steps", "upper_bound", "lower_bound", "acceptance_ratio", "effective_sample_size", "seconds")
+        assert set(names) <= set(annealed)
+        assert (annealed["steps"], annealed["paths"]) == (4, 64)
+        assert found["log_z_ising"]["method"] == "annealing both ways"
+        assert annealed["upper_bound"]["value"] < found["variational_free_energy"]["value"]
+        assert annealed["lower_bound"]["value"] > found["lower_bound"]["value"]
+        result = invoke("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64)
+        assert "annealed bound, 4 steps" in result.stdout and "verdict: -ln Z by annealing" in result.stdout
+        for number in (0, -1, "many"):
+            assert failure("evaluate", trained, "--anneal", number).startswith(f"--anneal {number}: expected")
+        assert "number of steps" in failure("evaluate", trained, "--paths", 64)
+
     def test_sample(self, trained, empty_folder):
         found = document("sample", trained, "--samples", 7, "--output", "spins.npz", "--seed", 5)
         assert found == {

@@ -1,0 +1,216 @@
+"""Free energies by annealing between a flow and its target, see `sampling.bridge`, as evaluations report them."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isingflow.evaluation.budget import Budget
+from isingflow.flows import Flow
+from isingflow.runtime import stopping
+from isingflow.runtime.parallel import Backend
+from isingflow.sampling.bridge import Bridge, Plan, Points
+from isingflow.statistics.estimate import Estimate
+from isingflow.statistics.free_energy import (
+    LITTLE_OVERLAP,
+    acceptance_ratio_free_energy,
+    effective_sample_size,
+    lower_bound,
+    overlap,
+    reweighted_free_energy,
+    variational_free_energy,
+)
+from isingflow.statistics.mixing import Mixing
+from isingflow.statistics.weights import pareto_k
+from isingflow.targets.base import Referenced, Target
+
+PILOT = 512
+"""Samples of each side on which a bridge is planned."""
+FEWEST = 64
+"""Paths that are taken however little time there is."""
+CHAINS = 16
+"""Of the target's own samples, from which paths go back."""
+BATCH = 256
+MOST_R_HAT = 1.01
+"""Of the target's chains; more, beyond what chains of this length scatter, and they cannot be trusted."""
+
+
+@dataclass(frozen=True)
+class Annealed:
+    """What a bridge of some steps has found, in nats, -ln Z.
+
+    Attributes:
+        plan: its strengths and angles.
+        upper_bound: mean of -ln W of the flow's paths.
+        reweighted: -ln mean W of the same.
+        lower_bound: mean of -ln W of the target's paths; None where it has no samples of its own, as what follows.
+        acceptance_ratio, overlap: of both sets.
+        r_hat: of the chains behind the target's samples; NaN where chains are too short to tell.
+        effective_sample_size, pareto_k: of the weights W of the flow's paths.
+        turned, moved: shares of turns, and of moves of the target, that were accepted on the flow's paths.
+        paths, reference_paths: numbers of both.
+        seconds: on the clock, pilot included.
+    """
+
+    plan: Plan
+    upper_bound: Estimate
+    reweighted: Estimate
+    lower_bound: Estimate | None
+    acceptance_ratio: Estimate | None
+    overlap: float | None
+    r_hat: float
+    effective_sample_size: float
+    pareto_k: float
+    turned: float
+    moved: float
+    paths: int
+    reference_paths: int
+    seconds: float
+
+    @property
+    def best(self) -> tuple[Estimate, str]:
+        """The best estimate of -ln Z, and how it was found."""
+        if self.acceptance_ratio is None:
+            return self.reweighted, "annealing"
+        return self.acceptance_ratio, "annealing both ways"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why it should not be trusted, if so."""
+        found = []
+        if self.reference_paths and self.r_hat > allowed_r_hat(self.reference_paths):
+            found.append(
+                f"the chains from which paths go back disagree (R-hat {self.r_hat:.3f}): the annealed lower bound and "
+                "what is made of it cannot be trusted"
+            )
+        if self.overlap is not None and self.overlap < LITTLE_OVERLAP:
+            found.append(
+                f"annealed paths of both directions hardly overlap ({self.overlap:.2g} of them do): take more steps"
+            )
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form; null for what is not known."""
+        return {
+            "steps": self.plan.steps,
+            "upper_bound": self.upper_bound.as_dict(),
+            "lower_bound": self.lower_bound and self.lower_bound.as_dict(),
+            "acceptance_ratio": self.acceptance_ratio and self.acceptance_ratio.as_dict(),
+            "reweighted": self.reweighted.as_dict(),
+            "overlap": self.overlap,
+            "effective_sample_size": self.effective_sample_size,
+            "pareto_k": self.pareto_k if math.isfinite(self.pareto_k) else None,
+            "r_hat": self.r_hat if math.isfinite(self.r_hat) else None,
+            "paths": self.paths,
+            "reference_paths": self.reference_paths,
+            "strengths": list(self.plan.strengths),
+            "angles": list(self.plan.angles),
+            "accepted_turns": self.turned if math.isfinite(self.turned) else None,
+            "accepted_moves": self.moved if math.isfinite(self.moved) else None,
+            "seconds": self.seconds,
+        }
+
+
+def allowed_r_hat(samples: int) -> float:
+    """R-hat above which chains disagree: that of the rule, and two deviations of what equal chains scatter."""
+    halves = 2 * CHAINS
+    return MOST_R_HAT + math.sqrt(2 / halves) * halves / samples
+
+
+def anneal(
+    flow: Flow,
+    target: Target,
+    *,
+    steps: int,
+    paths: int,
+    generator: torch.Generator,
+    seed: int,
+    pool: Backend,
+    budget: Budget,
+) -> Annealed:
+    """Anneal both ways between a flow and its target.
+
+    Args:
+        flow: in evaluation mode.
+        target: backwards only where it has samples of its own (`targets.base.Referenced`).
+        steps: of the bridge, at least 1.
+        paths: from either side, about.
+        generator: of what is random; of the target's chains it is `seed`.
+        pool: who shares the work.
+        budget: of time, which may leave room for fewer paths.
+
+    Raises:
+        InvalidInput: log-determinants of the flow are stochastic.
+    """
+    began = time.perf_counter()
+    bridge = Bridge(flow, target, pool)
+    pilot = bridge.at(flow.noise(PILOT, generator))
+    fields = _fields(target, PILOT + paths, seed, generator)
+    known = None if fields is None else bridge.of_fields(_shuffled(fields)[:PILOT])
+    plan = bridge.plan(steps, pilot, known, generator)
+    sides = 1 if fields is None else 2
+    trial = min(len(pilot.latent), 8)
+    cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(trial)), plan, generator))
+    paths = budget.samples(paths, cost=cost, share=0.9 / sides, least=FEWEST)
+
+    forward, turned, moved = [], [], []
+    for start in range(0, paths, BATCH):
+        stopping.check()
+        path = bridge.forward(bridge.at(flow.noise(min(BATCH, paths - start), generator)), plan, generator)
+        forward.append(path.log_weight)
+        turned.append(path.turned)
+        moved.append(path.moved)
+    weights = torch.cat(forward).cpu().numpy()
+    reverse, r_hat = None, math.nan
+    if fields is not None:
+        reverse, r_hat = _backward(bridge, plan, fields[:, : -(-paths // CHAINS)], generator)
+    ratio = None if reverse is None else acceptance_ratio_free_energy(weights, reverse)
+    return Annealed(
+        plan=plan,
+        upper_bound=variational_free_energy(weights),
+        reweighted=reweighted_free_energy(weights),
+        lower_bound=None if reverse is None else lower_bound(reverse),
+        acceptance_ratio=ratio,
+        overlap=None if ratio is None or reverse is None else overlap(weights, reverse, ratio.value),
+        r_hat=r_hat,
+        effective_sample_size=effective_sample_size(weights),
+        pareto_k=pareto_k(weights),
+        turned=float(np.mean(turned)) if plan.steps > 1 else math.nan,
+        moved=float(np.mean(moved)) if plan.steps > 1 else math.nan,
+        paths=len(weights),
+        reference_paths=0 if reverse is None else reverse.size,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _fields(target: Target, samples: int, seed: int, generator: torch.Generator) -> Tensor | None:
+    """Fields of the target along chains, shape (chains, samples, *shape); None where it has none of its own."""
+    if not isinstance(target, Referenced):
+        return None
+    states = target.reference(-(-samples // CHAINS), chains=CHAINS, seed=seed)
+    return target.sample_field(states.to(generator.device, torch.float32), generator)
+
+
+def _shuffled(fields: Tensor) -> Tensor:
+    """Fields of all chains, their last ones first."""
+    return fields.flip(1).transpose(0, 1).flatten(0, 1)
+
+
+def _backward(bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Generator) -> tuple[np.ndarray, float]:
+    """ln W of paths from every field, shape (chains, samples), and R-hat of d along the chains."""
+    weights, starts = [], []
+    for batch in fields.flatten(0, 1).split(BATCH):
+        stopping.check()
+        start: Points = bridge.of_fields(batch)
+        starts.append(start.excess)
+        weights.append(bridge.backward(start, plan, generator).log_weight)
+    shape = fields.shape[:2]
+    along = torch.cat(starts).view(shape).cpu().numpy()
+    mixing = Mixing.of(along) if np.isfinite(along).all() else None
+    return torch.cat(weights).view(shape).cpu().numpy(), math.inf if mixing is None else mixing.r_hat
