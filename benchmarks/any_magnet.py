@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import networkx
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from machine import describe
 
 import isingflow
+from isingflow.cli.options import Setting
 from isingflow.lattice import (
     CRITICAL_BETA,
     Lattice,
@@ -95,7 +97,7 @@ ROWS = {
 }
 
 
-def measured(row: Row, seed: int, preset: str, iterations: int | None, settings: dict[str, str]) -> dict:
+def measured(row: Row, seed: int, preset: str, iterations: int | None, settings: dict[str, Any]) -> dict:
     """Train and evaluate one seed."""
     target = isingflow.HubbardStratonovich(row.lattice(seed), row.beta)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,7 +153,7 @@ def main() -> None:
     known = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else {}
     for name in ROWS if "all" in arguments.rows else arguments.rows:
         row = ROWS[name]
-        runs, settings = [], dict(setting.split("=", 1) for setting in arguments.set)
+        runs, settings = [], dict(map(Setting().read, arguments.set))
         for seed in arguments.seeds:
             runs.append(measured(row, seed, arguments.preset, arguments.iterations, settings))
             shown = {key: runs[-1][key] for key in ("seed", "gap_nats", "effective_sample_size", "processor_seconds")}
