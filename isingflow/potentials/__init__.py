@@ -10,6 +10,7 @@ from isingflow.potentials.image import ImagePotential
 from isingflow.potentials.lattice import LatticePotential
 from isingflow.potentials.lattice_resnet import LatticeResidualPotential
 from isingflow.potentials.local import LocalPotential
+from isingflow.potentials.local_resnet import LocalResidualPotential
 from isingflow.potentials.log_sum_exp import LogSumExpPotential
 from isingflow.potentials.partial_convex import PartiallyConvexPotential
 from isingflow.potentials.resnet import ResidualPotential
@@ -24,6 +25,7 @@ __all__ = [
     "LatticePotential",
     "LatticeResidualPotential",
     "LocalPotential",
+    "LocalResidualPotential",
     "LogSumExpPotential",
     "PartiallyConvexPotential",
     "Potential",
