@@ -5,6 +5,7 @@ from isingflow.potentials.base import Potential
 from isingflow.potentials.convex import ConvexFunction, ConvexPotential
 from isingflow.potentials.convex_image import ConvexImagePotential
 from isingflow.potentials.convex_lattice import LatticeConvexPotential
+from isingflow.potentials.convex_local import LocalConvexPotential
 from isingflow.potentials.dense import DensePotential
 from isingflow.potentials.image import ImagePotential
 from isingflow.potentials.lattice import LatticePotential
@@ -24,6 +25,7 @@ __all__ = [
     "LatticeConvexPotential",
     "LatticePotential",
     "LatticeResidualPotential",
+    "LocalConvexPotential",
     "LocalPotential",
     "LocalResidualPotential",
     "LogSumExpPotential",

@@ -22,6 +22,7 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LocalConvexPotential,
     LocalPotential,
     LocalResidualPotential,
     LogSumExpPotential,
@@ -99,6 +100,12 @@ def log_sum_exp(shape, seed=0, **options):
 def convex_lattice(group, seed=0, **options):
     options = {"radial": 2, "oriented": 2, "width": 5, **options}
     return shaken(LatticeConvexPotential(group, generator=generator(seed), **options), 0.5, seed)
+
+
+def convex_local(lattice, seed=0, flip=True, **options):
+    options = {"features": 3, "width": 5, "radius": 1, **options}
+    made = LocalConvexPotential(flipped(lattice, flip), lattice.bonds, **options, generator=generator(seed))
+    return shaken(made, 0.5, seed)
 
 
 def convex_image(shape=(1, 4, 2), seed=0, **options):
@@ -228,6 +235,14 @@ CONVEX_POTENTIALS = {
     "square, dense": lambda seed=0: convex_lattice(SQUARE, seed, layers=3, kind="dense", normalised=True),
     "rectangle": lambda seed=0: convex_lattice(square_torus_group(2, 4), seed, layers=2, activation="softplus"),
     "triangular": lambda seed=0: convex_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
+    "local, open square": lambda seed=0: convex_local(square(3, boundary="open"), seed),
+    "local, glass, not even": lambda seed=0: convex_local(
+        edwards_anderson(3, seed=1), seed, flip=False, layers=2, activation="gaussian"
+    ),
+    "local, torus, not even": lambda seed=0: convex_local(square(3), seed, flip=False, kind="dense", layers=2),
+    "local, graph, scales": lambda seed=0: convex_local(
+        from_graph(networkx.petersen_graph()), seed, scales=torch.linspace(0.5, 2, 10), radius=2
+    ),
     "image": lambda seed=0: convex_image(seed=seed),
     "squeezed image": lambda seed=0: convex_image(seed=seed, squeeze=2, layers=3),
     "colour image": lambda seed=0: convex_image((3, 2, 2), seed, layers=1, kernel=1, activation="gaussian"),
