@@ -102,10 +102,13 @@ class LocalResidualPotential(NeighbourhoodPotential):
 
     def _bind(self) -> Field:
         """G dphi/dx and tr(G d^2 phi/dx^2)."""
-        return untimed(self._bind_timed())
+        return untimed(self._bound(with_rate=False))
 
     def _bind_timed(self) -> TimedField:
         """The same, with the derivative by time."""
+        return self._bound(with_rate=True)
+
+    def _bound(self, with_rate: bool) -> TimedField:
         weights, metric, (q, h) = self._rows.by_row(self._entries()), self._sparse_metric(), self._forms()
         root = gram_root(weights @ torch.linalg.cholesky(self._inside)).permute(1, 2, 0)
 
@@ -119,11 +122,13 @@ class LocalResidualPotential(NeighbourhoodPotential):
             network, quadratic, turning, linear, drift = at(t)
             rows = x.flatten(1)
             seen = self._rows.seen(rows)
-            by_features, laplacian, rate = network.derivatives((weights @ seen).transpose(0, 1), root)
+            features = (weights @ seen).transpose(0, 1)
+            by_features, laplacian, rate = network.derivatives(features, root, with_rate=with_rate)
             gradient = self._rows.summed(weights.transpose(1, 2) @ by_features.transpose(0, 1))
             gradient = gradient + self._product(quadratic, seen) + linear[:, None]
             laplacian = laplacian + (metric.on_balls * quadratic).sum()
-            rate = rate + _form(rows, self._product(turning, seen), drift)
+            if with_rate:
+                rate = rate + _form(rows, self._product(turning, seen), drift)
             return metric.moved(gradient).reshape(x.shape), laplacian, rate
 
         return field

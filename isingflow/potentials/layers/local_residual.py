@@ -42,12 +42,13 @@ class Network(NamedTuple):
             state = state + antiderivative(_through(kernel, state, bias)) / len(self.kernels)
         return torch.einsum("mi,min->n", self.a, state)
 
-    def derivatives(self, p: Tensor, root: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def derivatives(self, p: Tensor, root: Tensor, *, with_rate: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients by the features, of their shape, the sum of all Laplacians and the derivative by time, shape (n,).
 
         Args:
             p: features, shape (width, N, n).
             root: R, shape (width, rank, N).
+            with_rate: whether the derivative by time is wanted; else it is zero.
         """
         h, passed = 1 / max(len(self.kernels), 1), []
         opening = self.opening(p, self.b[..., None])
@@ -56,8 +57,10 @@ class Network(NamedTuple):
             pre, product = _through(kernel, state, bias), _through(kernel, rows)
             slope = torch.tanh(pre)
             passed.append((kernel, slope, product.square().sum(1)))
-            state = torch.add(state, antiderivative(pre), alpha=h)
-            if len(passed) < len(self.kernels):
+            last = len(passed) == len(self.kernels)
+            if with_rate or not last:
+                state = torch.add(state, antiderivative(pre), alpha=h)
+            if not last:
                 rows = torch.addcmul(rows, slope[:, None], product, value=h)
         z, laplacian = self.a[..., None].expand_as(p), p.new_zeros(p.shape[2])
         for kernel, slope, squares in reversed(passed):
@@ -65,6 +68,8 @@ class Network(NamedTuple):
             z = torch.add(z, _through(kernel.T, slope * z), alpha=h)
         norms = root.square().sum(1)[..., None]
         laplacian = laplacian + (opening.second * z * norms).sum((0, 1))
+        if not with_rate:
+            return opening.first * z, laplacian, torch.zeros_like(laplacian)
         rate = (self.clock[..., None] * z * opening.bias_first).sum((0, 1))
         return opening.first * z, laplacian, rate + torch.einsum("mi,min->n", self.slopes, state)
 
