@@ -97,13 +97,14 @@ ROWS = {
 }
 
 
-def measured(row: Row, seed: int, preset: str, iterations: int | None, settings: dict[str, Any]) -> dict:
+def measured(row: Row, seed: int, flow: str, preset: str, iterations: int | None, settings: dict[str, Any]) -> dict:
     """Train and evaluate one seed."""
     target = isingflow.HubbardStratonovich(row.lattice(seed), row.beta)
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.perf_counter(), time.process_time()
         trained = isingflow.train(
             target,
+            flow=flow,
             preset=preset,
             seed=seed,
             iterations=iterations,
@@ -140,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, "all", []], metavar="ROW", help="see --list")
     parser.add_argument("--list", action="store_true", help="what there is, and what it costs")
+    parser.add_argument("--flow", default="monge-ampere")
     parser.add_argument("--preset", default="accurate")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, help="in place of the preset's own")
@@ -155,10 +157,11 @@ def main() -> None:
         row = ROWS[name]
         runs, settings = [], dict(map(Setting().read, arguments.set))
         for seed in arguments.seeds:
-            runs.append(measured(row, seed, arguments.preset, arguments.iterations, settings))
+            runs.append(measured(row, seed, arguments.flow, arguments.preset, arguments.iterations, settings))
             shown = {key: runs[-1][key] for key in ("seed", "gap_nats", "effective_sample_size", "processor_seconds")}
             print(name, json.dumps(shown), flush=True)
-        known[f"{name}, {arguments.preset}"] = {
+        flow = "" if arguments.flow == "monge-ampere" else f", {arguments.flow}"
+        known[f"{name}, {arguments.preset}{flow}"] = {
             "what": row.what,
             "beta": row.beta,
             "target": row.target,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
 from isingflow.flows import GradientFlow, Transform
 from isingflow.lattice import Lattice
 from isingflow.lattice.graph import MAX_DENSE_SITES
@@ -113,6 +114,11 @@ class Domain:
     def local(self) -> bool:
         """Whether flows can be made of what happens near single sites: it is known which of them interact."""
         return self.neighbours is not None and not self.convolutional
+
+    @property
+    def evenly_local(self) -> bool:
+        """The same for flows whose convolutions have Z2."""
+        return self.neighbours is not None and not self.evenly_convolutional
 
     @property
     def even(self) -> bool:
@@ -219,6 +225,33 @@ def gradient_flow(
         reversible=reversible,
     )
     return [flow]
+
+
+def known_neighbours(domain: Domain) -> np.ndarray:
+    """Pairs of sites that interact, as a local potential needs them.
+
+    Raises:
+        InvalidInput: the domain does not say.
+    """
+    if domain.neighbours is None:
+        raise InvalidInput(
+            "the local potential needs to know which sites interact, and this target does not say (an attribute "
+            "neighbours, pairs of sites): take the dense potential"
+        )
+    return domain.neighbours
+
+
+def check_features(features: int, radial: int, oriented: int) -> None:
+    """Refuse settings that ask for features near sites and for convolutions at once.
+
+    Raises:
+        InvalidInput: they do.
+    """
+    if features and radial + oriented:
+        raise InvalidInput(
+            f"flow.features is {features}, flow.radial {radial} and flow.oriented {oriented}: expected features near "
+            "sites or kernels, one of the two zero"
+        )
 
 
 def random_directions(count: int, dimension: int, length: float, generator: torch.Generator) -> Tensor:

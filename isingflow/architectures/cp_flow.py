@@ -1,5 +1,8 @@
 """CP-Flow (Huang et al. 2021): gradients of input-convex networks, one after the other, each behind a normalisation.
 
+The networks stand at every site of a torus with all translations and Z2, behind convolutions, or at every site of a
+lattice or graph whose bonds are known, behind features of the field near that site; elsewhere they see all sites.
+
 The gradient is cheap and its inverse is a minimisation, so the gradients run in the direction of training: from noise
 to fields where the energy is known, from samples to noise where those are.
 """
@@ -11,17 +14,25 @@ from typing import ClassVar, Literal, TypedDict
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, allowed, check_size
+from isingflow.architectures.base import Domain, allowed, check_features, check_size, known_neighbours
 from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
-from isingflow.potentials import ConvexFunction, ConvexPotential, LatticeConvexPotential, LogSumExpPotential
+from isingflow.potentials import (
+    ConvexFunction,
+    ConvexPotential,
+    LatticeConvexPotential,
+    LocalConvexPotential,
+    LogSumExpPotential,
+)
 from isingflow.potentials.layers.activations import ConvexName
 from isingflow.potentials.layers.input_convex import KINDS
 from isingflow.runtime.checks import shown
-from isingflow.runtime.settings import Depth, DepthFromZero, Positive, Settings, Width
+from isingflow.runtime.settings import Depth, DepthFromZero, Positive, Settings, Width, WidthFromZero
 
 INVERSE_TOLERANCE = 1e-4
 """Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
+FEATURES = 8
+"""Of the local networks at every site, where nothing else is said."""
 EXACT_DIMENSION = 256
 """Largest dimension in which a preset has exact determinants of Hessians."""
 
@@ -35,6 +46,7 @@ _UNUSED: dict[str, dict[str, object]] = {
         "activation": "squareplus",
         "radial": 0,
         "oriented": 0,
+        "features": 0,
     },
 }
 """Settings that mean nothing to a network, and what they are then."""
@@ -63,8 +75,10 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         width: hidden units in a layer; affine functions.
         layers, augmented, normalised, activation: of each network of layers.
         softness: of each soft maximum.
-        radial, oriented: kernels of the exactly symmetric network on a torus with all translations; without kernels,
-            the network sees the whole field.
+        radial, oriented: kernels of the exactly symmetric network on a torus with all translations and Z2; without
+            kernels, the network sees the whole field, but for what features say.
+        features, radius: features of the field near every site, and bonds from a site to those that they see, see
+            `potentials.LocalConvexPotential`; 0 features: none.
         logdet: "exact", or "lanczos": stochastic Lanczos quadrature, trained by conjugate gradients.
         whitened: as for the Monge-Ampere flow.
     """
@@ -72,7 +86,6 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     kind: ClassVar[str] = "convex"
     title: ClassVar[str] = "CP-Flow"
     local: ClassVar[bool] = False
-    last: ClassVar[bool] = False
 
     blocks: Depth = 3
     network: Literal["layers", "residual", "dense", "halves", "log-sum-exp"] = "layers"
@@ -86,18 +99,33 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
     oriented: DepthFromZero = 3
     logdet: Literal["exact", "lanczos"] = "exact"
     whitened: bool = True
+    features: WidthFromZero = 0
+    radius: DepthFromZero = 2
+
+    @property
+    def last(self) -> bool:
+        """Of local networks."""
+        return self.features > 0
 
     def fitted(self, domain: Domain) -> ConvexFlowConfig:
-        """Without convolutions, no kernels; determinants of large Hessians are stochastic."""
-        kernels = domain.evenly_convolutional and self.network != "log-sum-exp"
-        fitted = self if kernels else replace(self, radial=0, oriented=0)
+        """Without convolutions local networks; without neighbours those of the whole field; determinants of large
+        Hessians are stochastic.
+        """
+        fitted = self
+        if self.radial + self.oriented and not (domain.evenly_convolutional and self.network != "log-sum-exp"):
+            local = domain.evenly_local and self.network != "log-sum-exp"
+            fitted = replace(self, radial=0, oriented=0, features=FEATURES if local else 0)
         return replace(fitted, logdet="lanczos") if domain.dimension > EXACT_DIMENSION else fitted
 
     def build(
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
-        """Pairs of a normalisation and a gradient; a common scale is what keeps any symmetry."""
+        """Pairs of a normalisation and a gradient; a common scale is what keeps any symmetry.
+
+        Features near sites know how large fields are: there is no normalisation before them.
+        """
         self._check_unused()
+        check_features(self.features, self.radial, self.oriented)
         behind = self.layers * (self.layers - 1) // 2 if self.network == "dense" else self.layers - 1
         opening = 0 if domain.evenly_convolutional else domain.dimension
         check_size(self.blocks * self.width * (behind * self.width + opening))
@@ -105,8 +133,8 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         for _ in range(self.blocks):
             potential = allowed(self._potential(domain, generator), domain)
             convex = ConvexFlow(potential, logdet=_LOGDETS[self.logdet](), tolerance=INVERSE_TOLERANCE)
-            norm = ActNorm(domain.shape, common=domain.symmetry.order > 1)
-            maps += [Inverted(convex), norm] if domain.sampled else [norm, convex]
+            norms = [] if self.features else [ActNorm(domain.shape, common=domain.symmetry.order > 1)]
+            maps += [Inverted(convex), *norms] if domain.sampled else [*norms, convex]
         return maps
 
     def _check_unused(self) -> None:
@@ -132,5 +160,14 @@ class ConvexFlowConfig(Settings, frozen=True, tag_field="kind", tag="convex"):
         if domain.evenly_convolutional and self.radial + self.oriented:
             return LatticeConvexPotential(
                 domain.symmetry, radial=self.radial, oriented=self.oriented, variances=domain.variances, **network
+            )
+        if self.features:
+            return LocalConvexPotential(
+                domain.symmetry,
+                known_neighbours(domain),
+                features=self.features,
+                radius=self.radius,
+                scales=domain.scales,
+                **network,
             )
         return ConvexPotential(domain.shape, **network)

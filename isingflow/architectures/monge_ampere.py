@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, check_size, gradient_flow, random_directions
+from isingflow.architectures.base import Domain, check_size, gradient_flow, known_neighbours, random_directions
 from isingflow.errors import InvalidInput
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
@@ -139,14 +139,9 @@ def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -
 
 
 def _local(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:
-    if domain.neighbours is None:
-        raise InvalidInput(
-            "the local potential needs to know which sites interact, and this target does not say (an attribute "
-            "neighbours, pairs of sites): take the dense potential"
-        )
     return LocalPotential(
         domain.symmetry,
-        domain.neighbours,
+        known_neighbours(domain),
         units=settings.hidden,
         radius=settings.radius,
         time_terms=settings.time_terms,

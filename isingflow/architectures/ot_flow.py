@@ -1,6 +1,7 @@
 """OT-Flow (Onken, Wu Fung, Li and Ruthotto 2021): a gradient flow whose potential is a residual network of (x, t).
 
-The network stands at every site of a torus with all translations, behind convolutions; elsewhere it sees all sites.
+The network stands at every site of a torus with all translations and Z2, behind convolutions, or at every site of a
+lattice or graph whose bonds are known, behind features of the field near that site; elsewhere it sees all sites.
 """
 
 from __future__ import annotations
@@ -10,11 +11,30 @@ from typing import ClassVar
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, check_size, gradient_flow, random_directions
+from isingflow.architectures.base import (
+    Domain,
+    check_features,
+    check_size,
+    gradient_flow,
+    known_neighbours,
+    random_directions,
+)
 from isingflow.flows import Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
-from isingflow.potentials import LatticeResidualPotential, Potential, ResidualPotential
-from isingflow.runtime.settings import Depth, DepthFromZero, Duration, Positive, Settings, Steps, Width
+from isingflow.potentials import LatticeResidualPotential, LocalResidualPotential, Potential, ResidualPotential
+from isingflow.runtime.settings import (
+    Depth,
+    DepthFromZero,
+    Duration,
+    Positive,
+    Settings,
+    Steps,
+    Width,
+    WidthFromZero,
+)
+
+FEATURES = 8
+"""Of the local network at every site, where nothing else is said."""
 
 
 class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
@@ -28,6 +48,8 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
         radial, oriented, time_terms: kernels of the exactly symmetric network on a torus, and its quadratic term's
             polynomials in time, see `potentials.LatticeResidualPotential`; without kernels, the network sees the whole
             field.
+        features, radius: features of the field near every site, and bonds from a site to those that they see, see
+            `potentials.LocalResidualPotential`, where they are the network's width too; 0 features: none.
         whitened: as for the Monge-Ampere flow.
         time, steps, tableau: of the integration.
     """
@@ -35,7 +57,6 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     kind: ClassVar[str] = "ot"
     title: ClassVar[str] = "OT-Flow"
     local: ClassVar[bool] = False
-    last: ClassVar[bool] = False
 
     width: Width = 32
     layers: Depth = 2
@@ -48,15 +69,25 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
     time: Duration = 1.0
     steps: Steps = 4
     tableau: TableauName = "rk4"
+    features: WidthFromZero = 0
+    radius: DepthFromZero = 2
+
+    @property
+    def last(self) -> bool:
+        """Of the local network, whose metric is sparse there."""
+        return self.features > 0
 
     def fitted(self, domain: Domain) -> OTFlowConfig:
-        """Without convolutions, the general network."""
-        return self if domain.evenly_convolutional else replace(self, radial=0, oriented=0)
+        """Without convolutions the local network; without neighbours the general one."""
+        if domain.evenly_convolutional or not self.radial + self.oriented:
+            return self
+        return replace(self, radial=0, oriented=0, features=FEATURES if domain.evenly_local else 0)
 
     def build(
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
         """One gradient flow."""
+        check_features(self.features, self.radial, self.oriented)
         check_size(
             self.width * ((self.layers - 1) * self.width + (0 if domain.evenly_convolutional else domain.dimension))
         )
@@ -72,6 +103,18 @@ class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):
                 layers=self.layers,
                 time_terms=self.time_terms,
                 variances=domain.variances,
+                generator=generator,
+            )
+        if self.features:
+            return LocalResidualPotential(
+                domain.symmetry,
+                known_neighbours(domain),
+                width=self.features,
+                layers=self.layers,
+                radius=self.radius,
+                time_terms=self.time_terms,
+                metric=domain.metric,
+                scales=domain.scales,
                 generator=generator,
             )
         # Even densities keep the uniform entries of OT-Flow's code, with which their presets were chosen.

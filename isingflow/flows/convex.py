@@ -19,7 +19,9 @@ from isingflow.flows.base import LogdetEstimate, PathCost, Transform
 from isingflow.flows.logdet import CholeskyLogdet, LogDeterminant
 from isingflow.flows.solvers import lbfgs, newton
 from isingflow.flows.solvers.lbfgs import Minimum
+from isingflow.potentials.base import pulled_back
 from isingflow.potentials.convex import ConvexFunction
+from isingflow.potentials.layers import wanted
 from isingflow.runtime.checks import count, instance, number
 
 NEWTON_DIMENSION = 16
@@ -80,6 +82,16 @@ class ConvexFlow(Transform):
             expansion = self.potential.expand(z)
             z = z + _Implicit.apply(x - expansion.gradient, lambda v: self.logdet.solve(expansion, v))
         return z, -self.logdet(self.potential.expand(z), x)
+
+    def forward_with_score(self, z: Tensor, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As forward, with the score: H^-1 (grad ln p(z) - grad ln det H(z)), H = hess F, without an inversion."""
+        expansion = self.potential.expand(z)
+        with torch.enable_grad(), wanted.of_fields_alone():
+            point = z.detach().requires_grad_()
+            about = self.potential.expand(point)
+            logdet = self.logdet(about, point)
+            pulled = pulled_back([logdet], [torch.ones_like(logdet)], point)
+        return expansion.gradient, logdet.detach(), self.logdet.solve(expansion, score - pulled)
 
     def minimise(self, x: Tensor) -> Minimum:
         """The minimum of F(z) - x.z for every sample, converged or not; without a graph."""

@@ -35,7 +35,7 @@ class Preset:
         fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
             `coarse` being the training on the first torus that is not large (`training`, if None); None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
-        graph: as it is where there are no translations, but it is known which sites interact; None: as elsewhere.
+        graph: as it is where the flow is made of what happens near single sites; None: as elsewhere.
     """
 
     flow: AnyFlowConfig
@@ -46,7 +46,7 @@ class Preset:
 
     def on(self, domain: Domain) -> Preset:
         """The preset as it is on a domain."""
-        return self.graph if self.graph is not None and domain.local else self
+        return self.graph if self.graph is not None and self.flow.fitted(domain).last else self
 
     def training_on(self, lattice: Lattice) -> TrainingConfig:
         """The training on a lattice: on large tori, one for every size from the smallest up."""
@@ -73,6 +73,11 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
 
 _LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
 _BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
+
+_RESIDUAL_LOCAL = OTFlowConfig(radial=0, oriented=0, features=8)
+_RESIDUAL_BY_PATHS = TrainingConfig(batch=32, learning_rate=4e-2, gradient="path")
+_CONVEX_LOCAL = ConvexFlowConfig(radial=0, oriented=0, features=8)
+_CONVEX_BY_PATHS = TrainingConfig(batch=48, learning_rate=4e-2, gradient="path")
 
 PRESETS = {
     "quick": Preset(
@@ -125,13 +130,27 @@ MAGNET_PRESETS: dict[str, dict[str, Preset]] = {
     "monge-ampere": PRESETS,
     "ot": {
         "quick": Preset(
-            OTFlowConfig(), TrainingConfig(iterations=300, batch=64, learning_rate=8e-3, evaluation_samples=4096)
+            OTFlowConfig(),
+            TrainingConfig(iterations=300, batch=64, learning_rate=8e-3, evaluation_samples=4096),
+            graph=Preset(_RESIDUAL_LOCAL, replace(_RESIDUAL_BY_PATHS, iterations=200, evaluation_samples=4096)),
         ),
-        "accurate": Preset(OTFlowConfig(), TrainingConfig(iterations=1500, batch=64, learning_rate=8e-3)),
+        "accurate": Preset(
+            OTFlowConfig(),
+            TrainingConfig(iterations=1500, batch=64, learning_rate=8e-3),
+            graph=Preset(_RESIDUAL_LOCAL, replace(_RESIDUAL_BY_PATHS, iterations=800)),
+        ),
     },
     "convex": {
-        "quick": Preset(ConvexFlowConfig(), TrainingConfig(iterations=300, batch=48, evaluation_samples=4096)),
-        "accurate": Preset(ConvexFlowConfig(), TrainingConfig(iterations=1800, batch=48)),
+        "quick": Preset(
+            ConvexFlowConfig(),
+            TrainingConfig(iterations=300, batch=48, evaluation_samples=4096),
+            graph=Preset(_CONVEX_LOCAL, replace(_CONVEX_BY_PATHS, iterations=150, evaluation_samples=4096)),
+        ),
+        "accurate": Preset(
+            ConvexFlowConfig(),
+            TrainingConfig(iterations=1800, batch=48),
+            graph=Preset(_CONVEX_LOCAL, replace(_CONVEX_BY_PATHS, iterations=600)),
+        ),
     },
 }
 """By kind of flow, then by name."""

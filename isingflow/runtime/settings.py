@@ -26,6 +26,7 @@ CountFromZero = Annotated[int, Meta(ge=0, le=10**9)]
 """Zero or more."""
 Width = Annotated[int, Meta(ge=1, le=2**16)]
 """Units side by side in a network."""
+WidthFromZero = Annotated[int, Meta(ge=0, le=2**16)]
 Depth = Annotated[int, Meta(ge=1, le=1000)]
 """Parts of a network, one after the other."""
 DepthFromZero = Annotated[int, Meta(ge=0, le=1000)]

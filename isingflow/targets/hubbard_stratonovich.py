@@ -135,7 +135,7 @@ class HubbardStratonovich(Target):
             latent=[SpectralScaling(gaussian.basis, gaussian.variances.sqrt())],
             field=[*field, *mean],
             variances=gaussian.variances if self.lattice.translation_invariant else None,
-            metric=None if self.lattice.translation_invariant else self._couplings(),
+            metric=None if self.neighbours is None else self._couplings(),
         )
 
     @property

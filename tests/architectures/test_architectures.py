@@ -28,7 +28,9 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LocalConvexPotential,
     LocalPotential,
+    LocalResidualPotential,
     LogSumExpPotential,
     ResidualPotential,
     SymmetricAverage,
@@ -55,6 +57,7 @@ TORI = {
     "triangular": magnet(triangular(4)),
     "cubic": magnet(cubic(3)),
     "in a field": without_flip(square_torus_group(4, 4)),
+    "magnet in a field": magnet(square(4).with_field(0.1)),
 }
 OTHERS = {
     "open": magnet(square(4, boundary="open")),
@@ -128,19 +131,22 @@ def test_what_is_built_has_the_symmetry_that_it_claims(flow, domain):
             )
 
 
+def has_neighbours(flow, domain):
+    return domain.local if flow.kind == "monge-ampere" else domain.evenly_local
+
+
 KINDS = {
-    "monge-ampere": (LatticePotential, DensePotential),
-    "ot": (LatticeResidualPotential, ResidualPotential),
-    "convex": (LatticeConvexPotential, ConvexPotential),
+    "monge-ampere": (LatticePotential, LocalPotential, DensePotential),
+    "ot": (LatticeResidualPotential, LocalResidualPotential, ResidualPotential),
+    "convex": (LatticeConvexPotential, LocalConvexPotential, ConvexPotential),
 }
 
 
 @every_flow
 @every_domain
 def test_convolutions_where_they_are_possible_and_local_or_dense_maps_elsewhere(flow, domain):
-    kind = KINDS[flow.kind][0 if has_kernels(flow, domain) else 1]
-    if domain.local and flow.kind == "monge-ampere":
-        kind = LocalPotential
+    kind = KINDS[flow.kind][0 if has_kernels(flow, domain) else 1 if has_neighbours(flow, domain) else 2]
+    assert flow.fitted(domain).last == (kind is KINDS[flow.kind][1])
     for potential in potentials(built(flow, domain)):
         inner = potential.potential if isinstance(potential, SymmetricAverage) else potential
         assert isinstance(inner, kind)
@@ -175,6 +181,50 @@ def test_a_soft_maximum_sees_the_whole_field(domain):
 def test_settings_of_another_network_are_refused(settings, message):
     with pytest.raises(InvalidInput, match=message):
         ConvexFlowConfig(**settings).build(next(iter(TORI.values())), torch.Generator())
+
+
+@pytest.mark.parametrize("flow", [SMALL["ot"], SMALL["convex"]], ids=["ot", "convex"])
+def test_features_near_sites_need_neighbours_and_no_kernels(flow):
+    generator = torch.Generator()
+    alone = replace(flow, radial=0, oriented=0, features=2)
+    with pytest.raises(InvalidInput, match="the local potential needs to know which sites interact"):
+        alone.build(OTHERS["open, without neighbours"], generator)
+    with pytest.raises(InvalidInput, match=r"flow\.features is 2, flow\.radial 0 and flow\.oriented 3: expected"):
+        replace(alone, oriented=3).build(OTHERS["open"], generator)
+    general = replace(alone, features=0)
+    assert general.fitted(OTHERS["open"]) == general and not general.last
+    (potential, *_) = potentials(built(general, OTHERS["open"]))
+    assert isinstance(potential, KINDS[flow.kind][2])
+
+
+def test_settings_from_before_features_mean_what_they_did():
+    for cls in (OTFlowConfig, ConvexFlowConfig):
+        described = cls(radial=0, oriented=0).to_dict()
+        old = {name: value for name, value in described.items() if name not in ("features", "radius")}
+        (potential, *_) = potentials(
+            Flow((4, 4), read(old, AnyFlowConfig, "a flow").build(OTHERS["open"], torch.Generator()))
+        )
+        assert isinstance(potential, KINDS[cls.kind][2])
+
+
+@pytest.mark.parametrize("flow", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("name", ["open", "glass", "magnet in a field"])
+def test_local_flows_have_the_symmetry_of_their_magnet(flow, name):
+    """ln p(g x) = ln p(x), the maps of the start and the metric included."""
+    lattice = {"open": square(3, boundary="open"), "glass": edwards_anderson(3, seed=3)}.get(
+        name, square(3).with_field(0.2)
+    )
+    target = HubbardStratonovich(lattice, 0.4)
+    flow = replace(flow.fitted(Domain.of_target(target)), radius=1)
+    made = build_flow(target, flow, seed=0).double().eval()
+    generator = torch.Generator().manual_seed(1)
+    for parameter in made.parameters():
+        parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    x = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64)
+    moved = torch.stack([element.apply(x) for element in target.symmetry.sample(np.random.default_rng(0), 4)])
+    torch.testing.assert_close(
+        made.log_prob(moved.flatten(0, 1)).view(4, 2), made.log_prob(x).expand(4, 2), rtol=1e-3, atol=1e-3
+    )
 
 
 @every_domain
@@ -214,8 +264,11 @@ def test_determinants_of_large_hessians_are_stochastic():
 
 @every_domain
 def test_convex_maps_run_in_the_direction_of_training(domain):
+    """Behind a normalisation, unless their features know how large fields are."""
     first, second = built(SMALL["convex"], domain).transforms[:2]
-    if domain.sampled:
+    if domain.evenly_local:
+        assert isinstance(first, ConvexFlow) and isinstance(second, ConvexFlow)
+    elif domain.sampled:
         assert isinstance(first, Inverted) and isinstance(second, ActNorm)
     else:
         assert isinstance(first, ActNorm) and isinstance(second, ConvexFlow)

@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
+import isingflow
 from isingflow import cli
 from isingflow.architectures.build import FLOWS
 from isingflow.cli.options import repeated
@@ -162,3 +164,16 @@ def test_columns_keep_their_names(empty_folder):
     assert invoke("density", "moons", "--flow", "ot", "--steps", 1, "--output", "toy").exit_code == 0
     assert invoke("sample", "toy", "--samples", 5, "--output", "toy.npz").exit_code == 0
     assert "columns" not in np.load("toy.npz") and config("toy").columns == ()
+
+
+@pytest.mark.parametrize("magnet", [["--boundary", "open"], ["--field", 0.1]], ids=["open", "field"])
+@pytest.mark.parametrize("kind", ["ot", "convex"])
+def test_other_flows_train_near_sites_where_there_are_no_even_convolutions(kind, magnet, empty_folder):
+    words = ["--size", 3, "--beta", 0.4, *magnet, "--device", "cpu", "--set", "flow.features=2", "flow.radius=1"]
+    result = invoke("train", "--flow", kind, *words, "--steps", 2, "--output", "run", "--json")
+    assert result.exit_code == 0, result.output
+    made = config("run")
+    assert (made.flow.features, made.flow.last, made.training.gradient) == (2, True, "path")
+    flow = isingflow.load("run")
+    x, log_prob = flow.sample(3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(flow.log_prob(x), log_prob, rtol=1e-3, atol=1e-3)

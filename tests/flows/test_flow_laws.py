@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from isingflow.architectures.build import build_flow
+from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.flows import (
     ActNorm,
     ConvexFlow,
@@ -49,6 +51,8 @@ def randn(*shape: int, seed: int = 0, dtype=torch.float64) -> Tensor:
 
 
 DENSE = FlowConfig(potential="dense", hidden=6, steps=4)
+NEAR = OTFlowConfig(radial=0, oriented=0, features=2, radius=1, time_terms=2, steps=4)
+CONVEX_NEAR = ConvexFlowConfig(radial=0, oriented=0, features=2, radius=1, blocks=2, width=4)
 LOCAL = FlowConfig(potential="local", hidden=2, radius=1, time_terms=2, steps=4)
 LATTICE = FlowConfig(hidden=4, radial=2, oriented=2, time_terms=3, steps=4)
 
@@ -112,6 +116,10 @@ FLOWS = {
     "local on an open lattice": of(square(3, boundary="open"), LOCAL),
     "local on a glass": of(edwards_anderson(3, seed=1), LOCAL),
     "local on a graph": of(from_graph(networkx.petersen_graph()), LOCAL, whitened=False),
+    "residual near sites of a glass": of(edwards_anderson(3, seed=1), NEAR),
+    "residual near sites, in a field": of(square(3).with_field(0.2), NEAR),
+    "convex near sites of an open lattice": of(square(3, boundary="open"), CONVEX_NEAR),
+    "convex near sites, in a field": of(square(3).with_field(0.2), CONVEX_NEAR),
     "dense from a standard normal": of(square(3), DENSE, whitened=False, time=2.0),
     "exact average": of(square(2, 3), DENSE, average="exact"),
     "sampled average": of(square(2, 3), DENSE, average="sampled"),

@@ -11,7 +11,7 @@ from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Group, edwards_anderson, from_graph, square
 from isingflow.potentials import LocalPotential
-from isingflow.potentials.local import balls
+from isingflow.potentials.neighbourhoods import balls
 from isingflow.runs.config import TargetConfig
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.testing.laws import shaken

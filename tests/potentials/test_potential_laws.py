@@ -22,7 +22,9 @@ from isingflow.potentials import (
     LatticeConvexPotential,
     LatticePotential,
     LatticeResidualPotential,
+    LocalConvexPotential,
     LocalPotential,
+    LocalResidualPotential,
     LogSumExpPotential,
     PartiallyConvexPotential,
     ResidualPotential,
@@ -57,11 +59,24 @@ def convolutional(group, radial=2, oriented=2, seed=0, **options):
     return LatticePotential(group, radial=radial, oriented=oriented, generator=generator(seed), **options)
 
 
+def couplings(lattice):
+    """A metric: positive, and as sparse as the lattice."""
+    return (torch.from_numpy(lattice.couplings(0.3)) + 2 * torch.eye(lattice.sites, dtype=torch.float64)).to_sparse()
+
+
+def flipped(lattice, flip):
+    group = lattice.symmetry
+    return Group(group.shape, group.translations, group.point, flip)
+
+
 def local(lattice, seed=0, flip=True, **options):
-    metric = torch.from_numpy(lattice.couplings(0.3)) + 2 * torch.eye(lattice.sites, dtype=torch.float64)
-    options = {"units": 3, "radius": 1, "time_terms": 3, "metric": metric.to_sparse(), **options}
-    group = Group(lattice.shape, False, lattice.symmetry.point, flip)
-    return LocalPotential(group, lattice.bonds, **options, generator=generator(seed))
+    options = {"units": 3, "radius": 1, "time_terms": 3, "metric": couplings(lattice), **options}
+    return LocalPotential(flipped(lattice, flip), lattice.bonds, **options, generator=generator(seed))
+
+
+def residual_local(lattice, seed=0, flip=True, **options):
+    options = {"width": 3, "radius": 1, "metric": couplings(lattice), **options}
+    return LocalResidualPotential(flipped(lattice, flip), lattice.bonds, **options, generator=generator(seed))
 
 
 def residual(shape, seed=0, **options):
@@ -85,6 +100,12 @@ def log_sum_exp(shape, seed=0, **options):
 def convex_lattice(group, seed=0, **options):
     options = {"radial": 2, "oriented": 2, "width": 5, **options}
     return shaken(LatticeConvexPotential(group, generator=generator(seed), **options), 0.5, seed)
+
+
+def convex_local(lattice, seed=0, flip=True, **options):
+    options = {"features": 3, "width": 5, "radius": 1, **options}
+    made = LocalConvexPotential(flipped(lattice, flip), lattice.bonds, **options, generator=generator(seed))
+    return shaken(made, 0.5, seed)
 
 
 def convex_image(shape=(1, 4, 2), seed=0, **options):
@@ -163,6 +184,14 @@ POTENTIALS = {
     "local, graph, metric of scales": lambda seed=0: local(
         from_graph(networkx.petersen_graph()), seed, metric=None, scales=torch.linspace(0.5, 2, 10)
     ),
+    "residual local, open square": lambda seed=0: residual_local(square(3, boundary="open"), seed, layers=3),
+    "residual local, glass, not even": lambda seed=0: residual_local(
+        edwards_anderson(3, seed=1), seed, flip=False, time_terms=1
+    ),
+    "residual local, torus, not even": lambda seed=0: residual_local(square(4, 3), seed, flip=False, layers=1),
+    "residual local, graph, metric of scales": lambda seed=0: residual_local(
+        from_graph(networkx.petersen_graph()), seed, width=6, metric=None, scales=torch.linspace(0.5, 2, 10)
+    ),
     "exact average": lambda seed=0: SymmetricAverage(dense((2, 3), "softplus", seed=seed), square_torus_group(2, 3)),
     "exact average over a point group": lambda seed=0: SymmetricAverage(
         dense((3, 3), "softplus", seed=seed), point_group((3, 3))
@@ -206,6 +235,14 @@ CONVEX_POTENTIALS = {
     "square, dense": lambda seed=0: convex_lattice(SQUARE, seed, layers=3, kind="dense", normalised=True),
     "rectangle": lambda seed=0: convex_lattice(square_torus_group(2, 4), seed, layers=2, activation="softplus"),
     "triangular": lambda seed=0: convex_lattice(TRIANGULAR, seed, radial=0, layers=3, augmented=False),
+    "local, open square": lambda seed=0: convex_local(square(3, boundary="open"), seed),
+    "local, glass, not even": lambda seed=0: convex_local(
+        edwards_anderson(3, seed=1), seed, flip=False, layers=2, activation="gaussian"
+    ),
+    "local, torus, not even": lambda seed=0: convex_local(square(3), seed, flip=False, kind="dense", layers=2),
+    "local, graph, scales": lambda seed=0: convex_local(
+        from_graph(networkx.petersen_graph()), seed, scales=torch.linspace(0.5, 2, 10), radius=2
+    ),
     "image": lambda seed=0: convex_image(seed=seed),
     "squeezed image": lambda seed=0: convex_image(seed=seed, squeeze=2, layers=3),
     "colour image": lambda seed=0: convex_image((3, 2, 2), seed, layers=1, kernel=1, activation="gaussian"),

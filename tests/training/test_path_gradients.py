@@ -10,10 +10,10 @@ from isingflow.architectures.build import build_flow
 from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
-from isingflow.flows import ConvexFlow, Flow, GradientFlow, SpectralScaling
+from isingflow.flows import CholeskyLogdet, ConvexFlow, Flow, GradientFlow, LanczosLogdet, SpectralScaling
 from isingflow.flows.spectral import EigenBasis
 from isingflow.lattice import edwards_anderson, square, triangular
-from isingflow.potentials import DensePotential
+from isingflow.potentials import DensePotential, LatticeConvexPotential
 from isingflow.runs.config import RunConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.settings import TrainingConfig
@@ -21,6 +21,7 @@ from isingflow.runtime.parallel import Workers
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import train
+from isingflow.testing.laws import shaken
 from isingflow.training.objectives import both_bounds, path_gradient, reverse_kl
 from isingflow.training.progress import Outcome
 
@@ -34,7 +35,12 @@ KINDS = {
     "recomputed": (square(3), replace(DENSE, steps=8)),
     "reversible": (square(3), replace(DENSE, reversible=True)),
     "ot": (square(3), OTFlowConfig(width=4, steps=12)),
+    "ot, local": (edwards_anderson(3, seed=1), OTFlowConfig(radial=0, oriented=0, features=3, radius=1, steps=12)),
     "convex": (square(3), ConvexFlowConfig(blocks=2, width=4)),
+    "convex, local": (
+        edwards_anderson(3, seed=1),
+        ConvexFlowConfig(blocks=2, width=4, radial=0, oriented=0, features=3, radius=1),
+    ),
 }
 
 
@@ -73,6 +79,19 @@ def test_the_score_that_comes_with_samples_is_that_of_their_density(kind):
     point = x.detach().requires_grad_()
     (exact,) = torch.autograd.grad(flow.log_prob(point).sum(), point)
     torch.testing.assert_close(score, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_by_products_with_the_hessian_are_the_exact_ones_up_to_their_probes():
+    potential = LatticeConvexPotential(square(3).symmetry, radial=2, width=4, generator=generator())
+    potential = shaken(potential, 0.5, 0)
+    z = torch.randn(3, 3, 3, generator=generator(1), dtype=torch.float64)
+    exact, few, many = (
+        ConvexFlow(potential, logdet=logdet).forward_with_score(z, -z)
+        for logdet in (CholeskyLogdet(), *(LanczosLogdet(probes, tolerance=1e-8) for probes in (20, 2000)))
+    )
+    torch.testing.assert_close(many[:2], exact[:2], rtol=0.01, atol=0.01)
+    errors = [float((found[2] - exact[2]).norm()) for found in (few, many)]
+    assert errors[1] < 0.3 * errors[0] and errors[1] < 0.01 * float(exact[2].norm())
 
 
 def gradients(objective, target, flow, batches, n, settings=SETTINGS):

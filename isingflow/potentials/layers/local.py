@@ -82,6 +82,23 @@ class Rows:
         columns = np.append(self.sites, len(lengths))[entries]
         return torch.from_numpy(entries), torch.from_numpy(columns)
 
+    def by_row(self, w: Tensor) -> Tensor:
+        """Entries by row, shape (units, entries) to (N, units, longest); zero where a row has ended."""
+        entries = self.padded[0].to(w.device)
+        larger = torch.cat([w, w.new_zeros(len(w), 1)], 1)
+        return larger.index_select(1, entries.flatten()).view(len(w), *entries.shape).transpose(0, 1)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What every row meets of x, shape (n, N) to (N, longest, n)."""
+        columns = self.padded[1].to(x.device)
+        return torch.cat([x.T, x.new_zeros(1, len(x))]).index_select(0, columns.flatten()).view(*columns.shape, -1)
+
+    def summed(self, pushed: Tensor) -> Tensor:
+        """The transpose of `seen`: every site's sum over the rows that meet it, (N, longest, n) to (N, n)."""
+        columns, sites = self.padded[1].to(pushed.device), len(pushed)
+        total = pushed.new_zeros(sites + 1, pushed.shape[2])
+        return total.index_add(0, columns.flatten(), pushed.flatten(0, 1))[:sites]
+
 
 class Metric(NamedTuple):
     """G, symmetric and positive.
@@ -95,6 +112,12 @@ class Metric(NamedTuple):
     rows: Rows
     values: Tensor
     on_balls: Tensor
+
+    def moved(self, gradient: Tensor) -> Tensor:
+        """G times a gradient, shape (N, n) to (n, N)."""
+        owners, sites = (torch.from_numpy(index).to(gradient.device) for index in (self.rows.owners, self.rows.sites))
+        terms = self.values[:, None] * gradient.index_select(0, sites)
+        return torch.zeros_like(gradient).index_add(0, owners, terms).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,33 +152,20 @@ class LocalLayer:
 
     def by_tensors(self, x: Tensor, basis: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """The same by operations of torch."""
-        now = parameters.at(basis)
-        weights, seen = self.by_ball(now.w), self._seen(x)
+        now, balls = parameters.at(basis), self.balls
+        weights, seen = balls.by_row(now.w), balls.seen(x)
         first, second, *_ = ACTIVATIONS[self._activation].derivatives(weights @ seen, now.b.T[:, :, None])
-        pushed = (weights.transpose(1, 2) @ (now.a.T[:, :, None] * first)).flatten(0, 1)
-        columns = self.balls.padded[1].to(x.device).flatten()
-        units = pushed.new_zeros(x.shape[1] + 1, len(x)).index_add(0, columns, pushed)[:-1]
-        gradient = units + (self.by_ball(now.q[None]) @ seen)[:, 0] + now.h[:, None]
-        rows, values, on_balls = self.metric
-        terms = values[:, None] * gradient[torch.from_numpy(rows.sites).to(x.device)]
-        moved = torch.zeros_like(gradient).index_add(0, torch.from_numpy(rows.owners).to(x.device), terms)
-        return moved.T, torch.einsum("mi,imn->n", now.a * now.gamma, second) + (on_balls * now.q).sum()
+        units = balls.summed(weights.transpose(1, 2) @ (now.a.T[:, :, None] * first))
+        gradient = units + (balls.by_row(now.q[None]) @ seen)[:, 0] + now.h[:, None]
+        laplacian = torch.einsum("mi,imn->n", now.a * now.gamma, second) + (self.metric.on_balls * now.q).sum()
+        return self.metric.moved(gradient), laplacian
 
     def value(self, x: Tensor, basis: Tensor, parameters: Parameters) -> Tensor:
         """phi, shape (n,)."""
-        now, seen = parameters.at(basis), self._seen(x)
-        units = ACTIVATIONS[self._activation].value(self.by_ball(now.w) @ seen, now.b.T[:, :, None])
-        quadratic = (x * (self.by_ball(now.q[None]) @ seen)[:, 0].T).sum(1) / 2
+        now, seen = parameters.at(basis), self.balls.seen(x)
+        units = ACTIVATIONS[self._activation].value(self.balls.by_row(now.w) @ seen, now.b.T[:, :, None])
+        quadratic = (x * (self.balls.by_row(now.q[None]) @ seen)[:, 0].T).sum(1) / 2
         return torch.einsum("mi,imn->n", now.a, units) + quadratic + x @ now.h
-
-    def by_ball(self, w: Tensor) -> Tensor:
-        """Entries by site, shape (units, entries) to (N, units, longest ball); zero where a ball has ended."""
-        entries = self.balls.padded[0].to(w.device)
-        return torch.cat([w, w.new_zeros(len(w), 1)], 1)[:, entries].transpose(0, 1)
-
-    def _seen(self, x: Tensor) -> Tensor:
-        """What every site sees, shape (n, N) to (N, longest ball, n)."""
-        return torch.cat([x.T, x.new_zeros(1, len(x))])[self.balls.padded[1].to(x.device)]
 
     @property
     def _activation(self) -> str:

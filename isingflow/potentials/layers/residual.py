@@ -337,19 +337,19 @@ def gram_root(rows: Tensor) -> Tensor:
     of that space change their inner products only in second order. So there is no inverse, and no rank is too low.
 
     Args:
-        rows: shape (m, d).
+        rows: shape (..., m, d).
 
     Returns:
-        Shape (m, min(m, d)).
+        Shape (..., m, min(m, d)).
 
     Example:
         >>> rows = torch.tensor([[3.0, 4.0, 0.0]])
         >>> gram_root(rows).abs()
         tensor([[5.]])
     """
-    if rows.shape[1] <= rows.shape[0]:
+    if rows.shape[-1] <= rows.shape[-2]:
         return rows
-    return rows @ torch.linalg.qr(rows.detach().T).Q
+    return rows @ torch.linalg.qr(rows.detach().mT).Q
 
 
 def _block_size(root: Tensor) -> int:
