@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import enumeration, kaufman, transfer_matrix, triangular
+from isingflow.exact import chain, enumeration, kaufman, transfer_matrix, triangular
 from isingflow.lattice import Lattice, check_magnet
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Counted = tuple[float, float, float, float | None]
 """ln Z, the mean and the variance of x(s) = beta times minus the energy, and the mean of sum_i s_i."""
-METHODS = ("kaufman", "triangular-torus", "transfer-matrix", "pfaffian", "enumeration", "planar", "frontier")
+METHODS = ("kaufman", "triangular-torus", "chain", "transfer-matrix", "pfaffian", "enumeration", "planar", "frontier")
 
 MAX_GRAPH_SITES = 10**4
 """Most sites of a graph whose connected parts are looked for."""
@@ -52,7 +52,8 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
 
     Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices, spin
     glasses too, by the transfer matrix up to width 16 (open) or 10 (periodic), and by Pfaffians beyond, up to 256x256
-    (open) or 160x160 (periodic); periodic triangular lattices by products over momenta up to 4096x4096. Any other
+    (open) or 160x160 (periodic); periodic triangular lattices by products over momenta up to 4096x4096; chains by 2x2
+    transfer matrices up to 10**9 spins, 2**24 where couplings or fields vary. Any other
     lattice is solved part by part, up to 10**4 spins in all: connected parts of at most 24 spins by enumeration, larger
     ones if they are planar, such as open triangular lattices, or if a narrow frontier can sweep them: the periodic cube
     of length 4, slabs, strips in an external field, whose energy -sum H s counts, sparse random graphs.
@@ -96,6 +97,8 @@ def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, 
     if periodic and lattice.sites > enumeration.SPIN_LIMIT:
         lx, ly = lattice.shape
         return "triangular-torus", (*triangular.solve(lx, ly, beta), 0.0)
+    if lattice.dimensions == 1 and lattice.sites > enumeration.SPIN_LIMIT:
+        return "chain", _solve_chain(lattice, beta)
     if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
         return _solve_components(lattice, beta)
     if lattice.field is not None:
@@ -115,6 +118,16 @@ def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, 
     if transfer_matrix.affordable(*couplings):
         return "transfer-matrix", (*transfer_matrix.solve(*couplings), 0.0)
     return "pfaffian", (*pfaffian.solve(*couplings), 0.0)
+
+
+def _solve_chain(lattice: Lattice, beta: float) -> Counted:
+    assert lattice.j is not None
+    strengths, (opened,) = lattice.j[0], lattice.open_axes
+    if isinstance(strengths, float) and not isinstance(lattice.field, np.ndarray):
+        return chain.uniform(lattice.sites, beta * strengths, beta * (lattice.field or 0.0), closed=not opened)
+    couplings = beta * np.broadcast_to(np.asarray(strengths), lattice.shape)
+    couplings[-1] *= not opened
+    return chain.solve(couplings, None if lattice.field is None else beta * lattice.field_by_site)
 
 
 def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarray]:

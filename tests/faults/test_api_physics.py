@@ -82,6 +82,8 @@ KINDS: dict[str, list[Any]] = {
     "count": [*NO_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 2.0, 10**30],
     "count or none": [value for value in (*NO_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 2.0, 10**30) if value is not None],
     "length": [*NO_NUMBERS, *NOT_FINITE, 0, 1, -3, 4.5, 4.0, 10**30, 10**7],
+    "chain length": [*NO_NUMBERS, *NOT_FINITE, 0, 1, -3, 4.5, 4.0, 10**30, 10**9 + 1],
+    "couplings of a chain": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[:3], math.nan, -math.inf, 1e300), SAMPLES[:1]],
     "length or none": [v for v in (*NO_NUMBERS, *NOT_FINITE, 0, 1, -3, 4.5, 10**30) if v is not None],
     "seed": [*NO_NUMBERS, *NOT_FINITE, -1, 1.5, 10**30],
     "flag": [None, 0, 1, "yes", [], math.nan, np.ones(2)],
@@ -223,6 +225,14 @@ CASES: dict[str, Case] = {
         {"jx": "coupling", "jy": "coupling", "beta": "beta"},
     ),
     "exact.onsager.triangular": ({"beta": 0.3, "coupling": 1.0}, {"beta": "beta", "coupling": "coupling"}),
+    "exact.chain.uniform": (
+        {"sites": 4, "coupling": 0.3, "field": 0.1, "closed": False},
+        {"sites": "chain length", "coupling": "coupling", "field": "coupling", "closed": "flag"},
+    ),
+    "exact.chain.solve": (
+        {"couplings": SAMPLES[:3], "fields": SAMPLES[:3]},
+        {"couplings": "couplings of a chain", "fields": "vector"},
+    ),
     "exact.planar.solve": (
         {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
         {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
@@ -286,7 +296,7 @@ CASES: dict[str, Case] = {
     "lattice.symmetry.hypercubic_torus_group": ({"shape": (3, 3)}, {"shape": "shape"}),
     "lattice.kinds.chain": (
         {"length": 4, "j": 1.0, "boundary": "open"},
-        {"length": "length", "j": "number", "boundary": "boundaries"},
+        {"length": "chain length", "j": "number", "boundary": "boundaries"},
     ),
     "lattice.kinds.cubic": ({"length": 3, "boundary": "open"}, {"length": "length", "boundary": "boundaries"}),
     "lattice.kinds.hypercubic": (
