@@ -241,21 +241,28 @@ CASES: dict[str, Case] = {
         {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
         {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
     ),
-    "exact.pfaffian.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
+    "exact.pfaffian.solve": (
+        {"kx": GRID, "ky": GRID, "longest": 10.0},
+        {"kx": "grid", "ky": "grid", "longest": "positive"},
+    ),
     "exact.triangular.solve": (
         {"lx": 3, "ly": 4, "coupling": 0.3},
         {"lx": "length", "ly": "length", "coupling": "coupling"},
     ),
     "exact.thermodynamics.thermodynamics": (
-        {"lattice": LATTICE, "beta": 0.3, "field": 0.1},
-        {"lattice": "lattice", "beta": "beta", "field": "external"},
+        {"lattice": LATTICE, "beta": 0.3, "field": 0.1, "longest": 10.0},
+        {"lattice": "lattice", "beta": "beta", "field": "external", "longest": "positive"},
     ),
+    "exact.fermions.work_limit": ({"longest": 10.0}, {"longest": "positive"}),
     "exact.transfer_matrix.polarised": (
         {"kx": GRID, "ky": GRID, "fields": GRID},
         {"kx": "grid", "ky": "grid", "fields": "grid or none"},
     ),
     "exact.transfer_matrix.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
-    "exact.transfer_matrix.affordable": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
+    "exact.transfer_matrix.affordable": (
+        {"kx": GRID, "ky": GRID, "longest": 10.0},
+        {"kx": "grid", "ky": "grid", "longest": "positive"},
+    ),
     "exact.transfer_matrix.grid_couplings": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
     "lattice.checks.check_beta": ({"beta": 0.3}, {"beta": "number"}),
     "lattice.checks.check_boundary": ({"boundary": "open"}, {"boundary": "boundary"}),
