@@ -15,11 +15,11 @@ from isingflow.runtime import stopping
 if TYPE_CHECKING:
     from isingflow.lattice import Lattice
 
-LONGEST = 10**6
+LONGEST, LONGEST_CHAIN = 10**6, 10**9
 
 
 @click.command("exact", cls=Command)
-@size_option(Size(length=LONGEST))
+@size_option(Size(length=LONGEST, chain=LONGEST_CHAIN))
 @MAGNET
 @click.option("--ground-state", is_flag=True, help="The least energy and a state that has it, instead.")
 @JSON
@@ -27,11 +27,10 @@ def command(size: tuple[int, ...] | None, ground_state: bool, as_json: bool, **m
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
-    256 x 256, by Pfaffians where they are not narrow, periodic triangular ones up to 4096 x 4096, planar graphs up to
-    10,000 sites, open triangular lattices among them, and any graph that a narrow front can sweep: cubes up to 4x4x4,
-    slabs, sparse random graphs, in external fields too. The offset and free
-    energy of the continuous representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without
-    translation invariance).
+    256 x 256, by Pfaffians where they are not narrow, periodic triangular ones up to 4096 x 4096, chains up to 10^9
+    sites, planar graphs up to 10,000, open triangular lattices among them, and any graph that a narrow front can sweep:
+    cubes up to 4x4x4, slabs, sparse random graphs, in external fields too. The offset and free energy of the continuous
+    representation need the couplings' spectrum: they are null beyond 2^20 sites (2048 without translation invariance).
 
     With --ground-state: the least energy, of small and of planar lattices exactly; of others the least that parallel
     tempering has seen, which is said.
@@ -58,6 +57,7 @@ def command(size: tuple[int, ...] | None, ground_state: bool, as_json: bool, **m
         "beta": beta,
         "jx": jx,
         "jy": jy,
+        "j": None if lattice.j is None else [j if isinstance(j, float) else None for j in lattice.j],
         "boundary": lattice.boundary,
         **external.entry(lattice.field),
         "method": result.method,

@@ -126,8 +126,8 @@ class Size(Value):
 
     name = "L|LXxLY|..."
 
-    def __init__(self, length: int | None = None, sites: int | None = None) -> None:
-        self.length, self.sites = length, sites
+    def __init__(self, length: int | None = None, sites: int | None = None, chain: int | None = None) -> None:
+        self.length, self.sites, self.chain = length, sites, chain
 
     def read(self, text: str) -> tuple[int, ...]:
         size = tuple(_integer(part) or 0 for part in re.split("[xX]", text))
@@ -136,8 +136,10 @@ class Size(Value):
         if self.sites is not None and math.prod(size if len(size) > 1 else 2 * size) > self.sites:
             most = f"{self.sites} sites ({math.isqrt(self.sites)}x{math.isqrt(self.sites)})"
             raise InvalidInput(f"too large; up to {most} are possible")
-        if self.length is not None and max(size) > self.length:
-            raise InvalidInput(f"too large; sides up to {self.length} are possible")
+        longest = self.chain if len(size) == 1 and self.chain is not None else self.length
+        if longest is not None and max(size) > longest:
+            of_chains = "" if self.chain is None else f", {self.chain} of a chain"
+            raise InvalidInput(f"too large; sides up to {self.length} are possible{of_chains}")
         return size
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from isingflow.errors import InvalidInput
 from isingflow.exact import averages
+from isingflow.runs.solution import solution_in
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import instance
 from isingflow.sampling.measured import measured
@@ -123,7 +124,8 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
     Args:
         chains: at least one sample.
         target: what they follow; not needed for a magnet.
-        run: whose flow they went through: what its last evaluation knows of the flow becomes a warning.
+        run: whose flow they went through: what its last evaluation knows of the flow becomes a warning, and the exact
+            answer that it has kept is not looked for again.
 
     Raises:
         InvalidInput: chains without samples.
@@ -147,7 +149,8 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
     warnings, exact = [], {}
     series = measured(chains, target)
     if chains.lattice is not None and chains.beta is not None:
-        known = stopping.watched(averages, chains.lattice, chains.beta)
+        solution = None if run is None else solution_in(run, chains.lattice, chains.beta)
+        known = stopping.watched(averages, chains.lattice, chains.beta, solution)
         exact = {name: value for name in series if isinstance(value := known.get(name), float)}
     elif target is None:
         warnings.append("no energy: it can be measured only where the target is given")

@@ -55,7 +55,7 @@ def evaluate(
         reference_samples: of the target's own, see `evaluate_target`.
         seed: of what is random.
         device: where to evaluate.
-        save: whether the result becomes the report of the run.
+        save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
         time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
         anneal, paths: steps of a bridge between flow and target, and its paths, see `evaluate_target`.
 

@@ -26,6 +26,7 @@ from isingflow.observables import Series, per_sample
 from isingflow.runs.config import heading
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
+from isingflow.runs.solution import keep, recall
 from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count
 from isingflow.runtime.files import Columns, check_memory
@@ -176,7 +177,9 @@ def evaluate_target(
     flow, found, state = load_run(run, generator.device, target, flow)
     _check_room(found, samples)
     _check_room(found, of_target, "reference samples")
+    recall(run, found)
     known = stopping.watched(found.exact_free_energy) if isinstance(found, ExactlySolved) else None
+    keep(run, found)
     exact, method = known or (None, None)
     reverse = None
     with workers(generator.device) as pool:

@@ -6,19 +6,20 @@ import math
 
 from isingflow.errors import NoExactSolution
 from isingflow.exact.moments import along_axes, moments
-from isingflow.exact.thermodynamics import thermodynamics
+from isingflow.exact.thermodynamics import Thermodynamics, thermodynamics
 from isingflow.lattice import Lattice
 
 MOST_MOMENT_SITES = 144
 """Of lattices whose exact magnetisation takes seconds at most."""
 
 
-def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
+def averages(lattice: Lattice, beta: float, solution: Thermodynamics | None = None) -> dict[str, float | list[float]]:
     """Exact energy, heat capacity, magnetisation and G(r), as far as they are known and take no longer than seconds.
 
     Args:
         lattice: the spins and their bonds.
         beta: inverse temperature.
+        solution: what `thermodynamics` gives, if it was found before.
 
     Returns:
         Values by name, of `correlation_function` a list; empty where nothing is known.
@@ -32,7 +33,7 @@ def averages(lattice: Lattice, beta: float) -> dict[str, float | list[float]]:
     found: dict[str, float] = {}
     along: dict[str, float | list[float]] = {}
     try:
-        solution = thermodynamics(lattice, beta)
+        solution = thermodynamics(lattice, beta) if solution is None else solution
         found |= {name: getattr(solution, name) for name in ("energy_per_site", "heat_capacity_per_site")}
         if lattice.field is not None and solution.magnetisation_per_site is not None:
             found["magnetisation"] = solution.magnetisation_per_site

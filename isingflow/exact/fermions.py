@@ -32,6 +32,8 @@ from isingflow.exact.double_double import (
     two_product,
     two_sum,
 )
+from isingflow.exact.transfer_matrix import LONGEST
+from isingflow.runtime.checks import number
 from isingflow.runtime.compiled import compiled
 
 WORK_LIMIT = 4e9
@@ -50,6 +52,11 @@ DIGITS = 60
 """Decimal digits of what happens once per bond or once per lattice: exp(-2 |K|), the logarithm."""
 
 Jet = tuple[float, float, float]
+
+
+def work_limit(longest: float) -> float:
+    """Most matrix entries updated by one solution that is to take no longer than this, in seconds, up to an hour."""
+    return min(WORK_LIMIT, number("longest", longest, above=0, most=LONGEST) / SECONDS)
 
 
 def agree(solution: Jet, check: Jet, spins: int) -> bool:

@@ -40,10 +40,9 @@ class Sweep:
     width: int
     cost: float
 
-    @property
-    def affordable(self) -> bool:
-        """Whether memory and an hour suffice."""
-        return self.width <= WIDTH_LIMIT and self.cost * SECONDS <= LONGEST
+    def affordable(self, longest: float = LONGEST) -> bool:
+        """Whether memory suffices, and so many seconds; an hour, if not given."""
+        return self.width <= WIDTH_LIMIT and self.cost * SECONDS <= longest
 
 
 def solve(
@@ -79,7 +78,7 @@ def solve(
         raise InvalidInput(f"bonds: expected pairs of different sites 0 .. {sites - 1}")
     fields = None if fields is None else array("fields", fields, (sites,), most=STRONGEST)
     sweep = sweep_of(sites, pairs) if sweep is None else sweep
-    if not sweep.affordable:
+    if not sweep.affordable():
         raise NoExactSolution(
             f"the frontier of these {sites} spins is {sweep.width} wide and would take about "
             f"{duration(sweep.cost * SECONDS)}: up to {WIDTH_LIMIT} and {duration(LONGEST)} are possible"

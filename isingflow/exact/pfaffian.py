@@ -26,7 +26,6 @@ from isingflow.exact.fermions import (
     DIGITS,
     NOISE,
     SECONDS,
-    WORK_LIMIT,
     accumulate,
     agree,
     bond,
@@ -39,8 +38,9 @@ from isingflow.exact.fermions import (
     scale,
     scale_leg,
     update,
+    work_limit,
 )
-from isingflow.exact.transfer_matrix import grid_couplings
+from isingflow.exact.transfer_matrix import LONGEST, grid_couplings
 from isingflow.runtime.compiled import compiled
 from isingflow.runtime.resources import duration
 
@@ -50,12 +50,13 @@ SITE_LIMIT = 256 * 256
 """No lattice with more sites is worth a closer look."""
 
 
-def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
+def solve(kx: np.ndarray, ky: np.ndarray, longest: float = LONGEST) -> tuple[float, float, float]:
     """ln Z of a square lattice with arbitrary bonds; an open boundary is a last row of kx (column of ky) of zeros.
 
     Args:
         kx, ky: couplings, shape (lx, ly), sides of at least 2: kx[x, y] couples (x, y) to (x+1, y), ky[x, y] couples
             (x, y) to (x, y+1), indices modulo the sides.
+        longest: seconds, as estimated, that it may take; never more than a few minutes.
 
     Returns:
         ln Z, and the mean and the variance of x(s) = sum over bonds K s s. With K = beta J, the energy -d ln Z/d beta
@@ -76,7 +77,7 @@ def solve(kx: np.ndarray, ky: np.ndarray) -> tuple[float, float, float]:
     kx, ky = grid_couplings(kx, ky, least=2)
     orientations = [(kx, ky), (ky.T, kx.T)]
     costs = [_work(*orientation) for orientation in orientations]
-    if min(costs) > WORK_LIMIT:
+    if min(costs) > work_limit(longest):
         raise NoExactSolution(
             f"{kx.shape[0]}x{kx.shape[1]} is too large for Pfaffians with arbitrary bonds: it would take about "
             f"{duration(min(costs) * SECONDS)}; possible are sizes up to about {LARGEST}"

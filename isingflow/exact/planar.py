@@ -24,7 +24,6 @@ from isingflow.exact.fermions import (
     DIGITS,
     NOISE,
     SECONDS,
-    WORK_LIMIT,
     Jet,
     accumulate,
     agree,
@@ -35,7 +34,9 @@ from isingflow.exact.fermions import (
     logarithm,
     penalties_of,
     put,
+    work_limit,
 )
+from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.lattice.checks import STRONGEST
 from isingflow.runtime.checks import array, count
 from isingflow.runtime.compiled import compiled
@@ -53,13 +54,14 @@ Embedding = dict[int, list[int]]
 """The neighbours of every vertex, in their order around it."""
 
 
-def solve(sites: int, bonds: np.ndarray, couplings: np.ndarray) -> Jet:
+def solve(sites: int, bonds: np.ndarray, couplings: np.ndarray, longest: float = LONGEST) -> Jet:
     """ln Z of spins whose bonds can be drawn in the plane without crossing.
 
     Args:
         sites: how many spins.
         bonds: pairs of different sites, integers, shape (n, 2); bonds of the same two add up.
         couplings: K of every bond, of either sign, shape (n,).
+        longest: seconds, as estimated, that it may take; never more than a few minutes.
 
     Returns:
         ln Z, and the mean and the variance of x(s) = sum over bonds K s s. With K = beta J, the energy -d ln Z/d beta
@@ -82,7 +84,7 @@ def solve(sites: int, bonds: np.ndarray, couplings: np.ndarray) -> Jet:
         growths = [Growth.at(0, 1, {0: [1], 1: [0]}, pairs)]
     else:
         growths = sorted(_growths(embedding_of(sites, pairs), pairs), key=lambda growth: growth.work)
-    if growths[0].work > WORK_LIMIT:
+    if growths[0].work > work_limit(longest):
         raise NoExactSolution(
             f"a planar graph of {sites} spins that would take about {duration(growths[0].work * SECONDS)}: possible "
             "are smaller ones"

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isingflow.errors import NoExactSolution
-from isingflow.exact import enumeration, kaufman, transfer_matrix, triangular
+from isingflow.exact import chain, enumeration, kaufman, transfer_matrix, triangular
+from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.lattice import Lattice, check_magnet
+from isingflow.runtime.checks import number
+from isingflow.runtime.resources import duration
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Counted = tuple[float, float, float, float | None]
 """ln Z, the mean and the variance of x(s) = beta times minus the energy, and the mean of sum_i s_i."""
-METHODS = ("kaufman", "triangular-torus", "transfer-matrix", "pfaffian", "enumeration", "planar", "frontier")
+METHODS = ("kaufman", "triangular-torus", "chain", "transfer-matrix", "pfaffian", "enumeration", "planar", "frontier")
 
 MAX_GRAPH_SITES = 10**4
 """Most sites of a graph whose connected parts are looked for."""
@@ -47,12 +50,15 @@ class Thermodynamics:
     magnetisation_per_site: float | None = None
 
 
-def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | None = None) -> Thermodynamics:
+def thermodynamics(
+    lattice: Lattice, beta: float, field: float | np.ndarray | None = None, *, longest: float = LONGEST
+) -> Thermodynamics:
     """Exact ln Z, energy, heat capacity and magnetisation at one inverse temperature.
 
     Uniform periodic square lattices are solved by Kaufman's formula up to 10**6 x 10**6; other square lattices, spin
     glasses too, by the transfer matrix up to width 16 (open) or 10 (periodic), and by Pfaffians beyond, up to 256x256
-    (open) or 160x160 (periodic); periodic triangular lattices by products over momenta up to 4096x4096. Any other
+    (open) or 160x160 (periodic); periodic triangular lattices by products over momenta up to 4096x4096; chains by 2x2
+    transfer matrices up to 10**9 spins, 2**24 where couplings or fields vary. Any other
     lattice is solved part by part, up to 10**4 spins in all: connected parts of at most 24 spins by enumeration, larger
     ones if they are planar, such as open triangular lattices, or if a narrow frontier can sweep them: the periodic cube
     of length 4, slabs, strips in an external field, whose energy -sum H s counts, sparse random graphs.
@@ -61,9 +67,10 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
         lattice: the spins and their bonds.
         beta: inverse temperature, finite, of either sign.
         field: an external field instead of the lattice's own, as for `Lattice.with_field`.
+        longest: seconds that a method may take, as estimated; an hour at most, and a few minutes of Pfaffians.
 
     Raises:
-        InvalidInput: beta or field are not finite numbers, or beta times the couplings overflows.
+        InvalidInput: beta, field or longest are no such numbers, or beta times the couplings overflows.
         NoExactSolution: no method is affordable, or a wide frustrated lattice is too cold for Pfaffians (+-J glasses
             below a temperature of about 0.25 J); the message says what is possible.
 
@@ -73,7 +80,7 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
         >>> exact.method, round(exact.log_z, 6)
         ('kaufman', 238.387247)
     """
-    beta = check_magnet(lattice, beta)
+    beta, longest = check_magnet(lattice, beta), number("longest", longest, above=0, most=LONGEST)
     if field is not None:
         lattice = lattice.with_field(field)
         check_magnet(lattice, beta)
@@ -84,25 +91,28 @@ def thermodynamics(lattice: Lattice, beta: float, field: float | np.ndarray | No
         (lx, ly), (jx, jy) = lattice.shape, lattice.uniform
         log_z, energy, heat_capacity = kaufman.solve(lx, ly, jx, jy, beta)
     else:
-        method, (log_z, mean, variance, total) = _solve_by_counting(lattice, beta, grid)
+        method, (log_z, mean, variance, total) = _solve_by_counting(lattice, beta, grid, longest)
         energy = -mean / beta / lattice.sites if beta != 0 else 0.0
         heat_capacity = variance / lattice.sites
     magnetisation = None if total is None else total / lattice.sites
     return Thermodynamics(log_z, energy, heat_capacity, method, log_z / lattice.sites, magnetisation)
 
 
-def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, Counted]:
+def _solve_by_counting(lattice: Lattice, beta: float, grid: bool, longest: float) -> tuple[str, Counted]:
     periodic = lattice.kind == "triangular" and lattice.boundary == "periodic" and lattice.field is None
     if periodic and lattice.sites > enumeration.SPIN_LIMIT:
         lx, ly = lattice.shape
         return "triangular-torus", (*triangular.solve(lx, ly, beta), 0.0)
+    if lattice.dimensions == 1 and lattice.sites > enumeration.SPIN_LIMIT:
+        return "chain", _solve_chain(lattice, beta)
     if not grid or lattice.sites <= enumeration.SPIN_LIMIT:
-        return _solve_components(lattice, beta)
+        return _solve_components(lattice, beta, longest)
     if lattice.field is not None:
         couplings = _grid_couplings(lattice, beta)
-        if min(lattice.shape) <= transfer_matrix.OPEN_WIDTH_LIMIT and transfer_matrix.affordable(*couplings, True):
+        narrow = min(lattice.shape) <= transfer_matrix.OPEN_WIDTH_LIMIT
+        if narrow and transfer_matrix.affordable(*couplings, fields=True, longest=longest):
             return "transfer-matrix", transfer_matrix.polarised(*couplings, beta * lattice.field_by_site)
-        return _solve_components(lattice, beta)
+        return _solve_components(lattice, beta, longest)
     from isingflow.exact import pfaffian  # with numpy's random numbers, slow to load
 
     if min(lattice.shape) > transfer_matrix.OPEN_WIDTH_LIMIT and lattice.sites > pfaffian.SITE_LIMIT:
@@ -112,9 +122,19 @@ def _solve_by_counting(lattice: Lattice, beta: float, grid: bool) -> tuple[str, 
             f"{transfer_matrix.PERIODIC_WIDTH_LIMIT} (periodic) if that takes no longer than an hour"
         )
     couplings = _grid_couplings(lattice, beta)
-    if transfer_matrix.affordable(*couplings):
+    if transfer_matrix.affordable(*couplings, longest=longest):
         return "transfer-matrix", (*transfer_matrix.solve(*couplings), 0.0)
-    return "pfaffian", (*pfaffian.solve(*couplings), 0.0)
+    return "pfaffian", (*pfaffian.solve(*couplings, longest), 0.0)
+
+
+def _solve_chain(lattice: Lattice, beta: float) -> Counted:
+    assert lattice.j is not None
+    strengths, (opened,) = lattice.j[0], lattice.open_axes
+    if isinstance(strengths, float) and not isinstance(lattice.field, np.ndarray):
+        return chain.uniform(lattice.sites, beta * strengths, beta * (lattice.field or 0.0), closed=not opened)
+    couplings = beta * np.broadcast_to(np.asarray(strengths), lattice.shape)
+    couplings[-1] *= not opened
+    return chain.solve(couplings, None if lattice.field is None else beta * lattice.field_by_site)
 
 
 def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +146,7 @@ def _grid_couplings(lattice: Lattice, beta: float) -> tuple[np.ndarray, np.ndarr
     return kx, ky
 
 
-def _solve_components(lattice: Lattice, beta: float) -> tuple[str, Counted]:
+def _solve_components(lattice: Lattice, beta: float, longest: float) -> tuple[str, Counted]:
     """Solve each connected part by itself; ln Z, means and variances of independent parts add up."""
     if lattice.sites > MAX_GRAPH_SITES:
         raise NoExactSolution(
@@ -144,7 +164,8 @@ def _solve_components(lattice: Lattice, beta: float) -> tuple[str, Counted]:
     parts = np.split(order, np.cumsum(sizes)[:-1])
     fields = None if lattice.field is None else beta * lattice.field_by_site.ravel()
     results = [
-        _solve_connected(lattice, couplings[part][:, part], None if fields is None else fields[part]) for part in parts
+        _solve_connected(lattice, couplings[part][:, part], None if fields is None else fields[part], longest)
+        for part in parts
     ]
     hardest = max((method for method, _ in results), key=METHODS.index)
     log_z, mean, variance, total = np.sum(
@@ -153,7 +174,9 @@ def _solve_components(lattice: Lattice, beta: float) -> tuple[str, Counted]:
     return hardest, (log_z, mean, variance, total)
 
 
-def _solve_connected(lattice: Lattice, couplings: csr_array, fields: np.ndarray | None) -> tuple[str, Counted]:
+def _solve_connected(
+    lattice: Lattice, couplings: csr_array, fields: np.ndarray | None, longest: float
+) -> tuple[str, Counted]:
     """One connected part of a lattice."""
     spins = couplings.shape[0]
     if spins <= enumeration.SPIN_LIMIT:
@@ -165,15 +188,17 @@ def _solve_connected(lattice: Lattice, couplings: csr_array, fields: np.ndarray 
     bonds, strengths = np.stack([pairs.row, pairs.col], axis=1)[once].astype(np.int64), pairs.data[once]
     if fields is None:
         try:
-            return "planar", (*planar.solve(spins, bonds, strengths), 0.0)
+            return "planar", (*planar.solve(spins, bonds, strengths, longest), 0.0)
         except NoExactSolution:  # not planar, or too cold
             pass
     sweep = frontier.sweep_of(spins, bonds)
-    if not sweep.affordable:
+    if not sweep.affordable(longest):
+        narrow = sweep.width <= frontier.WIDTH_LIMIT
+        this = f"{sweep.width}" + (f", {duration(sweep.cost * frontier.SECONDS)}" if narrow else "")
         raise NoExactSolution(
             f"{lattice}: no exact method for {spins} connected spins; possible are graphs whose connected parts have "
             f"at most {enumeration.SPIN_LIMIT} spins, are planar and without a field, or are swept by a frontier of at "
-            f"most {frontier.WIDTH_LIMIT} spins (this one: {sweep.width}), and square lattices without a field "
-            "(uniform periodic: any size; others: about 256x256)"
+            f"most {frontier.WIDTH_LIMIT} spins in {duration(longest)} (this one: {this}), and square lattices "
+            "without a field (uniform periodic: any size; others: about 256x256)"
         )
     return "frontier", frontier.solve(spins, bonds, strengths, fields, sweep)

@@ -16,7 +16,7 @@ import numpy as np
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.lattice.checks import STRONGEST
-from isingflow.runtime.checks import array
+from isingflow.runtime.checks import array, number
 from isingflow.runtime.compiled import compiled
 from isingflow.runtime.resources import duration
 
@@ -98,18 +98,24 @@ def polarised(
     return log_z + ground, mean + ground, variance, None if h is None else total
 
 
-def affordable(kx: np.ndarray, ky: np.ndarray, fields: bool = False) -> bool:
+def affordable(kx: np.ndarray, ky: np.ndarray, fields: bool = False, longest: float = LONGEST) -> bool:
     """Whether a strip of these bonds is narrow and short enough, along x or along y; with fields it takes longer.
 
+    Args:
+        kx, ky: as for `solve`.
+        fields: whether there are any.
+        longest: seconds, as estimated, that it may take.
+
     Raises:
-        InvalidInput: kx and ky are not finite arrays of one shape.
+        InvalidInput: kx and ky are not finite arrays of one shape, or longest is no time up to an hour.
 
     Example:
         >>> affordable(np.ones((12, 20)), np.ones((12, 20)))
         False
     """
     kx, ky = grid_couplings(kx, ky)
-    return min(_cost(kx, fields), _cost(ky.T, fields)) * SECONDS <= LONGEST
+    longest = number("longest", longest, above=0, most=LONGEST)
+    return min(_cost(kx, fields), _cost(ky.T, fields)) * SECONDS <= longest
 
 
 def grid_couplings(kx: np.ndarray, ky: np.ndarray, least: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,8 @@ from isingflow.errors import InvalidInput
 from isingflow.runtime.checks import as_numpy, choice, count, number, shown
 
 MAX_LENGTH = 10**6
+MAX_CHAIN = 10**9
+"""Longest chain: what is the same on all sites takes no memory."""
 
 MAX_SITES = 2**24
 

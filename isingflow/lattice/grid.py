@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isingflow.errors import InvalidInput
-from isingflow.lattice.checks import MAX_LENGTH, check_boundary, check_strengths, frozen
+from isingflow.lattice.checks import MAX_CHAIN, MAX_LENGTH, check_boundary, check_strengths, frozen
 from isingflow.runtime.checks import count, shown
 
 MOST_DIMENSIONS = 6
@@ -18,7 +18,7 @@ Strengths = tuple[float | np.ndarray, ...]
 
 
 def check_lengths(lengths: Any, least_dimensions: int = 1, most_dimensions: int = MOST_DIMENSIONS) -> tuple[int, ...]:
-    """The lengths of a grid, each at least 2.
+    """The lengths of a grid, each from 2 to 10^6, or 10^9 of a chain.
 
     Raises:
         InvalidInput: too few or too many of them, or one out of range; WrongType: no integers.
@@ -33,7 +33,8 @@ def check_lengths(lengths: Any, least_dimensions: int = 1, most_dimensions: int 
             least_dimensions if least_dimensions == most_dimensions else f"{least_dimensions} to {most_dimensions}"
         )
         raise InvalidInput(f"lengths {shown(lengths)}: expected {numbers} of them, one for each dimension")
-    return tuple(count("length", length, least=2, most=MAX_LENGTH) for length in lengths)
+    most = MAX_CHAIN if len(lengths) == 1 else MAX_LENGTH
+    return tuple(count("length", length, least=2, most=most) for length in lengths)
 
 
 def check_boundaries(boundary: Any, dimensions: int) -> str | tuple[str, ...]:

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from isingflow.plots.configurations import TILES, per_row, resample, tiles_figure
 from isingflow.plots.in_time import evolution, flow_in_time_figure
 from isingflow.plots.style import EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, new_figure, save
-from isingflow.plots.training import exact_free_energy, gap_figure, training_figure
+from isingflow.plots.training import exact_free_energy, gap_figure, training_figure, with_gaps
 from isingflow.runs.loading import new_flow, trained
 from isingflow.statistics.chains import autocorrelation
 from isingflow.statistics.weights import effective_fraction
@@ -65,12 +65,12 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
         CheckpointError: the checkpoint is missing or unusable.
     """
     metrics, lattice = run.metrics(), run.config.geometry
-    exact = exact_free_energy(metrics)
+    exact = exact_free_energy(metrics, run.report())
     figures: dict[str, Figure] = {}
     if metrics:
         figures["training.png"] = training_figure(metrics, samples.field[0].size, exact, run.snapshots(), lattice)
     if exact is not None:
-        figures["gap.png"] = gap_figure(metrics)
+        figures["gap.png"] = gap_figure(with_gaps(metrics, exact))
     name, shown = ("fields.png", samples.field) if samples.spins is None else ("spins.png", samples.spins)
     columns = per_row(lattice, 2 * TILES)
     count = columns * (columns - 1 if 1 < columns < 2 * TILES else TILES)

@@ -128,13 +128,25 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
     return figure
 
 
-def exact_free_energy(metrics: Sequence[Record]) -> float | None:
-    """The exact free energy that the gaps were measured from."""
-    for record in metrics:
-        bound, gap = record.get("variational_free_energy"), record.get("gap_nats")
-        if bound is not None and gap is not None:
-            return bound - gap
-    return None
+def exact_free_energy(metrics: Sequence[Record], report: Record | None = None) -> float | None:
+    """The exact free energy that the gaps were measured from; where there are bounds alone, that of the evaluation."""
+    bounded = [record for record in metrics if record.get("variational_free_energy") is not None]
+    for record in bounded:
+        if record.get("gap_nats") is not None:
+            return record["variational_free_energy"] - record["gap_nats"]
+    return (report or {}).get("exact_free_energy") if bounded else None
+
+
+def with_gaps(metrics: Sequence[Record], exact: float | None) -> Sequence[Record]:
+    """Records of a training that was not told the exact answer, with the gaps that it would have seen."""
+    if exact is None:
+        return metrics
+    return [
+        {**record, "gap_nats": record["variational_free_energy"] - exact}
+        if record.get("gap_nats") is None and record.get("variational_free_energy") is not None
+        else record
+        for record in metrics
+    ]
 
 
 def column(metrics: Sequence[Record], name: str) -> np.ndarray:

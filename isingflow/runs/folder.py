@@ -8,6 +8,7 @@
     snapshots/00100.npy             samples at that iteration: spins, int8, shape (n, lx, ly); data, float32, (n, d);
                                     fields of a user's own target, float32
     report.json, report.txt         the last evaluation, for machines and as a table
+    exact.json                      the exact answer of a magnet, once it was found, see `runs.solution`
     figures/                        PNG files
     coarse/                         the run folder of the smaller lattice that a run starts from
 

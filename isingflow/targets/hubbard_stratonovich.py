@@ -22,6 +22,8 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.continuous import MIN_EIGENVALUE, LogZ, continuous_form
+from isingflow.exact.thermodynamics import Thermodynamics
+from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.flows.linear import Shift, SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
 from isingflow.lattice import Lattice, check_beta, heading
@@ -34,7 +36,6 @@ from isingflow.targets.gaussian import MeanField, best_gaussian
 from isingflow.targets.polarised import Gaussians, gaussians_in_field
 
 if TYPE_CHECKING:
-    from isingflow.exact.thermodynamics import Thermodynamics
     from isingflow.monte_carlo.moves import ClusterMove
 
 
@@ -151,20 +152,35 @@ class HubbardStratonovich(Target):
         places = torch.cat([bonds, bonds.flip(0), diagonal], 1)
         return torch.sparse_coo_tensor(places, values, [self.sites] * 2, check_invariants=True)
 
-    def thermodynamics(self) -> Thermodynamics | None:
-        """The exact solution of the spins; None where there is none."""
+    def thermodynamics(self, longest: float = LONGEST) -> Thermodynamics | None:
+        """The exact solution of the spins; None where there is none, or none that is known or takes no longer.
+
+        Args:
+            longest: seconds, as for `exact.thermodynamics`.
+        """
         from isingflow.exact import thermodynamics  # numba takes a second to load
 
         if not self._solved:
             try:
-                self._solved.append(thermodynamics(self.lattice, self.beta))
+                self._solved.append(thermodynamics(self.lattice, self.beta, longest=longest))
             except NoExactSolution:
+                if longest < LONGEST:
+                    return None
                 self._solved.append(None)
         return self._solved[0]
 
-    def exact_free_energy(self) -> tuple[float, str] | None:
-        """-ln Z of the continuous representation and the exact method behind it; None where there is none."""
-        solution = self.thermodynamics()
+    def know(self, solution: Thermodynamics) -> None:
+        """Take the exact solution of the spins from whoever has found it before."""
+        self._solved[:] = [instance("solution", solution, Thermodynamics, "what exact.thermodynamics gives")]
+
+    @property
+    def known(self) -> Thermodynamics | None:
+        """The exact solution of the spins, if it was found."""
+        return self._solved[0] if self._solved else None
+
+    def exact_free_energy(self, longest: float = LONGEST) -> tuple[float, str] | None:
+        """-ln Z of the continuous representation and the exact method behind it; None as from `thermodynamics`."""
+        solution = self.thermodynamics(longest)
         return None if solution is None else (self.free_energy(solution.log_z), solution.method)
 
     def reference(self, samples: int, *, chains: int, seed: int) -> Tensor:

@@ -21,6 +21,7 @@ from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, Target
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
+from isingflow.runs.solution import recall
 from isingflow.runtime import devices
 from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, number
 from isingflow.runtime.progress import is_watched, progress_display
@@ -195,6 +196,9 @@ def train(
             foresee(problem, time_limit=time_limit)
         run = RunFolder.create(output, config, begun=earlier is None) if run is None else run
         logger.info("run folder %s", run.path)
+        if isinstance(problem, Variational):
+            recall(run, problem.target)
+            _ = problem.exact  # now, which is no part of the training's time
         with run.training(), progress_display(quiet=not shown) as show:
             report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731
             outcome = fit(

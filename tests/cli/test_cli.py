@@ -71,7 +71,7 @@ SIZES = {
     "16.5": "--size 16.5: expected L or LXxLY",
     "nan": "--size nan: expected L or LXxLY",
     "١٦": "--size ١٦: expected L or LXxLY",
-    "1e9": "--size 1e9: too large; ",
+    "1e10": "--size 1e10: too large; ",
     "9" * 5000: "--size 999",
 }
 MAGNETS = {
@@ -110,7 +110,10 @@ class TestBadInput:
         assert list(empty_folder.iterdir()) == []
 
     def test_too_large_says_what_is_possible(self):
-        assert failure("exact", "--size", "1e9") == "--size 1e9: too large; sides up to 1000000 are possible"
+        sides = "sides up to 1000000 are possible, 1000000000 of a chain"
+        assert failure("exact", "--size", "1e10") == f"--size 1e10: too large; {sides}"
+        assert failure("exact", "--size", "4x1000001") == f"--size 4x1000001: too large; {sides}"
+        assert failure("exact", "--size", "1e9") == "length is 1000000000, expected at most 1000000"
         assert failure("train", "--size", "1e9") == "--size 1e9: too large; up to 262144 sites (512x512) are possible"
         assert "up to width 16" in failure("exact", "--size", 300, "--boundary", "open")
 
@@ -321,6 +324,20 @@ class TestExact:
         assert found["offset"] is found["continuous_free_energy"] is found["continuous_free_energy_per_site"] is None
         result = invoke("exact", "--size", "1000000")
         assert result.exit_code == 0 and "not computed for 1000000000000 sites" in result.stdout
+
+    def test_long_chains(self):
+        found = document("exact", "--lattice", "chain", "--size", 10**9, "--beta", 0.5, "--boundary", "open")
+        assert found["log_z"] == pytest.approx(10**9 * math.log(2) + (10**9 - 1) * math.log(math.cosh(0.5)), rel=1e-14)
+        assert (found["size"], found["method"], found["offset"]) == ([10**9], "chain", None)
+        random = ["exact", "--lattice", "chain", "--size", 2**24 + 1, "--beta", 0.5, "--field", 0.1, "--field-seed", 1]
+        assert failure(*random).endswith("a random field has at most 16777216 sites")
+
+    def test_strengths_along_all_axes(self):
+        for lattice, size, j in (("chain", 8, [1]), ("cubic", 2, [1, 1, 1]), ("edwards-anderson", 4, [None, None])):
+            found = document("exact", "--lattice", lattice, "--size", size, "--beta", 0.3)
+            assert found["j"] == j and found["jx"] is None
+        found = document("exact", "--size", "4x6", "--jx", 0.5, "--beta", 0.3)
+        assert found["j"] == [0.5, 1] == [found["jx"], found["jy"]]
 
     def test_table(self):
         result = invoke("exact", "--size", "4x8", "--jy", "0.5")

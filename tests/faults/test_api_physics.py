@@ -82,6 +82,8 @@ KINDS: dict[str, list[Any]] = {
     "count": [*NO_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 2.0, 10**30],
     "count or none": [value for value in (*NO_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 2.0, 10**30) if value is not None],
     "length": [*NO_NUMBERS, *NOT_FINITE, 0, 1, -3, 4.5, 4.0, 10**30, 10**7],
+    "chain length": [*NO_NUMBERS, *NOT_FINITE, 0, 1, -3, 4.5, 4.0, 10**30, 10**9 + 1],
+    "couplings of a chain": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[:3], math.nan, -math.inf, 1e300), SAMPLES[:1]],
     "length or none": [v for v in (*NO_NUMBERS, *NOT_FINITE, 0, 1, -3, 4.5, 10**30) if v is not None],
     "seed": [*NO_NUMBERS, *NOT_FINITE, -1, 1.5, 10**30],
     "flag": [None, 0, 1, "yes", [], math.nan, np.ones(2)],
@@ -223,6 +225,14 @@ CASES: dict[str, Case] = {
         {"jx": "coupling", "jy": "coupling", "beta": "beta"},
     ),
     "exact.onsager.triangular": ({"beta": 0.3, "coupling": 1.0}, {"beta": "beta", "coupling": "coupling"}),
+    "exact.chain.uniform": (
+        {"sites": 4, "coupling": 0.3, "field": 0.1, "closed": False},
+        {"sites": "chain length", "coupling": "coupling", "field": "coupling", "closed": "flag"},
+    ),
+    "exact.chain.solve": (
+        {"couplings": SAMPLES[:3], "fields": SAMPLES[:3]},
+        {"couplings": "couplings of a chain", "fields": "vector"},
+    ),
     "exact.planar.solve": (
         {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
         {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
@@ -231,21 +241,28 @@ CASES: dict[str, Case] = {
         {"sites": 3, "bonds": np.array([[0, 1], [1, 2]]), "couplings": np.array([0.3, -0.4])},
         {"sites": "count", "bonds": "planar bonds", "couplings": "planar couplings"},
     ),
-    "exact.pfaffian.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
+    "exact.pfaffian.solve": (
+        {"kx": GRID, "ky": GRID, "longest": 10.0},
+        {"kx": "grid", "ky": "grid", "longest": "positive"},
+    ),
     "exact.triangular.solve": (
         {"lx": 3, "ly": 4, "coupling": 0.3},
         {"lx": "length", "ly": "length", "coupling": "coupling"},
     ),
     "exact.thermodynamics.thermodynamics": (
-        {"lattice": LATTICE, "beta": 0.3, "field": 0.1},
-        {"lattice": "lattice", "beta": "beta", "field": "external"},
+        {"lattice": LATTICE, "beta": 0.3, "field": 0.1, "longest": 10.0},
+        {"lattice": "lattice", "beta": "beta", "field": "external", "longest": "positive"},
     ),
+    "exact.fermions.work_limit": ({"longest": 10.0}, {"longest": "positive"}),
     "exact.transfer_matrix.polarised": (
         {"kx": GRID, "ky": GRID, "fields": GRID},
         {"kx": "grid", "ky": "grid", "fields": "grid or none"},
     ),
     "exact.transfer_matrix.solve": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
-    "exact.transfer_matrix.affordable": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
+    "exact.transfer_matrix.affordable": (
+        {"kx": GRID, "ky": GRID, "longest": 10.0},
+        {"kx": "grid", "ky": "grid", "longest": "positive"},
+    ),
     "exact.transfer_matrix.grid_couplings": ({"kx": GRID, "ky": GRID}, {"kx": "grid", "ky": "grid"}),
     "lattice.checks.check_beta": ({"beta": 0.3}, {"beta": "number"}),
     "lattice.checks.check_boundary": ({"boundary": "open"}, {"boundary": "boundary"}),
@@ -286,7 +303,7 @@ CASES: dict[str, Case] = {
     "lattice.symmetry.hypercubic_torus_group": ({"shape": (3, 3)}, {"shape": "shape"}),
     "lattice.kinds.chain": (
         {"length": 4, "j": 1.0, "boundary": "open"},
-        {"length": "length", "j": "number", "boundary": "boundaries"},
+        {"length": "chain length", "j": "number", "boundary": "boundaries"},
     ),
     "lattice.kinds.cubic": ({"length": 3, "boundary": "open"}, {"length": "length", "boundary": "boundaries"}),
     "lattice.kinds.hypercubic": (

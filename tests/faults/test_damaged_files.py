@@ -177,10 +177,11 @@ READ_BY = {
     "metrics.jsonl": ["resume", "plot", "evaluate"],
     "report.json": ["plot", "evaluate", "load"],
     "snapshots": ["plot", "resume"],
+    "exact.json": ["evaluate", "hmc"],
     "spins.npz": ["observables"],
     "chains.npz": ["observables", "hmc"],
 }
-WEIGHTS = [5, 5, 4, 2, 2, 2, 4]
+WEIGHTS = [5, 5, 4, 2, 2, 1, 2, 4]
 """How often a file is damaged."""
 
 
@@ -477,7 +478,7 @@ def check_case(runs, tmp_path, seed):
     root = tmp_path / "runs"
     kind = draw.choice(list(CONFIGS))
     file = draw.choices(list(READ_BY), WEIGHTS)[0]
-    kind = "magnet" if file.endswith(".npz") else kind
+    kind = "magnet" if file.endswith(".npz") or file == "exact.json" else kind
     actions = draw.sample(READ_BY[file], min(2, len(READ_BY[file])))
     actions.sort(key=list(ACTIONS).index)  # chains are measured before they go on
     half = "resume" in actions and file in ("config.json", "checkpoint.safetensors", "metrics.jsonl", "snapshots")
