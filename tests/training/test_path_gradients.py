@@ -20,8 +20,8 @@ from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.parallel import Workers
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training import train
 from isingflow.testing.laws import shaken
+from isingflow.training import train
 from isingflow.training.objectives import both_bounds, path_gradient, reverse_kl
 from isingflow.training.progress import Outcome
 
