@@ -91,7 +91,7 @@ def figure(rows: list[dict], fits: dict[str, dict]) -> Figure:
         ax.axhline(fit["known"], color=EXACT, linestyle="--", label=f"limit, {fit['known']}")
         for row, place, value in zip(rows, places, values, strict=True):
             ax.annotate(f"L = {row['length']}", (place, value), xytext=(6, -10), textcoords="offset points")
-        ax.set(xlabel="$L^{-0.832}$", ylabel=TITLES[ratio])
+        ax.set(xlabel="$L^{-0.832}$", ylabel=TITLES[ratio], xlim=(0, 1.2 * max(places)))
         ax.legend()
     return drawn
 
