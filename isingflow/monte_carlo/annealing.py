@@ -104,6 +104,7 @@ class Clusters(Moves):
     def __init__(self, model: Couplings) -> None:
         super().__init__(model)
         first, second, strengths = model.bonds
+        assert model.gauge is not None
         self._gauge = model.gauge
         sizes, kinds = np.unique(np.abs(strengths), return_inverse=True)
         gauged = strengths * self._gauge[first] * self._gauge[second]

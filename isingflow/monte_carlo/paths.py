@@ -155,14 +155,22 @@ def prepare(
     )
 
 
-def run(paths: Paths, *, threads: int, report_progress: ReportProgress | None = None, keep: Callable[[], None]) -> None:
+def run(
+    paths: Paths,
+    *,
+    threads: int,
+    report_progress: ReportProgress | None = None,
+    keep: Callable[[], None] = lambda: None,
+    keep_last: Callable[[], None] = lambda: None,
+) -> None:
     """Run the paths that are not run yet, and enter their log-weights.
 
     Args:
         paths: updated in place.
         threads: that share the work; results do not depend on their number.
         report_progress: called with the sweeps done and those of all paths, from the start of the first.
-        keep: called now and then, when whole paths are entered, and at the end, also when the work is stopped.
+        keep: called whenever whole paths are entered.
+        keep_last: called at the end, also when the work is stopped.
 
     Raises:
         Stopped: somebody asked for it; what is run by then is entered.
@@ -173,23 +181,25 @@ def run(paths: Paths, *, threads: int, report_progress: ReportProgress | None = 
     before = paths.done * paths.sweeps
     tasks = runner.tasks()
     running: set[Future] = set()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            while True:
-                while len(running) < 2 * threads and (task := next(tasks, None)) is not None:
-                    running.add(pool.submit(runner.run, *task))
-                if not running or stopping.requested():
-                    break
-                finished, running = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                if finished:
-                    keep()
-                if report_progress is not None:
-                    report_progress(min(before + runner.sweeps, total), total)
-        finally:
-            runner.ended.set()
-    keep()
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                while True:
+                    while len(running) < 2 * threads and (task := next(tasks, None)) is not None:
+                        running.add(pool.submit(runner.run, *task))
+                    if not running or stopping.requested():
+                        break
+                    finished, running = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        future.result()
+                    if finished:
+                        keep()
+                    if report_progress is not None:
+                        report_progress(min(before + runner.sweeps, total), total)
+            finally:
+                runner.ended.set()
+    finally:
+        keep_last()
     stopping.check()
 
 

@@ -43,7 +43,7 @@ def annealed(lattice: Lattice, rows, *, start=0.0, paths=64, sweeps=None, moves=
     found, _ = moves_for(lattice, start, float(rows[-1]), moves)
     options = {"start": start, "paths": paths, "sweeps": sweeps, "seed": seed, "threads": threads}
     prepared = prepare(lattice, rows, moves=found, **options)
-    run(prepared, threads=threads, keep=lambda: None)
+    run(prepared, threads=threads)
     return prepared
 
 
