@@ -198,7 +198,7 @@ def rows_of(paths: Paths, log_z_start: float, exact: Sequence[tuple[float, str] 
 
 def _rows(lattice: Lattice, beta: float | Sequence[float] | np.ndarray, start: float) -> np.ndarray:
     """The temperatures from the start to the end."""
-    rows = np.sort(array("beta", np.atleast_1d(np.asarray(beta, dtype=object).astype(float)), (None,)))
+    rows = np.sort(array("beta", [beta] if np.ndim(beta) == 0 else beta, (None,)))
     if len(rows) > MOST_ROWS:
         raise InvalidInput(f"beta: {len(rows)} temperatures, expected at most {MOST_ROWS}")
     if np.any(np.diff(rows) == 0):

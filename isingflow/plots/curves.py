@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from isingflow.plots.style import EXACT, FLOW, HEIGHT, LOWER, STYLE, WIDTH
+from isingflow.plots.style import EXACT, FLOW, HEIGHT, LOWER, NEUTRAL, STYLE, WIDTH
 from isingflow.statistics.estimate import Estimate
 
 
@@ -38,14 +38,14 @@ def log_z_figure(
     above.legend()
     reference = np.where(np.isfinite(known), known, value)
     below.axhline(0, color=EXACT if np.isfinite(known).all() else FLOW, linewidth=1)
-    for bounds, color, word in (
-        (upper, LOWER, "upper bound"),
-        (estimates, FLOW, "estimate"),
-        (lower, FLOW, "lower bound"),
+    for word, bounds, color, marker in (
+        ("upper bound", upper, LOWER, "v"),
+        ("estimate", estimates, NEUTRAL, "o"),
+        ("lower bound", lower, FLOW, "^"),
     ):
         heights = np.array([e.value for e in bounds]) - reference
         errors = [e.stderr if np.isfinite(e.stderr) else np.nan for e in bounds]
-        marker = {"upper bound": "v", "estimate": "o", "lower bound": "^"}[word]
+
         below.errorbar(betas, heights, errors, fmt=f"{marker}-", markersize=4, linewidth=1, color=color, label=word)
     below.set(xlabel=r"$\beta$", ylabel=f"ln Z $-$ {'exact' if np.isfinite(known).all() else 'estimate'} (nats)")
     below.legend()
