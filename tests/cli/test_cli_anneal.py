@@ -62,3 +62,15 @@ def test_the_table_ends_with_a_verdict():
 def test_bad_input(words, told, empty_folder):
     assert told in failure("anneal", *words)
     assert not [path for path in empty_folder.iterdir() if not path.name.startswith(".")]
+
+
+def test_exact_answers_of_a_range():
+    found = document("exact", "--size", 6, "--beta", "0.2:0.6:3", "--output", "exact.csv")
+    assert found["beta"] == [0.2, 0.4, 0.6]
+    for row in found["rows"]:
+        alone = document("exact", "--size", 6, "--beta", row["beta"])
+        assert {name: alone[name] for name in row} == row
+    with open("exact.csv", newline="") as file:
+        assert [float(row["log_z"]) for row in csv.DictReader(file)] == [row["log_z"] for row in found["rows"]]
+    assert len(invoke("exact", "--size", 6, "--beta", "0.2:0.6:3").stdout.splitlines()) == 5
+    assert "does not go with" in failure("exact", "--ground-state", "--output", "ground.csv")

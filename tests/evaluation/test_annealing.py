@@ -165,29 +165,17 @@ main(sys.argv[1:])
 @pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(tmp_path):
     path = tmp_path / "a.npz"
-    words = [
-        "anneal",
-        "--size",
-        "16",
-        "--critical",
-        "--paths",
-        "200",
-        "--sweeps",
-        "3000",
-        "--quiet",
-        "--output",
-        str(path),
-    ]
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *words])
-    while not (path.exists() and PathFile.read(path).paths.done > 20):
+    words = ["anneal", "--size", "16", "--critical", "--paths", "60", "--sweeps", "1500", "--quiet", "--output"]
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *words, str(path)])
+    while not (path.exists() and PathFile.read(path).paths.done > 10):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
-    assert 20 < PathFile.read(path).paths.done < 400
+    assert 10 < PathFile.read(path).paths.done < 120
     resume = [sys.executable, "-c", SCRIPT, "anneal", "--resume", "--output", str(path), "--json"]
     document = json.loads(subprocess.run(resume, check=True, capture_output=True).stdout)
-    whole = anneal(square(16), CRITICAL_BETA, paths=200, sweeps=3000)
+    whole = anneal(square(16), CRITICAL_BETA, paths=60, sweeps=1500)
     assert {**document, "seconds": 0, "output": 0} == {**whole.as_dict(), "seconds": 0, "output": 0}
 
 
