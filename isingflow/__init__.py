@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isingflow import exact, lattice, testing
+    from isingflow.evaluation.annealing import anneal
     from isingflow.evaluation.reports import evaluate, plot
     from isingflow.flows.base import Flow
     from isingflow.monte_carlo.simulate import simulate
@@ -30,6 +31,7 @@ __all__ = [
     "Flow",
     "HubbardStratonovich",
     "Target",
+    "anneal",
     "evaluate",
     "exact",
     "lattice",
@@ -48,6 +50,7 @@ _NAMES = {
     "Flow": "flows.base",
     "HubbardStratonovich": "targets.hubbard_stratonovich",
     "Target": "targets.base",
+    "anneal": "evaluation.annealing",
     "evaluate": "evaluation.reports",
     "load": "runs.loading",
     "measure": "observables.measure",

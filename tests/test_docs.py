@@ -15,6 +15,7 @@ PAGES = (
     "docs/how-to/temperatures.md",
     "docs/how-to/fields.md",
     "docs/how-to/dimensions.md",
+    "docs/how-to/annealing.md",
     "docs/how-to/fine-tune.md",
 )
 

@@ -23,6 +23,7 @@ COMMANDS = (
     "sample",
     "hmc",
     "monte_carlo",
+    "anneal",
     "observables",
     "density",
     "plot",

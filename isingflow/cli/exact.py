@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
-from isingflow.cli.options import JSON, Command, Size
+from isingflow.cli.lattices import MAGNETS, betas_from, lattice_from, size_option
+from isingflow.cli.options import JSON, Command, Place, Size, check_new_file
 from isingflow.cli.output import print_result, show_notes
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.runtime import stopping
@@ -20,10 +21,13 @@ LONGEST, LONGEST_CHAIN = 10**6, 10**9
 
 @click.command("exact", cls=Command)
 @size_option(Size(length=LONGEST, chain=LONGEST_CHAIN))
-@MAGNET
+@MAGNETS
 @click.option("--ground-state", is_flag=True, help="The least energy and a state that has it, instead.")
+@click.option("--output", type=Place(), metavar="FILE.csv", help="A new file for the table of a range of temperatures.")
 @JSON
-def command(size: tuple[int, ...] | None, ground_state: bool, as_json: bool, **magnet: Any) -> None:
+def command(
+    size: tuple[int, ...] | None, ground_state: bool, output: Path | None, as_json: bool, **magnet: Any
+) -> None:
     """The exact answer on a finite lattice, where one is known.
 
     Uniform periodic square lattices of any size up to 10^6 x 10^6, other square ones (open, glasses) up to about
@@ -36,30 +40,56 @@ def command(size: tuple[int, ...] | None, ground_state: bool, as_json: bool, **m
     tempering has seen, which is said.
     """
     if ground_state:
+        if output is not None:
+            raise InvalidInput("--output does not go with --ground-state: leave it out")
         _ground_state(lattice_from(size, magnet), magnet, as_json)
         return
-    from isingflow.exact import thermodynamics
-    from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
-    from isingflow.lattice import external
-
+    if output is not None:
+        check_new_file(output, (".csv",))
     show_notes(as_json)
     lattice = lattice_from(size, magnet)
-    beta = beta_from(magnet, lattice)
-    result = stopping.watched(thermodynamics, lattice, beta)
-    small = lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
-    form = stopping.watched(continuous_form, lattice, beta) if small else None
-    offset, free_energy = (None, None) if form is None else (form.offset, form.free_energy(result.log_z))
+    betas = betas_from(magnet, lattice)
+    shape = _shape(lattice)
+    if len(betas) == 1 and output is None:
+        document = shape | _answer(lattice, betas[0])
+        print_result(document, as_json, lambda: _table(lattice, betas[0], document))
+        return
+    rows = [_answer(lattice, beta) for beta in sorted(betas)]
+    print_result(shape | {"beta": [row["beta"] for row in rows], "rows": rows}, as_json, lambda: _curve(lattice, rows))
+    if output is not None:
+        from isingflow.evaluation.tables import write_table
+
+        write_table(output, rows)
+
+
+def _shape(lattice: Lattice) -> dict[str, Any]:
+    """The part of the document that does not depend on the temperature."""
+    from isingflow.lattice import external
+
     jx, jy = (j if isinstance(j, float) else None for j in (lattice.jx, lattice.jy))
-    document = {
+    return {
         "lattice": lattice.kind,
         "size": list(lattice.size),
         "sites": lattice.sites,
-        "beta": beta,
         "jx": jx,
         "jy": jy,
         "j": None if lattice.j is None else [j if isinstance(j, float) else None for j in lattice.j],
         "boundary": lattice.boundary,
         **external.entry(lattice.field),
+    }
+
+
+def _answer(lattice: Lattice, beta: float) -> dict[str, Any]:
+    """The part that does."""
+    from isingflow.exact import thermodynamics
+    from isingflow.exact.continuous import CONTINUOUS_SITES, continuous_form
+
+    result = stopping.watched(thermodynamics, lattice, beta)
+    small = lattice.sites <= CONTINUOUS_SITES[lattice.translation_invariant]
+    form = stopping.watched(continuous_form, lattice, beta) if small else None
+    offset, free_energy = (None, None) if form is None else (form.offset, form.free_energy(result.log_z))
+    return {
+        "beta": beta,
         "method": result.method,
         "log_z": result.log_z,
         "log_z_per_site": result.log_z_per_site,
@@ -71,7 +101,15 @@ def command(size: tuple[int, ...] | None, ground_state: bool, as_json: bool, **m
         "continuous_free_energy": free_energy,
         "continuous_free_energy_per_site": None if free_energy is None else free_energy / lattice.sites,
     }
-    print_result(document, as_json, lambda: _table(lattice, beta, document))
+
+
+def _curve(lattice: Lattice, rows: list[dict[str, Any]]) -> str:
+    """A range of temperatures, one a line."""
+    names = ("log_z", "log_z_per_site", "energy_per_site", "heat_capacity_per_site")
+    lines = [f"Ising, {lattice}", f"{'beta':>12}" + "".join(f"{name.replace('_', ' '):>24}" for name in names)]
+    for row in rows:
+        lines.append(f"{row['beta']:>12.6g}" + "".join(f"{row[name]:>24.12g}" for name in names))
+    return "\n".join(lines)
 
 
 def _table(lattice: Lattice, beta: float, document: dict[str, Any]) -> str:

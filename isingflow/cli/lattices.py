@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import STRONGEST, Boundary, Number, Option, Size, Whole, together
+from isingflow.cli.options import STRONGEST, Betas, Boundary, Number, Option, Size, Whole, together
 from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def size_option(size: Size) -> Option:
     )
 
 
-MAGNET = together(
+_LATTICE = together(
     click.option(
         "--lattice",
         metavar="KIND|FILE",
@@ -56,7 +56,8 @@ MAGNET = together(
     click.option(
         "--critical", is_flag=True, help="The critical beta of the infinite lattice, where it is known; the default."
     ),
-    click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Inverse temperature, of either sign."),
+)
+_REST = together(
     click.option("--temperature", type=Number(positive=True), metavar="T", help="1/beta."),
     click.option("--jx", type=Number(most=STRONGEST), metavar="J", help="Coupling along x; 1 by default."),
     click.option("--jy", type=Number(most=STRONGEST), metavar="J", help="Coupling along y; 1 by default."),
@@ -71,7 +72,17 @@ MAGNET = together(
         "--field-seed", type=Whole(0, 2**62), metavar="N", help="A random field, +H or -H on every site: which."
     ),
 )
+BETA = click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Inverse temperature, of either sign.")
+BETAS = click.option(
+    "--beta",
+    type=Betas(most=STRONGEST),
+    metavar="B|FIRST:LAST:COUNT",
+    help="Inverse temperature, of either sign, or a range of them, linear, ends included: 0.2:0.6:41.",
+)
+MAGNET = together(_LATTICE, BETA, _REST)
 """The physics of a lattice: what `lattice_from` and `beta_from` read."""
+MAGNETS = together(_LATTICE, BETAS, _REST)
+"""The same at one temperature or at several: what `lattice_from` and `betas_from` read."""
 
 SHAPING = ("jx", "jy", "boundary", "lattice_seed")
 
@@ -189,6 +200,12 @@ def beta_from(magnet: dict[str, Any], lattice: Lattice) -> float:
     if magnet["temperature"] < 1 / STRONGEST:
         raise InvalidInput(f"--temperature {magnet['temperature']:g}: expected at least {1 / STRONGEST:g}")
     return 1 / magnet["temperature"]
+
+
+def betas_from(magnet: dict[str, Any], lattice: Lattice) -> tuple[float, ...]:
+    """All inverse temperatures asked for, one or those of a range."""
+    found: Any = beta_from(magnet, lattice)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _critical(lattice: Lattice, asked: str) -> float:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STRONGEST = 1e6
 """Largest beta and coupling: the ground state is reached long before, and rounding errors take over beyond."""
+MOST_BETAS = 10**4
+"""Temperatures of a range."""
 MOST_SAMPLES = 10**7
 """Of samples that are kept in memory."""
 MOST_STREAMED = 10**12
@@ -161,6 +163,27 @@ class Number(Value):
         if abs(number) > self.most:
             raise InvalidInput(f"expected a number from {-self.most:g} to {self.most:g}")
         return number
+
+
+class Betas(Number):
+    """An inverse temperature, or a range of them, "0.2:0.6:41": linear, ends included, the last number how many."""
+
+    name = "number|first:last:count"
+
+    def read(self, text: str) -> Any:
+        parts = text.split(":")
+        if len(parts) == 1:
+            return super().read(text)
+        count = _integer(parts[2]) if len(parts) == 3 else None
+        if count is None or not 2 <= count <= MOST_BETAS:
+            raise InvalidInput(
+                f"expected B, or FIRST:LAST:COUNT with a count from 2 to {MOST_BETAS}, such as 0.2:0.6:41"
+            )
+        first, last = (super(Betas, self).read(part) for part in parts[:2])
+        if first == last:
+            raise InvalidInput("expected a range between two different temperatures")
+        step = (last - first) / (count - 1)
+        return (*(first + step * index for index in range(count - 1)), last)
 
 
 class Whole(Value):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isingflow.statistics.free_energy import HEAVY_TAIL, LITTLE_OVERLAP
 
 if TYPE_CHECKING:
+    from isingflow.evaluation.annealed import AnnealingReport
     from isingflow.evaluation.free_energies import Evaluation
 
 FEW = 100.0
@@ -66,3 +67,28 @@ def _distrust(found: Evaluation) -> str:
         if distance > FAR * estimate.stderr + found.integration_error:
             return f"the {how} lies {distance:.2g} nats from the exact answer, at an error of {estimate.stderr:.2g}"
     return ""
+
+
+def verdict_of_annealing(found: AnnealingReport) -> str:
+    """What of an annealing can be trusted: by the chains that paths begin with, and the overlap of both directions."""
+    estimate, how = found.log_z, found.end.method
+    apart = f"the bounds are {max(found.gap, 0.0):.2g} nats apart"
+    if not found.starts_agree:
+        return "none of these numbers can be trusted: the chains that forward paths begin with do not agree; begin at 0"
+    if not found.chains_agree:
+        return (
+            "the bound from below can be trusted, that from above cannot: the chains that it begins with do not agree; "
+            "try more paths (--paths), which make chains longer too"
+        )
+    if found.end.overlap < LITTLE_OVERLAP:
+        few = f"{found.end.overlap:.2g} paths of both directions overlap"
+        return f"the bounds can be trusted, the estimate cannot: {few}, {apart}; try more sweeps (--sweeps)"
+    farthest = found.distance_from_exact()
+    if farthest is not None and farthest[1] > FAR:
+        row, errors = farthest
+        return (
+            f"the bounds can be trusted, the estimate cannot: at beta {row.beta:g} it lies {errors:.2g} standard "
+            "errors from the exact answer; try more paths (--paths) or sweeps (--sweeps)"
+        )
+    where = "" if len(found.rows) == 1 else f" at beta {found.end.beta:g}"
+    return f"ln Z by {how} can be trusted to {estimate.stderr:.2g} nats{where}, and so can the bounds: {apart}"

@@ -13,6 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from isingflow.monte_carlo.source import uniform
+
 
 @njit(cache=True)
 def ferromagnetic_gauge(starts, neighbours, couplings):
@@ -70,27 +72,50 @@ def swendsen_wang(spins, samples, every, first, second, probabilities, rng):
         probabilities: p_ij = 1 - exp(-2 |K_ij|), shape (n_bonds,).
         rng: numpy Generator.
     """
-    sites, bonds = len(spins), len(first)
-    parent = np.empty(sites, np.int32)
-    occupied = np.empty(bonds, np.int32)
+    parent = np.empty(len(spins), np.int32)
+    occupied = np.empty(len(first), np.int32)
     for kept in range(len(samples)):
         for _ in range(every):
-            count = np.int64(0)
-            for bond in range(bonds):
-                occupied[count] = bond
-                joined = (spins[first[bond]] == spins[second[bond]]) & (rng.random() < probabilities[bond])
-                count += np.int64(joined)
-            for site in range(sites):
-                parent[site] = site
-            for entry in range(count):
-                bond = occupied[entry]
-                _join(parent, parent[first[bond]], parent[second[bond]])
-            for site in range(sites):
-                if parent[site] != site:
-                    spins[site] = spins[parent[site]]
-                elif rng.random() < 0.5:
-                    spins[site] = -spins[site]
+            swendsen_wang_sweep(spins, first, second, None, probabilities, parent, occupied, rng)
         samples[kept] = spins
+
+
+@njit(cache=True)
+def swendsen_wang_sweep(spins, first, second, strengths, probabilities, parent, occupied, source):
+    """One sweep, and the energy of the state before it.
+
+    Args:
+        spins: the state, int8 +-1, shape (N,), updated in place.
+        first, second, probabilities: as for `swendsen_wang`.
+        strengths: J of the bonds, shape (n_bonds,); None where nobody asks for the energy.
+        parent, occupied: room for int32, shapes (N,) and (n_bonds,).
+        source: of random numbers, see `source.uniform`.
+
+    Returns:
+        E = -sum over bonds J_ij s_i s_j of the state before (0 without strengths), and the source that follows.
+    """
+    count = np.int64(0)
+    energy = 0.0
+    for bond in range(len(first)):
+        occupied[count] = bond
+        one, other = spins[first[bond]], spins[second[bond]]
+        number, source = uniform(source)
+        count += np.int64((one == other) & (number < probabilities[bond]))
+        if strengths is not None:
+            energy -= strengths[bond] * (one * other)
+    for site in range(len(spins)):
+        parent[site] = site
+    for entry in range(count):
+        bond = occupied[entry]
+        _join(parent, parent[first[bond]], parent[second[bond]])
+    for site in range(len(spins)):
+        if parent[site] != site:
+            spins[site] = spins[parent[site]]
+        else:
+            number, source = uniform(source)
+            if number < 0.5:
+                spins[site] = -spins[site]
+    return energy, source
 
 
 @njit(cache=True)

@@ -90,3 +90,7 @@ class Couplings:
     def seen(self, spins: np.ndarray) -> np.ndarray:
         """The sites' spins of states, int8, shape (..., N): without the ghost, read where it is up."""
         return spins[..., :-1] * spins[..., -1:] if self.ghost else spins
+
+    def with_ghost(self, spins: np.ndarray) -> np.ndarray:
+        """Copies of the sites' spins, shape (..., sites), with the ghost, if there is one, up: what `seen` undoes."""
+        return np.concatenate([spins, np.ones((*spins.shape[:-1], int(self.ghost)), np.int8)], axis=-1)

@@ -16,6 +16,8 @@ import math
 import numpy as np
 from numba import njit
 
+from isingflow.monte_carlo.source import uniform
+
 
 @njit(cache=True, nogil=True)
 def metropolis(spins, samples, every, starts, neighbours, strengths, beta, rng):
@@ -52,10 +54,31 @@ def heat_bath(spins, samples, every, starts, neighbours, strengths, beta, rng):
 
 @njit(cache=True, nogil=True)
 def heat_bath_sweep(spins, starts, neighbours, strengths, beta, rng):
-    """Draw every spin of a state once, given the others."""
-    for site in range(len(spins)):
+    """Draw every spin of a state once, in order, given the others."""
+    heat_bath_energy_sweep(spins, starts, neighbours, strengths, beta, False, rng)
+
+
+@njit(cache=True)
+def heat_bath_energy_sweep(spins, starts, neighbours, strengths, beta, backwards, source):
+    """The same, and by how much it changes the energy.
+
+    Args:
+        spins, starts, neighbours, strengths, beta: as for `heat_bath_sweep`.
+        backwards: from the last site to the first: the time reversal of a sweep in order, with respect to exp(-beta E).
+        source: of random numbers, see `source.uniform`.
+
+    Returns:
+        The energy after the sweep minus that before, and the source that follows.
+    """
+    change, sites = 0.0, len(spins)
+    for visit in range(sites):
+        site = sites - 1 - visit if backwards else visit
         field = _field(spins, site, starts, neighbours, strengths)
-        spins[site] = 1 if rng.random() * (1 + math.exp(-2 * beta * field)) < 1 else -1
+        number, source = uniform(source)
+        drawn = np.int8(2 * np.int64(number * (1 + math.exp(-2 * beta * field)) < 1) - 1)
+        change -= field * (drawn - spins[site])
+        spins[site] = drawn
+    return change, source
 
 
 @njit(cache=True)

@@ -21,6 +21,7 @@ from isingflow.errors import InvalidInput, WrongType
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo import clusters, local, tempering
 from isingflow.monte_carlo.couplings import Couplings
+from isingflow.monte_carlo.source import random_stream
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import LARGEST_SEED, choice, count, shown
 from isingflow.runtime.resources import duration, require_memory
@@ -204,10 +205,10 @@ def stream(
         )
 
     def blocks() -> Iterator[SpinChains]:
-        updates = kind(model, _random_stream(seed))
+        updates = kind(model, random_stream(seed))
         sweep = chains * math.prod(updates.shape)
         require_memory(f"{sampler} of {chains} chains of {lattice}", float(sweep), "fewer chains may fit")
-        ensemble = [_Chain(updates.shape, _random_stream(seed, chain)) for chain in range(chains)]
+        ensemble = [_Chain(updates.shape, random_stream(seed, chain)) for chain in range(chains)]
         done, total = 0, thermalise + samples * every
 
         def advance_progress(sweeps: int) -> None:
@@ -217,14 +218,14 @@ def stream(
                 report_progress(done, total)
 
         with ThreadPoolExecutor(threads) as pool:
-            for sweeps in _portions(thermalise, _BLOCK_UPDATES // sweep):
+            for sweeps in portions(thermalise, _BLOCK_UPDATES // sweep):
                 stopping.check()
                 list(pool.map(updates.thermalise, ensemble, repeat(sweeps)))
                 advance_progress(sweeps)
             stopping.check()
             updates.tune(ensemble)
-            *between, last = _portions(every, _BLOCK_UPDATES // sweep)
-            for length in _portions(samples, _BLOCK_UPDATES // (sweep * every)):
+            *between, last = portions(every, _BLOCK_UPDATES // sweep)
+            for length in portions(samples, _BLOCK_UPDATES // (sweep * every)):
                 spins = np.empty((chains, length, model.sites), np.int8)
                 for sweeps in between:
                     stopping.check()
@@ -344,12 +345,7 @@ SAMPLERS = tuple(_KINDS)
 """Names of the samplers."""
 
 
-def _random_stream(seed: int, *chain: int) -> np.random.Generator:
-    """The stream of a chain, or the one that all chains share to choose parameters."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=chain)))
-
-
-def _portions(total: int, largest: int) -> Iterator[int]:
+def portions(total: int, largest: int) -> Iterator[int]:
     """Portions of at most `largest`, and of at least one, that add up to the total."""
     largest = max(1, largest)
     for done in range(0, total, largest):

@@ -7,6 +7,8 @@ With log-weights w = -E(x) - ln p(x), of samples of the flow ("forward") or of t
     -ln mean exp(w), forward                -> -ln Z    reweighted
     sum_F s(w + c) = sum_R s(-w - c)        -> -ln Z    acceptance ratio: c - ln(n_R / n_F), s the logistic function
 
+Paths of annealing are such samples too, of the product of all their states: w is minus the work on the way.
+
 Samples of the target come from Markov chains: log-weights of shape (chains, samples) are taken to be correlated along
 the second axis, those of shape (n,) to be independent. Modes that the flow misses show in reverse quantities only.
 Forward log-weights may be -inf, where the target vanishes, and reverse ones +inf, where the flow does.
@@ -24,7 +26,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.runtime.checks import array, flag, number
 from isingflow.statistics.checks import LARGEST, check_samples
-from isingflow.statistics.estimate import Estimate
+from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import effective_fraction, effective_sample_size, relative_weights
 
@@ -191,6 +193,79 @@ def _exponents(forward: np.ndarray, reverse: np.ndarray, free_energy: float) -> 
     """w + c and -w - c: the acceptances of both sets are their logistic functions."""
     c = free_energy + math.log(reverse.size / forward.size)
     return forward + c, -reverse - c
+
+
+def path_free_energies(forward: Values, reverse: Values) -> Estimates:
+    """-ln Z at temperatures along paths of both directions, by one acceptance ratio (Minh and Chodera 2009).
+
+    With w_r the log-weight of a path between its start and temperature r, W that of the whole path, and c as above,
+
+        Z_r = sum over paths of both directions of exp(w_r) s(-W - c) / n_F,
+
+    which at the end is the acceptance ratio itself. Errors by the delta method, that of c included.
+
+    Args:
+        forward: w_r of paths from the start to the end, shape (n, R) or (chains, samples, R); the last is W.
+        reverse: the same of paths from the end to the start: w_r counts the part near the start too.
+
+    Returns:
+        -ln Z_r / Z_start, shape (R,); infinite errors where the directions do not overlap.
+
+    Raises:
+        InvalidInput: shapes that do not fit, fewer than 2 paths of either, or values that are not finite.
+        WrongType: no real numbers.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(2, 2, 4000)).cumsum(axis=1)  # two steps, each of ln Z = 0
+        >>> forward, reverse = (x[0] - [[0.5], [1.0]]).T, (x[1] + [[0.5], [1.0]]).T
+        >>> print(path_free_energies(forward, reverse)[1])
+        -0.013 ± 0.016
+    """
+    forward, reverse = array("forward", forward), array("reverse", reverse)
+    if forward.ndim not in (2, 3) or reverse.ndim not in (2, 3) or forward.shape[-1] != reverse.shape[-1]:
+        raise InvalidInput(
+            f"paths of shapes {forward.shape} and {reverse.shape}: expected (n, R) or (chains, samples, R)"
+        )
+    sets = forward, reverse
+    total = acceptance_ratio_free_energy(forward[..., -1], reverse[..., -1])
+    number = forward[..., -1].size
+    c = total.value + math.log(reverse[..., -1].size / number)
+    logs = [w + log_expit(-w[..., -1:] - c) - math.log(number) for w in sets]
+    values = np.logaddexp.reduce(np.concatenate([log.reshape(-1, log.shape[-1]) for log in logs]))
+    if not math.isfinite(total.stderr):
+        return Estimates(-values, np.full_like(values, math.inf))
+    parts = [np.exp(log - values) for log in logs]
+    pushed = [expit(w[..., -1] + c) for w in sets]
+    of_end = 1 - sum(float((part[..., -1] * q).sum()) for part, q in zip(parts, pushed, strict=True))
+    errors = []
+    for row in range(len(values)):
+        share = sum(float((part[..., row] * q).sum()) for part, q in zip(parts, pushed, strict=True)) / of_end
+        influence = [part[..., row] + share * part[..., -1] for part in parts]
+        errors.append(math.hypot(*(values.size * mean(values).stderr for values in influence)))
+    return Estimates(-values, np.array(errors))
+
+
+def path_lower_bounds(reverse: Values) -> Estimates:
+    """Lower bounds on -ln Z at temperatures along paths, from paths in reverse that begin at the last of them.
+
+    At the last it is `lower_bound`. At others it is the mean of -w_r over paths weighted by exp(w_r - W), as if they
+    had begun there, with the error of the jackknife; how many of them count then, `weights.effective_sample_size` says.
+
+    Args:
+        reverse: as for `path_free_energies`.
+
+    Raises:
+        InvalidInput: another shape, fewer than 2 paths, or values that are not finite; WrongType: no real numbers.
+
+    Example:
+        >>> print(path_lower_bounds(np.array([[0.5, 1.0], [0.7, 2.0], [0.6, 3.0]]))[1])
+        -2.00 ± 0.58
+    """
+    reverse = array("reverse", reverse)
+    if reverse.ndim not in (2, 3):
+        raise InvalidInput(f"paths of shape {reverse.shape}: expected (n, R) or (chains, samples, R)")
+    rows = [jackknife_mean(-w, w - reverse[..., -1]) for w in np.moveaxis(reverse, -1, 0)]
+    return Estimates(np.array([row.value for row in rows]), np.array([row.stderr for row in rows]))
 
 
 def internal_energy(energies: Values, log_weights: Values | None = None) -> Estimate:

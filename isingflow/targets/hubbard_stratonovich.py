@@ -36,7 +36,7 @@ from isingflow.targets.gaussian import MeanField, best_gaussian
 from isingflow.targets.polarised import Gaussians, gaussians_in_field
 
 if TYPE_CHECKING:
-    from isingflow.monte_carlo.moves import ClusterMove
+    from isingflow.monte_carlo.annealing import Clusters
 
 
 class HubbardStratonovich(Target):
@@ -201,20 +201,25 @@ class HubbardStratonovich(Target):
 
     def reversible_sweep(self, field: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """s drawn from p(s | x), clusters of a Swendsen-Wang sweep where s is not frustrated, a new x from p(x | s)."""
+        from isingflow.monte_carlo.source import random_stream
+
         field = self._taken("field", field)
         spins = self._spins_of(field, generator)
         if self._clusters is not None:
             seed = torch.randint(2**62, (), generator=stream(generator, field.device), device=field.device)
-            moved = self._clusters(spins.cpu().numpy(), 1, np.random.default_rng(int(seed)))
-            spins = torch.from_numpy(moved).to(field.device)
+            states = spins.flatten(1).cpu().numpy()
+            moved = self._clusters.moved(states, self.beta, random_stream(int(seed)))
+            spins = torch.from_numpy(moved).view(spins.shape).to(field.device)
         return self._field_of(spins.to(field.dtype), generator)
 
     @cached_property
-    def _clusters(self) -> ClusterMove | None:
-        """The move of the spins; None where they are frustrated."""
-        from isingflow.monte_carlo.moves import ClusterMove
+    def _clusters(self) -> Clusters | None:
+        """What moves the spins; None where they are frustrated."""
+        from isingflow.monte_carlo.annealing import Clusters
+        from isingflow.monte_carlo.couplings import Couplings
 
-        return ClusterMove(self.lattice, self.beta) if ClusterMove.possible(self.lattice, self.beta) else None
+        couplings = Couplings.of(self.lattice, self.beta)
+        return None if couplings.gauge is None else Clusters(couplings)
 
     def energy(self, field: Tensor) -> Tensor:
         """Continuous Ising energy E(x) = x.(K + aI)^-1.x / 2 - sum ln cosh(x + beta H).
