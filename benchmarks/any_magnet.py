@@ -5,8 +5,8 @@
     python benchmarks/any_magnet.py all --preset quick --seeds 0 --output /tmp/any-magnet.json
 
 The seed is that of the disorder, where there is any, and of the training. Rows that are measured replace those of the
-same preset in the file. Gaps are to the exact -ln Z or, where there is none, to the acceptance-ratio estimate, which
-lies between the bounds. Seconds are of the training alone, on the clock and of all processors together.
+same flow and preset in the file. Gaps are to the exact -ln Z or, where there is none, to the acceptance-ratio estimate,
+which lies between the bounds. Seconds are of the training alone, on the clock and of all processors together.
 """
 
 from __future__ import annotations

@@ -166,8 +166,15 @@ def test_columns_keep_their_names(empty_folder):
     assert "columns" not in np.load("toy.npz") and config("toy").columns == ()
 
 
-@pytest.mark.parametrize("magnet", [["--boundary", "open"], ["--field", 0.1]], ids=["open", "field"])
-@pytest.mark.parametrize("kind", ["ot", "convex"])
+@pytest.mark.parametrize(
+    ("kind", "magnet"),
+    [
+        ("ot", ["--boundary", "open"]),
+        ("convex", ["--field", 0.1]),
+        pytest.param("ot", ["--field", 0.1], marks=pytest.mark.slow),
+        pytest.param("convex", ["--boundary", "open"], marks=pytest.mark.slow),
+    ],
+)
 def test_other_flows_train_near_sites_where_there_are_no_even_convolutions(kind, magnet, empty_folder):
     words = ["--size", 3, "--beta", 0.4, *magnet, "--device", "cpu", "--set", "flow.features=2", "flow.radius=1"]
     result = invoke("train", "--flow", kind, *words, "--steps", 2, "--output", "run", "--json")

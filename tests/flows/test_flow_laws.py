@@ -117,8 +117,6 @@ FLOWS = {
     "local on a glass": of(edwards_anderson(3, seed=1), LOCAL),
     "local on a graph": of(from_graph(networkx.petersen_graph()), LOCAL, whitened=False),
     "residual near sites of a glass": of(edwards_anderson(3, seed=1), NEAR),
-    "residual near sites, in a field": of(square(3).with_field(0.2), NEAR),
-    "convex near sites of an open lattice": of(square(3, boundary="open"), CONVEX_NEAR),
     "convex near sites, in a field": of(square(3).with_field(0.2), CONVEX_NEAR),
     "dense from a standard normal": of(square(3), DENSE, whitened=False, time=2.0),
     "exact average": of(square(2, 3), DENSE, average="exact"),
