@@ -37,6 +37,8 @@ PATHS = 64
 MOST_ROWS = 10**4
 SAVE_SECONDS = 10.0
 """From one save of the paths to the next, and twenty times as long as it takes, at least."""
+EXACT_SECONDS = 60.0
+"""In which exact answers for a range are found, but for the first that is looked for."""
 _SPEED, _LONGEST = 1e9, 3e7
 """Spin updates a second that no machine exceeds, and seconds that paths may take at that speed: a year."""
 
@@ -133,12 +135,13 @@ def anneal(
     keeper = _Keeper(path, asked, found, started - before)
     keeper.save()
     run(found, threads=threads, report_progress=report_progress, keep=keeper.save_now_and_then, keep_last=keeper.save)
+    exact, late = stopping.watched(_exact, lattice, rows)
     seconds = time.monotonic() - started + before
     return AnnealingReport(
         lattice=lattice,
         paths=found,
-        rows=rows_of(found, log_z_start, stopping.watched(_exact, lattice, rows)),
-        notes=() if note is None else (note,),
+        rows=rows_of(found, log_z_start, exact),
+        notes=tuple(word for word in (note, late) if word is not None),
         seconds=seconds,
     )
 
@@ -228,17 +231,23 @@ def _log_z_of_start(lattice: Lattice, start: float) -> float:
         ) from None
 
 
-def _exact(lattice: Lattice, rows: np.ndarray) -> list[tuple[float, str] | None]:
-    found: list[tuple[float, str] | None] = []
-    for beta in rows.tolist():
+def _exact(lattice: Lattice, rows: np.ndarray) -> tuple[list[tuple[float, str] | None], str | None]:
+    """Exact ln Z with its method as far as it is known and found in time, the last temperature first; and a note."""
+    found: list[tuple[float, str] | None] = [None] * len(rows)
+    started = time.monotonic()
+    for row in reversed(range(len(rows))):
         stopping.check()
+        if row < len(rows) - 1 and time.monotonic() - started > EXACT_SECONDS:
+            return (
+                found,
+                f"no exact answers from beta {rows[row]:g} on: they take more than {EXACT_SECONDS:g} s",
+            )
         try:
-            exact = thermodynamics(lattice, beta)
+            exact = thermodynamics(lattice, float(rows[row]))
         except NoExactSolution:
-            found.append(None)
-        else:
-            found.append((exact.log_z, exact.method))
-    return found
+            continue
+        found[row] = exact.log_z, exact.method
+    return found, None
 
 
 def _earlier(path: Path | None, asked: dict, resume: bool) -> PathFile | None:

@@ -71,6 +71,13 @@ def test_a_range(betas):
     assert [line for line in lines if line in map(str, betas)] == [str(beta) for beta in sorted(betas)]
 
 
+def test_exact_answers_that_take_long_are_left_out(monkeypatch):
+    monkeypatch.setattr(annealing, "EXACT_SECONDS", -1.0)
+    report = anneal(square(4), [0.2, 0.4], **QUICK)
+    assert [row["exact_log_z"] is None for row in report.as_dict()["rows"]] == [True, False]
+    assert "no exact answers from beta 0.2" in report.warnings[0]
+
+
 def test_the_end_of_a_range_is_the_single_temperature():
     """The estimators of a range are the usual ones there: same formulas, other paths."""
     report = anneal(square(4), [0.3, 0.5], **QUICK)
