@@ -32,12 +32,10 @@ from msgspec.structs import asdict, replace
 from torch import Tensor
 
 from isingflow import datasets
-from isingflow.cli.options import Setting
 from isingflow.datasets import Dataset
 from isingflow.flows import Flow, GaussianWhitening, gradient_flows
 from isingflow.flows.diagnostics import inverse_error, steps_needed, straightness, transport_cost
 from isingflow.runs.config import DensityConfig
-from isingflow.runs.overrides import overridden
 from isingflow.runtime.parallel import workers
 from isingflow.training.optimisers import adam
 from isingflow.training.problems import problem_of
@@ -55,10 +53,9 @@ RATE = 1e-2
 class OTFlow:
     """The quick preset, an iteration at a time, with its schedule and its control of the integration steps."""
 
-    def __init__(self, data: Dataset, seed: int, settings: dict[str, Any]) -> None:
+    def __init__(self, data: Dataset, seed: int, **training: Any) -> None:
         config = DensityConfig.from_preset("quick", data, flow="ot", seed=seed)
-        config = replace(config, training=replace(config.training, **PENALTIES))
-        self.config = overridden(config, settings)
+        self.config = replace(config, training=replace(config.training, **training))
         self.problem = problem_of(self.config, device=CPU, data=data)
         self.flow = self.problem.flow
         self.generator = torch.Generator().manual_seed(seed + 1)
@@ -204,13 +201,11 @@ def path_quality(flow: Flow, x: Tensor, seed: int) -> dict[str, float | int]:
     return quality | {"steps_in_training": max(trained)} | needed
 
 
-def compare(
-    name: str, seed: int, *, budget: float, rate: float, checks: int, repeats: int, settings: dict[str, Any]
-) -> tuple[dict, OTFlow]:
+def compare(name: str, seed: int, *, budget: float, rate: float, checks: int, repeats: int) -> tuple[dict, OTFlow]:
     """One toy and seed: both curves, the times to the CNF's final likelihood, and what OT-Flow's paths are like."""
     data = datasets.load(name, seed=seed)
-    OTFlow(data, seed, settings).step()
-    ot = OTFlow(data, seed, settings)
+    OTFlow(data, seed, **PENALTIES).step()
+    ot = OTFlow(data, seed, **PENALTIES)
     cnf = StandardCNF(data, seed, batch=ot.config.training.batch, rate=rate)
     x = next(data.test.batches(TESTED, torch.Generator().manual_seed(seed)))
     curves = race(ot, cnf, x, budget, checks)
@@ -251,7 +246,7 @@ def earlier(file: Path, settings: dict[str, Any]) -> list[dict]:
     if not file.exists():
         return []
     document = json.loads(file.read_text())
-    return document["runs"] if all(document.get(name) == value for name, value in settings.items()) else []
+    return document["runs"] if all(document[name] == value for name, value in settings.items()) else []
 
 
 def summary(run: dict) -> str:
@@ -275,13 +270,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=RATE, help="the CNF's learning rate")
     parser.add_argument("--checks", type=int, default=30, help="points of each curve")
     parser.add_argument("--repeats", type=int, default=3, help="timings of sampling")
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of OT-Flow")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
     settings = {name: getattr(arguments, name) for name in ("budget", "rate", "checks", "repeats")}
-    settings["settings"] = dict(map(Setting().read, arguments.set))
     runs = earlier(arguments.output, settings)
     for seed in arguments.seeds:
         for name in arguments.toys:

@@ -229,7 +229,10 @@ def by_site(root: np.ndarray, uniform: float) -> np.ndarray:
         if np.max(np.abs(exact / variance - 1)) < 1e-10:
             break
         dual = bound(curvature, half_logdet, variance)
-        step = np.linalg.solve(identity - covariance**2 * slope, exact - variance) / variance
+        try:
+            step = np.linalg.solve(identity - covariance**2 * slope, exact - variance) / variance
+        except np.linalg.LinAlgError:  # deep in the ordered phase, to rounding
+            break
         for halvings in range(30):
             trial = variance * np.exp(step / 2**halvings)
             curvature, _, slope, *_ = gaussian_averages(trial)

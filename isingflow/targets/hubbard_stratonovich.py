@@ -146,11 +146,11 @@ class HubbardStratonovich(Target):
 
     def _couplings(self) -> Tensor:
         """A, float64, sparse, shape (N, N)."""
-        bonds, strengths = torch.tensor(self.lattice.bonds.T), torch.tensor(self.beta * self.lattice.strengths)
-        diagonal = torch.arange(self.sites).expand(2, -1)
-        values = torch.cat([strengths, strengths, torch.full((self.sites,), self.offset, dtype=torch.float64)])
-        places = torch.cat([bonds, bonds.flip(0), diagonal], 1)
-        return torch.sparse_coo_tensor(places, values, [self.sites] * 2, check_invariants=True)
+        bonds, strengths = self.lattice.bonds.T, self.beta * self.lattice.strengths
+        diagonal = np.broadcast_to(np.arange(self.sites), (2, self.sites))
+        values = torch.from_numpy(np.concatenate([strengths, strengths, np.full(self.sites, self.offset)]))
+        places = torch.from_numpy(np.concatenate([bonds, bonds[::-1], diagonal], 1))
+        return torch.sparse_coo_tensor(places, values, [self.sites] * 2, device="cpu", check_invariants=True)
 
     def thermodynamics(self, longest: float = LONGEST) -> Thermodynamics | None:
         """The exact solution of the spins; None where there is none, or none that is known or takes no longer.

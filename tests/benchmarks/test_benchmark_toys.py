@@ -99,7 +99,7 @@ def test_times_and_paths(toys, raced):
 
 
 def test_medians_count_a_level_never_reached(toys):
-    run = {"sampling_ratio": 2.0, "paths": {"straightness": 1.0}}
+    run = {"sampling_ratio": 2.0, "sampling_ratio_with_log_prob": 3.0, "paths": {"straightness": 1.0}}
     run |= {kind: {"negative_log_likelihood": 1.0} for kind in ("ot", "cnf")}
     found = toys.medians([run | {"training_ratio": ratio} for ratio in (None, None, 30.0)])
     assert found["training_ratio"] == 0.0 and math.isclose(found["sampling_ratio"], 2.0)

@@ -53,6 +53,8 @@ LATTICES = {
     "graph": (["--lattice", "g.json", "--beta", 0.44], from_graph(GLASSY)),
     "unsolved": (["--lattice", "unsolved.json", "--beta", -0.3], from_graph(UNSOLVED)),
 }
+SHOWN = ("square", "open", "unsolved")
+"""Those that are always tried; all are by the slow tests."""
 
 
 pytestmark = pytest.mark.usefixtures("small_reports", "empty_folder")
@@ -101,7 +103,9 @@ def near(estimate, value, sigmas=4.0):
 
 
 class TestEveryLattice:
-    @pytest.mark.parametrize("name", LATTICES)
+    @pytest.mark.parametrize(
+        "name", [name if name in SHOWN else pytest.param(name, marks=pytest.mark.slow) for name in LATTICES]
+    )
     def test_from_training_to_observables(self, name, run_on, graph_file):
         options, lattice = LATTICES[name]
         path, found = run_on(name)

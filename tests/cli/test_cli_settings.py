@@ -112,6 +112,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(empty_folder, words, messa
     assert not any(empty_folder.iterdir())
 
 
+@pytest.mark.slow
 def test_all_kinds_of_flow(empty_folder):
     """Trained one after the other, resumed where the making or a training was cut short, and one table of them."""
     np.save("table.npy", np.random.default_rng(0).normal(size=(60, 3)))

@@ -442,6 +442,17 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
 }
 
 TRUSTED = {
+    **dict.fromkeys(
+        (
+            *(f"monte_carlo.equilibrium.{name}" for name in ("chains_of", "equilibrium")),
+            *(f"monte_carlo.paths.{name}" for name in ("moves_for", "prepare", "run")),
+            *(f"monte_carlo.schedule.{name}" for name in ("pilot", "schedule", "usual_sweeps")),
+            *(f"monte_carlo.source.{name}" for name in ("random_stream", "uniform", "words_of")),
+            "monte_carlo.simulate.portions",
+            *(f"statistics.free_energy.{name}" for name in ("path_free_energies", "path_lower_bounds")),
+        ),
+        "are handed what `evaluation.annealing` checked",
+    ),
     "exact.frontier.sweep_of": "is handed what `solve` checked",
     **dict.fromkeys(
         (

@@ -29,6 +29,7 @@ BASE = {
     "sample": [RUN, "--samples", "4", "--output", f"{OUT}.npz", "--device", "cpu"],
     "hmc": [RUN, "--space", "physical", "--chains", "2", "--samples", "2", "--warm-up", "1", "--output", f"{OUT}.npz"],
     "monte-carlo": ["--size", "4", "--samples", "8", "--output", f"{OUT}.npz"],
+    "anneal": ["--size", "4", "--beta", "0.3", "--paths", "4", "--sweeps", "10"],
     "observables": ["{chains.npz}"],
     "density": ["moons", "--steps", "1", "--device", "cpu", "--output", OUT],
     "plot": [RUN, "--samples", "4", "--device", "cpu"],

@@ -23,6 +23,7 @@ from isingflow.lattice import Group, edwards_anderson, square, triangular
 from isingflow.runs.base import Run
 from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig, TrainingConfig, config_from_dict
 from isingflow.runs.entries import State
+from isingflow.runs.solution import Solution
 from isingflow.runs.target import StartMaps
 from isingflow.runtime.settings import Settings, read, types
 
@@ -34,6 +35,7 @@ MADE = [
     OwnFlow(("Mine",)),
     TrainingConfig(),
     State(3, 0.5, 4, False),
+    Solution(1.0, -1.0, 0.5, "kaufman", 0.1, None, "digest"),
     StartMaps(({"map": "Mine"},), ()),
     RunConfig(square(4), 0.4, "quick"),
     DensityConfig("moons", None, 2, "gaussian", 0, 0, "quick"),

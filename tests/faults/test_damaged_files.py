@@ -34,7 +34,7 @@ from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.train import train
 
-QUICK, LONG = 200, 3000
+SHOWN, QUICK, LONG = 80, 200, 3000
 ITERATIONS, BEFORE = 6, 3
 HANGS_AFTER = 120
 SAMPLES = 32
@@ -510,7 +510,9 @@ def check_case(runs, tmp_path, seed):
         assert leftovers(root) <= before, f"{case}: {leftovers(root) - before}"
 
 
-@pytest.mark.parametrize("first", range(0, QUICK, 20))
+@pytest.mark.parametrize(
+    "first", [first if first < SHOWN else pytest.param(first, marks=pytest.mark.slow) for first in range(0, QUICK, 20)]
+)
 def test_damaged_files_give_the_right_answer_or_one_line(runs, tmp_path, first):
     for seed in range(first, first + 20):
         check_case(runs, tmp_path / str(seed), seed)

@@ -125,6 +125,7 @@ def allocating(whole, moments):
     return [(way, act, min(first, last[way]), *others) for way, act, first, *others in moments]
 
 
+@pytest.mark.slow
 def test_kills_and_full_disks(whole, tmp_path):
     rng = np.random.default_rng(0)
     making = [("from", "kill", 7), ("sparse", "kill", 6)]

@@ -230,7 +230,10 @@ def run_one(name, number, delay, trained, folder):
 
 
 @needs_proc
-@pytest.mark.parametrize(("name", "number", "delay"), campaign(6, seed=3))
+@pytest.mark.parametrize(
+    ("name", "number", "delay"),
+    [case if i < 3 else pytest.param(*case, marks=pytest.mark.slow) for i, case in enumerate(campaign(6, seed=3))],
+)
 def test_signals_at_random_moments(name, number, delay, trained, tmp_path):
     run_one(name, number, delay, trained, tmp_path)
 
@@ -274,7 +277,7 @@ def test_two_at_once_are_one_request_and_a_later_one_ends_it_at_once(tmp_path):
 
 
 @needs_proc
-@pytest.mark.parametrize("name", ["latent", "sample"])
+@pytest.mark.parametrize("name", ["latent", pytest.param("sample", marks=pytest.mark.slow)])
 def test_a_terminal_that_is_closed(name, trained, tmp_path):
     """SIGHUP, and nobody left to print to: neither bar nor last words may cost what is to be saved."""
     here, there = pty.openpty()
@@ -309,7 +312,7 @@ def test_evaluations_and_figures_of_a_training_say_how_to_go_on(trained, tmp_pat
     from isingflow.plots import style
 
     monkeypatch.chdir(tmp_path)
-    for module, name in ((simulation, "_portions"), (style, "running_mean")):
+    for module, name in ((simulation, "portions"), (style, "running_mean")):
         found = getattr(module, name)
 
         def told(*given, found=found):
@@ -330,10 +333,8 @@ def test_evaluations_and_figures_of_a_training_say_how_to_go_on(trained, tmp_pat
 
 def test_a_report_that_was_stopped_leaves_the_earlier_one(trained, tmp_path, monkeypatch):
     report = (trained / "report.json").read_bytes()
-    portions = simulation._portions
-    monkeypatch.setattr(
-        simulation, "_portions", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or portions(*given)
-    )
+    portions = simulation.portions
+    monkeypatch.setattr(simulation, "portions", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or portions(*given))
     result = CliRunner().invoke(cli.main, ["evaluate", str(trained)])
     assert (result.exit_code, result.stdout, result.stderr) == (143, "", "isingflow: terminated\n")
     assert (trained / "report.json").read_bytes() == report and json.loads(report)
