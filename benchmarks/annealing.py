@@ -23,6 +23,7 @@ from isingflow.monte_carlo.annealing import MOVES
 from isingflow.monte_carlo.couplings import Couplings
 from isingflow.monte_carlo.source import random_stream, words_of
 from isingflow.monte_carlo.tempering import random_spins
+from isingflow.statistics.free_energy import reweighted_free_energy
 from isingflow.statistics.weights import effective_sample_size
 
 ROWS: dict[str, tuple[Lattice, float, dict[str, int]]] = {
@@ -83,6 +84,25 @@ def rate(lattice: Lattice, beta: float, sweeps: int, paths: int, seed: int) -> d
     }
 
 
+def intervals(repeats: int) -> dict:
+    """How often the interval of one standard error holds the truth, and a bound is violated, on 4x4 with 64 + 64 paths."""
+    lattice, beta, hits = square(4), 0.4, {"acceptance ratio": 0, "reweighting": 0}
+    worst = -np.inf
+    for seed in range(repeats):
+        report = anneal(lattice, beta, sweeps=60, seed=10_000 + seed, threads=1)
+        exact, row = report.exact_log_z, report.end
+        reweighted = lattice.sites * np.log(2) - reweighted_free_energy(report.paths.forward[:, -1])
+        for name, found in (("acceptance ratio", report.log_z), ("reweighting", reweighted)):
+            hits[name] += abs(found.value - exact) < found.stderr
+        below = (row.lower_bound.value - exact) / row.lower_bound.stderr
+        worst = max(worst, below, (exact - row.upper_bound.value) / row.upper_bound.stderr)
+    return {
+        "repeats": repeats,
+        "cover": {name: count / repeats for name, count in hits.items()},
+        "worst_violation": worst,
+    }
+
+
 def medians(runs: list[dict]) -> dict[str, float]:
     """Of every number that the runs have."""
     names = [name for name, value in runs[0].items() if isinstance(value, float)]
@@ -92,7 +112,7 @@ def medians(runs: list[dict]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
-    parser.add_argument("--only", nargs="+", choices=[*ROWS, "rate"], help="these rows alone")
+    parser.add_argument("--only", nargs="+", choices=[*ROWS, "rate", "intervals"], help="these rows alone")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
     arguments = parser.parse_args()
 
@@ -108,10 +128,14 @@ def main() -> None:
             runs = [rate(square(16), CRITICAL_BETA, sweeps, 400, seed) for seed in arguments.seeds]
             rates.append({"lattice": "periodic 16x16", "sweeps": sweeps, "medians": medians(runs), "runs": runs})
             print(f"{sweeps} sweeps", json.dumps(rates[-1]["medians"]), flush=True)
+    covered = None
+    if arguments.only is None or "intervals" in arguments.only:
+        covered = intervals(400)
+        print(json.dumps(covered), flush=True)
     if arguments.output:
         seeds = " ".join(map(str, arguments.seeds))
         command = f"OMP_NUM_THREADS=1 python benchmarks/annealing.py --seeds {seeds} --output {arguments.output}"
-        result = {"command": command, **describe(), "rows": rows, "rates": rates}
+        result = {"command": command, **describe(), "rows": rows, "rates": rates, "intervals": covered}
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
