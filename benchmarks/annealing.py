@@ -96,11 +96,8 @@ def intervals(repeats: int) -> dict:
             hits[name] += abs(found.value - exact) < found.stderr
         below = (row.lower_bound.value - exact) / row.lower_bound.stderr
         worst = max(worst, below, (exact - row.upper_bound.value) / row.upper_bound.stderr)
-    return {
-        "repeats": repeats,
-        "cover": {name: count / repeats for name, count in hits.items()},
-        "worst_violation": worst,
-    }
+    cover = {name: count / repeats for name, count in hits.items()}
+    return {"repeats": repeats, "cover": cover, "worst_violation": worst}
 
 
 def medians(runs: list[dict]) -> dict[str, float]:
