@@ -85,7 +85,7 @@ def rate(lattice: Lattice, beta: float, sweeps: int, paths: int, seed: int) -> d
 
 
 def intervals(repeats: int) -> dict:
-    """How often the interval of one standard error holds the truth, and a bound is violated, on 4x4 with 64 + 64 paths."""
+    """How often one standard error holds the truth, and how far a bound is violated, on 4x4 with 64 + 64 paths."""
     lattice, beta, hits = square(4), 0.4, {"acceptance ratio": 0, "reweighting": 0}
     worst = -np.inf
     for seed in range(repeats):
