@@ -3,6 +3,8 @@
     python benchmarks/bound_laws.py
     python benchmarks/bound_laws.py --cases 20 --first 40 --output /tmp/bound-laws.json
 
+Cases that the file has already are not run again: what was cut short goes on.
+
 A case is a magnet of at most 20 sites (any lattice, graph, field, boundary, one to three dimensions, beta up to 1.5 of
 either sign), a preset, a flow and a rate, all from the case's number. A bound crosses where it lies on the wrong side
 of the exact -ln Z by more than 4 standard errors, and further than the integration error that is printed beside it.
@@ -132,7 +134,8 @@ def measured(case: int, seed: int) -> dict[str, Any]:
             report = isingflow.evaluate(trained, samples=SAMPLES, reference_samples=SAMPLES, seed=case).as_dict()
     except (TrainingDiverged, InvalidInput) as error:
         kind = "diverged" if isinstance(error, TrainingDiverged) else "refused"
-        return found | {"outcome": kind, "message": str(error).replace(folder, "")}
+        spent = time.process_time() - begun
+        return found | {"outcome": kind, "message": str(error).replace(folder, ""), "processor_seconds": spent}
     error, exact = report["integration_error_nats"], report["exact_free_energy"]
     marked = not report["certified"] or bool(report["warnings"])
     allowed = np.inf if error is None else error
@@ -174,10 +177,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FILE)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    begun, cases = time.process_time(), []
+    known = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    runs = known["runs"] if known.get("seed") == arguments.seed else []
     for case in range(arguments.first, arguments.first + arguments.cases):
-        cases.append(measured(case, arguments.seed))
-        last = cases[-1]
+        if case in {run["case"] for run in runs}:
+            continue
+        last = measured(case, arguments.seed)
+        runs.append(last)
         crossed = [s for s in ("upper", "lower") if last.get(s, {}).get("crosses_without_integration_error")]
         shown = {k: last.get(k) for k in ("outcome", "certified", "marked", "processor_seconds", "message")}
         print(case, last["magnet"], last["preset"], last["flow"], *crossed, json.dumps(shown), flush=True)
@@ -188,12 +194,12 @@ def main() -> None:
             "sigmas": SIGMAS,
             "machine": describe(),
             "threads": torch.get_num_threads(),
-            "processor_seconds": time.process_time() - begun,
-            **summary(cases),
-            "runs": cases,
+            "processor_seconds": sum(run.get("processor_seconds", 0.0) for run in runs),
+            **summary(runs),
+            "runs": runs,
         }
         arguments.output.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(summary(cases)))
+    print(json.dumps(summary(runs)))
 
 
 if __name__ == "__main__":
