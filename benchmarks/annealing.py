@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--only", nargs="+", choices=[*ROWS, "rate", "intervals"], help="these rows alone")
-    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--output", type=Path, help="write the results as JSON, beside those that are there")
     arguments = parser.parse_args()
 
     rows = {}
@@ -130,9 +130,16 @@ def main() -> None:
         covered = intervals(400)
         print(json.dumps(covered), flush=True)
     if arguments.output:
+        earlier = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
         seeds = " ".join(map(str, arguments.seeds))
         command = f"OMP_NUM_THREADS=1 python benchmarks/annealing.py --seeds {seeds} --output {arguments.output}"
-        result = {"command": command, **describe(), "rows": rows, "rates": rates, "intervals": covered}
+        result = {
+            "command": command,
+            **describe(),
+            "rows": earlier.get("rows", {}) | rows,
+            "rates": rates or earlier.get("rates"),
+            "intervals": covered or earlier.get("intervals"),
+        }
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

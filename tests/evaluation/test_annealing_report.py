@@ -170,6 +170,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_killed_and_resumed_is_uninterrupted(tmp_path):
     path = tmp_path / "a.npz"
     words = ["anneal", "--size", "16", "--critical", "--paths", "60", "--sweeps", "1500", "--quiet", "--output"]
