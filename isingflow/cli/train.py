@@ -43,7 +43,7 @@ MOST_SITES = 2**18
     type=OneOf("upper", "both"),
     metavar="upper|both",
     help="What training narrows: the bound on the free energy from above (the default), or both, with Monte Carlo "
-    "samples: for flows that miss part of the magnet, as in the ordered phase.",
+    "samples: for flows that miss part of the magnet, as in the ordered phase and, by default, in weak fields.",
 )
 @click.option(
     "--from",

@@ -140,6 +140,14 @@ class HubbardStratonovich(Target):
         )
 
     @property
+    def undecided(self) -> bool:
+        """Whether the field prefers one sign of m and is so weak that states of the other count as well."""
+        if self.tilt is None or not (torch.all(self.tilt >= 0) or torch.all(self.tilt <= 0)):
+            return False
+        best, start = self._solutions()
+        return start is not best
+
+    @property
     def neighbours(self) -> np.ndarray | None:
         """Pairs of bonded sites, shape (m, 2); None of lattices too large to list them."""
         return self.lattice.bonds if self.sites <= MAX_DENSE_SITES else None

@@ -104,7 +104,8 @@ def train(
         preset: "quick" (the default), "accurate" or "paper".
         flow: "monge-ampere" (the default), "ot" or "convex"; settings of one of these; or a `Flow` of the user's own,
             which is then trained with the preset's settings.
-        bounds: what is narrowed: "upper" (the default) or, of targets with samples of their own, "both".
+        bounds: what is narrowed: "upper" or, of targets with samples of their own, "both"; by default "upper", and
+            "both" for a magnet in a field so weak that states of either sign count, one of which "upper" would lose.
         iterations, learning_rate: of training, if not the preset's own.
         settings: of flow and training in place of the preset's own, by name, such as {"flow.width": 64,
             "training.batch": 512}; see `runs.overrides`. Of a run that starts from another: of training alone.
@@ -179,13 +180,15 @@ def train(
             source,
             preset=preset,
             flow=flow,
-            bounds=bounds,
+            bounds="upper" if bounds is None and objective is not None else bounds,
             seed=seed,
             iterations=iterations,
             learning_rate=learning_rate,
             settings=settings,
         )
         target, data = (None, what) if isinstance(what, Dataset) else (what, None)
+    if objective is not None and config.training.bounds == "both":
+        raise InvalidInput("an objective takes the place of the upper bound alone: bounds 'both' has one of its own")
     given = None if target is None else as_target(target)
     try:
         problem = problem_of(config, device=where, target=given, data=data, flow=own, objective=objective)
@@ -246,7 +249,8 @@ def configured(
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
     own = OwnFlow.of(flow) if isinstance(flow, Flow) else flow
     kind = own if isinstance(own, str) else DEFAULT_FLOW
-    config = _by_preset(what, preset or "quick", kind, bounds or "upper", seed, iterations)
+    preset = preset or "quick"
+    config = _by_preset(what, preset, kind, bounds or _usual_bounds(what, preset), seed, iterations)
     if own is not None and not isinstance(own, str):
         config = replace(config, flow=own, training=replace(config.training, coarse=None))
     if earlier is not None:
@@ -271,6 +275,11 @@ def configured(
     if learning_rate is not None:
         config = replace(config, training=replace(config.training, learning_rate=learning_rate))
     return overridden(config, settings)
+
+
+def _usual_bounds(what: Target | Dataset, preset: str) -> str:
+    """What is narrowed where nothing is said; the published settings stay as they are."""
+    return "both" if isinstance(what, HubbardStratonovich) and what.undecided and preset != "paper" else "upper"
 
 
 def _by_preset(

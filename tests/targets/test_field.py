@@ -201,9 +201,15 @@ def test_where_flows_start():
         found = HubbardStratonovich(square(4), CRITICAL_BETA, field=field)
         known = found.basis, found.eigenvalues, found.whitening_logdet, found.tilt.numpy()
         best, start = gaussians_in_field(*known)
-        assert (best is start) == alone and (start.mean == 0) != alone
+        assert (best is start) == alone == (not found.undecided)
+        assert (start.mean == 0) != alone
         assert best.free_energy == found.mean_field().free_energy
         assert math.copysign(1, best.mean) == math.copysign(1, field)
+
+
+def test_no_sign_is_preferred_without_a_field_or_by_one_of_both_signs():
+    varying = np.linspace(-0.1, 0.1, 16).reshape(4, 4)
+    assert not any(HubbardStratonovich(square(4), CRITICAL_BETA, field=field).undecided for field in (None, varying))
 
 
 @pytest.mark.parametrize("name", ["uniform", "varying"])

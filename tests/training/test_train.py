@@ -11,11 +11,12 @@ import torch
 import isingflow
 from isingflow.errors import InvalidInput, InvalidTarget, RunFolderError, SymmetryMismatch
 from isingflow.flows import Flow, GradientFlow
-from isingflow.lattice import Group, edwards_anderson, square, triangular
+from isingflow.lattice import CRITICAL_BETA, Group, edwards_anderson, square, triangular
 from isingflow.potentials import DensePotential
 from isingflow.targets import HubbardStratonovich, Phi4, Target
 from isingflow.training import Outcome, Plateau, train
 from isingflow.training.objectives import reverse_kl
+from isingflow.training.train import configured
 
 QUICK = {"iterations": 12, "progress": False, "device": "cpu"}
 
@@ -156,6 +157,19 @@ class TestOwnTargets:
 
 
 class TestHooks:
+    def test_weak_fields_are_trained_for_both_bounds(self, tmp_path):
+        """Unless something else is asked for, or the objective is the user's own."""
+        weak, strong = (HubbardStratonovich(square(4), CRITICAL_BETA, field=field) for field in (0.05, 1.0))
+        usual = [configured(magnet).training.bounds for magnet in (weak, strong)]
+        assert usual == ["both", "upper"]
+        assert configured(weak, preset="paper").training.bounds == "upper"
+        assert configured(weak, bounds="upper").training.bounds == "upper"
+        own = train(weak, objective=reverse_kl, output=tmp_path / "own", iterations=2, progress=False)
+        assert own.run.config.training.bounds == "upper"
+        with pytest.raises(InvalidInput, match="'both' has one of its own"):
+            train(weak, objective=reverse_kl, bounds="both", output=tmp_path / "none", progress=False)
+        assert not (tmp_path / "none").exists()
+
     def test_a_plateau_ends_a_training_as_if_it_were_done(self, magnet, tmp_path):
         stop = Plateau(patience=5)
         done = train(
