@@ -36,6 +36,8 @@ FILE = Path("docs/benchmarks/bound-laws.json")
 MOST_SITES = 20
 SIGMAS = 4.0
 SAMPLES = 1024
+SECONDS = 30.0
+"""That a training or an evaluation may take: some need integration steps without end, and are marked if cut short."""
 FLOWS = ("monge-ampere", "ot", "convex")
 PRESETS = ("quick", "accurate", "paper")
 BOUNDARIES = ("periodic", "open")
@@ -130,8 +132,11 @@ def measured(case: int, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             target = isingflow.HubbardStratonovich(lattice, beta)
             output = f"{folder}/run"
-            trained = isingflow.train(target, seed=case, device="cpu", output=output, progress=False, **options)
-            report = isingflow.evaluate(trained, samples=SAMPLES, reference_samples=SAMPLES, seed=case).as_dict()
+            trained = isingflow.train(
+                target, seed=case, device="cpu", output=output, progress=False, time_limit=SECONDS, **options
+            )
+            asked = {"samples": SAMPLES, "reference_samples": SAMPLES, "time_limit": SECONDS}
+            report = isingflow.evaluate(trained, seed=case, **asked).as_dict()
     except (TrainingDiverged, InvalidInput) as error:
         kind = "diverged" if isinstance(error, TrainingDiverged) else "refused"
         spent = time.process_time() - begun
