@@ -28,6 +28,8 @@ from isingflow.runtime.resources import require_memory
 from isingflow.targets.base import Target
 
 AnyPotential = TypeVar("AnyPotential", bound=Potential | ConvexFunction)
+FEATURES = 8
+"""Of local networks at every site, where nothing else is said."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, TypedDict
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, allowed, check_features, check_size, known_neighbours
+from isingflow.architectures.base import FEATURES, Domain, allowed, check_features, check_size, known_neighbours
 from isingflow.errors import InvalidInput
 from isingflow.flows import ActNorm, CholeskyLogdet, ConvexFlow, Inverted, LanczosLogdet, Transform
 from isingflow.potentials import (
@@ -31,8 +31,6 @@ from isingflow.runtime.settings import Depth, DepthFromZero, Positive, Settings,
 
 INVERSE_TOLERANCE = 1e-4
 """Relative residual of a convex flow's inverse: single precision reaches ten times less for most samples, not all."""
-FEATURES = 8
-"""Of the local networks at every site, where nothing else is said."""
 EXACT_DIMENSION = 256
 """Largest dimension in which a preset has exact determinants of Hessians."""
 

@@ -12,6 +12,7 @@ import torch
 from msgspec.structs import replace
 
 from isingflow.architectures.base import (
+    FEATURES,
     Domain,
     check_features,
     check_size,
@@ -32,9 +33,6 @@ from isingflow.runtime.settings import (
     Width,
     WidthFromZero,
 )
-
-FEATURES = 8
-"""Of the local network at every site, where nothing else is said."""
 
 
 class OTFlowConfig(Settings, frozen=True, tag_field="kind", tag="ot"):

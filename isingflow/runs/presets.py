@@ -75,7 +75,6 @@ _LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2,
 _BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
 
 _RESIDUAL_LOCAL = OTFlowConfig(radial=0, oriented=0, features=8)
-_RESIDUAL_BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
 _CONVEX_LOCAL = ConvexFlowConfig(radial=0, oriented=0, features=8)
 _CONVEX_BY_PATHS = TrainingConfig(batch=48, learning_rate=4e-2, gradient="path")
 
@@ -132,12 +131,12 @@ MAGNET_PRESETS: dict[str, dict[str, Preset]] = {
         "quick": Preset(
             OTFlowConfig(),
             TrainingConfig(iterations=300, batch=64, learning_rate=8e-3, evaluation_samples=4096),
-            graph=Preset(_RESIDUAL_LOCAL, replace(_RESIDUAL_BY_PATHS, iterations=150, evaluation_samples=4096)),
+            graph=Preset(_RESIDUAL_LOCAL, replace(_BY_PATHS, iterations=150, evaluation_samples=4096)),
         ),
         "accurate": Preset(
             OTFlowConfig(),
             TrainingConfig(iterations=1500, batch=64, learning_rate=8e-3),
-            graph=Preset(_RESIDUAL_LOCAL, replace(_RESIDUAL_BY_PATHS, iterations=600)),
+            graph=Preset(_RESIDUAL_LOCAL, replace(_BY_PATHS, iterations=600)),
         ),
     },
     "convex": {
