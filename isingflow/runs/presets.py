@@ -21,7 +21,7 @@ from isingflow.runtime.checks import count, shown
 SMALL_SITES = 256
 """Sites up to which a preset's evaluation has all its samples; on larger fields each costs more and says more."""
 FEWEST_SAMPLES = 1024
-LARGE_LENGTH = 32
+LARGE_LENGTH = 16
 """Shortest length of the tori that a preset trains up from half their size."""
 
 
@@ -81,18 +81,23 @@ _CONVEX_BY_PATHS = TrainingConfig(batch=48, learning_rate=4e-2, gradient="path")
 PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6),
-        TrainingConfig(iterations=340, batch=32, learning_rate=6e-3, evaluation_samples=4096),
+        TrainingConfig(iterations=300, batch=32, learning_rate=1e-2, gradient="path", evaluation_samples=4096),
+        TrainingConfig(
+            iterations=220,
+            batch=32,
+            learning_rate=2e-3,
+            gradient="path",
+            evaluation_samples=4096,
+            coarse=TrainingConfig(
+                iterations=100, batch=32, learning_rate=1e-2, gradient="path", evaluation_samples=4096
+            ),
+        ),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
     ),
     "accurate": Preset(
-        FlowConfig(radial=6, oriented=4, steps=6),
-        TrainingConfig(iterations=1800, batch=48, learning_rate=5e-3),
-        TrainingConfig(
-            iterations=800,
-            batch=32,
-            learning_rate=7e-4,
-            coarse=TrainingConfig(iterations=1400, batch=48, learning_rate=5e-3),
-        ),
+        FlowConfig(radial=6, oriented=4, hidden=64, steps=6),
+        TrainingConfig(iterations=3000, batch=48, learning_rate=1e-2, gradient="path"),
+        TrainingConfig(iterations=800, batch=32, learning_rate=1e-3, gradient="path"),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=2000, learning_rate=3e-2)),
     ),
     "paper": Preset(

@@ -16,7 +16,7 @@ from isingflow.architectures.build import FLOWS, build_flow
 from isingflow.errors import InvalidInput
 from isingflow.flows import gradient_flows
 from isingflow.flows.solvers.runge_kutta import TABLEAUX
-from isingflow.lattice import CRITICAL_BETA, edwards_anderson, from_graph, square, triangular
+from isingflow.lattice import CRITICAL_BETA, cubic, edwards_anderson, from_graph, square, triangular
 from isingflow.potentials import DensePotential, LatticePotential, SampledAverage
 from isingflow.runs.config import PRESETS, FlowConfig, RunConfig, TrainingConfig, config_from_dict
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -171,28 +171,30 @@ def sizes(config):
 @pytest.mark.parametrize(
     ("lattice", "shapes"),
     [
-        (square(16), [(16, 16)]),
-        (square(30), [(30, 30)]),
+        (square(14), [(14, 14)]),
+        (square(16), [(16, 16), (8, 8)]),
+        (square(30), [(30, 30), (15, 15)]),
         (square(33), [(33, 33)]),
-        (square(32), [(32, 32), (16, 16)]),
-        (square(32, 64, jy=0.5), [(32, 64), (16, 32)]),
+        (square(8, 64), [(8, 64)]),
+        (square(32, 64, jy=0.5), [(32, 64), (16, 32), (8, 16)]),
         (triangular(34), [(34, 34), (17, 17)]),
-        (square(128), [(128, 128), (64, 64), (32, 32), (16, 16)]),
+        (cubic(16), [(16, 16, 16), (8, 8, 8)]),
+        (square(128), [(128, 128), (64, 64), (32, 32), (16, 16), (8, 8)]),
         (square(32, boundary="open"), [(32, 32)]),
         (edwards_anderson(32, seed=0), [(32, 32)]),
     ],
     ids=str,
 )
-def test_accurate_trains_large_uniform_tori_up_from_small_ones(lattice, shapes):
-    config = RunConfig.from_preset("accurate", lattice, 0.4, seed=3)
+@pytest.mark.parametrize("preset", ["quick", "accurate"])
+def test_presets_train_large_uniform_tori_up_from_small_ones(lattice, shapes, preset):
+    config = RunConfig.from_preset(preset, lattice, 0.4, seed=3)
     assert [shape for shape, _ in sizes(config)] == shapes
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     smallest = config
     while smallest.coarse is not None:
         assert (smallest.coarse.beta, smallest.coarse.seed, smallest.coarse.flow) == (0.4, 3, config.flow)
         smallest = smallest.coarse
-    for preset in ("quick", "paper"):
-        assert RunConfig.from_preset(preset, lattice, 0.4).coarse is None
+    assert RunConfig.from_preset("paper", lattice, 0.4).coarse is None
 
 
 def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
