@@ -16,6 +16,7 @@ from isingflow.flows import Flow
 from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
 from isingflow.sampling.bridge import Bridge, Plan, Points
+from isingflow.statistics.chains import MOST_R_HAT
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     LITTLE_OVERLAP,
@@ -37,8 +38,6 @@ FEWEST = 64
 CHAINS = 16
 """Of the target's own samples, from which paths go back."""
 BATCH = 256
-MOST_R_HAT = 1.01
-"""Of the target's chains; more, beyond what chains of this length scatter, and they cannot be trusted."""
 
 
 @dataclass(frozen=True)
