@@ -280,7 +280,7 @@ class AnnealingReport:
         return lines
 
     @property
-    def gap(self) -> float:
+    def bounds_apart(self) -> float:
         """Distance of the two bounds at the last temperature, in nats."""
         return self.upper_bound.value - self.lower_bound.value
 

@@ -72,7 +72,7 @@ def _distrust(found: Evaluation) -> str:
 def verdict_of_annealing(found: AnnealingReport) -> str:
     """What of an annealing can be trusted: by the chains that paths begin with, and the overlap of both directions."""
     estimate, how = found.log_z, found.end.method
-    apart = f"the bounds are {max(found.gap, 0.0):.2g} nats apart"
+    apart = f"the bounds are {max(found.bounds_apart, 0.0):.2g} nats apart"
     if not found.starts_agree:
         return "none of these numbers can be trusted: the chains that forward paths begin with do not agree; begin at 0"
     if not found.chains_agree:
