@@ -19,7 +19,7 @@ from isingflow.plots.training import exact_free_energy, with_gaps
 from isingflow.runs import solution
 from isingflow.runs.folder import RunFolder
 from isingflow.sampling import sample_chains
-from isingflow.targets import HubbardStratonovich
+from isingflow.targets import HubbardStratonovich, hubbard_stratonovich
 from isingflow.training import problems
 
 LATTICE, BETA = random_field(edwards_anderson(5, seed=1, boundary="open"), 0.3, seed=2), 0.6
@@ -58,7 +58,7 @@ def asked(monkeypatch):
         count.append(arguments)
         return thermodynamics(*arguments, **options)
 
-    monkeypatch.setattr(isingflow.exact, "thermodynamics", counted)
+    monkeypatch.setattr(hubbard_stratonovich, "thermodynamics", counted)
     monkeypatch.setattr(sys.modules["isingflow.exact.averages"], "thermodynamics", counted)
     return count
 
