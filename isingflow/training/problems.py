@@ -132,6 +132,14 @@ class Variational(Problem[Tensor | Pair]):
             known = self.target.exact_free_energy() if isinstance(self.target, ExactlySolved) else None
         return None if known is None else known[0]
 
+    def solve(self) -> bool:
+        """Find `exact` now, not at the first readings, where it would be a part of the training's time.
+
+        Returns:
+            Whether it is known.
+        """
+        return self.exact is not None
+
     def batch(self, n: int, generator: torch.Generator) -> Tensor | Pair:
         """Standard normal z, shape (n, *shape), beside fields of the target where both bounds are trained for."""
         latent = self.flow.noise(n, generator)
