@@ -45,8 +45,7 @@ from isingflow.statistics.free_energy import (
 )
 from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import pareto_k
-from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, Target
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
 from isingflow.training.problems import REFERENCE_CHAINS
 from isingflow.training.progress import RECENT
 
@@ -266,7 +265,7 @@ def _of_spins(target: Target, samples: SampleSet) -> dict[str, Any]:
         "energy_per_site": jackknife_mean(series.energy, samples.log_weight) / lattice.sites,
         "magnetisation_abs": jackknife_mean(series.magnetisation_abs, samples.log_weight),
         **({} if lattice.field is None else _in_field(lattice, series, samples)),
-        "exact_spins": target.thermodynamics() if isinstance(target, HubbardStratonovich) else None,
+        "exact_spins": target.known if isinstance(target, SolvedOnce) else None,
     }
 
 
