@@ -23,7 +23,7 @@ exact, and d is that of the map f. Where b_k lie, and how far to turn, is planne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -260,7 +260,7 @@ def _joined(first: Points, second: Points) -> Points:
     return Points(*(torch.cat([getattr(first, name), getattr(second, name)]) for name in ("latent", "field", "excess")))
 
 
-def _mixture(flow: Tensor, target: Tensor | None):
+def _mixture(flow: Tensor, target: Tensor | None) -> Callable[[float], np.ndarray]:
     """Weights by b that turn samples of flow and target together into those of pi_b; sum 1, shape (n,)."""
     forward = flow.cpu().numpy()
     if target is None:
