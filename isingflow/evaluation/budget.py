@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+MOST_STEPS = 10**6
+"""Of a bridge, which nobody has the time for."""
 PILOT = 8
 """Samples on which the time of one is measured."""
 

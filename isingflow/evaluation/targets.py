@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
-from isingflow.evaluation.budget import PILOT, Budget
+from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
@@ -53,7 +53,6 @@ BATCH = 256
 MOST_SPINS = 2**24
 """Spins drawn at once."""
 ERROR_SAMPLES = 512
-MOST_STEPS = 10**6
 PATHS = 1024
 """Of a bridge from either side."""
 FEWEST = 16
