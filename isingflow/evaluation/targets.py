@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -212,10 +213,7 @@ def evaluate_target(
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
-    reweighted = reweighted_free_energy(weights)
-    best = reweighted if both_sides is None else both_sides.acceptance_ratio
-    best = best if bridge is None else bridge.best[0]
-    return Evaluation(
+    evaluation = Evaluation(
         title=heading(run.config),
         target=found.name,
         parameters_by_name=found.parameters_by_name,
@@ -230,7 +228,7 @@ def evaluate_target(
         tolerance=run.config.training.tolerance,
         mean_field=found.mean_field().free_energy if isinstance(found, Magnetic) else None,
         variational=variational_free_energy(weights),
-        reweighted=reweighted,
+        reweighted=reweighted_free_energy(weights),
         internal_energy=internal_energy(energies, weights),
         entropy=entropy(energies, weights),
         effective_sample_size=effective_sample_size(weights),
@@ -238,13 +236,16 @@ def evaluate_target(
         both_sides=both_sides,
         exact=exact,
         method=method,
-        log_z_ising=found.log_z_ising(best) if isinstance(found, Magnetic) else None,
+        log_z_ising=None,
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
         shortened=samples < asked or (bridge is not None and bridge.paths < paths),
         annealed=bridge,
     )
+    if not isinstance(found, Magnetic):
+        return evaluation
+    return replace(evaluation, log_z_ising=found.log_z_ising(evaluation.best[0]))
 
 
 def _sampled_loss(run: AnyRun) -> float | None:
