@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.evaluation.budget import Budget
+from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.flows import Flow
 from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
-from isingflow.sampling.bridge import Bridge, Plan, Points
+from isingflow.sampling.bridge import TURNS, Bridge, Plan, Points
 from isingflow.statistics.chains import MOST_R_HAT, diagnostics
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
@@ -31,7 +31,9 @@ from isingflow.statistics.weights import pareto_k
 from isingflow.targets.base import Referenced, Target
 
 PLANNED_ON = 512
-"""Samples of each side that a bridge is planned on."""
+"""Samples of each side that a bridge is planned on, in whole chains."""
+FEWEST_PLANNED_ON = 128
+"""However little time there is: with these alone, chains are just long enough to be compared."""
 FEWEST = 64
 """Paths that are taken however little time there is."""
 CHAINS = 16
@@ -154,20 +156,18 @@ def anneal(
         paths: from either side, about.
         generator: of what is random; of the target's chains it is `seed`.
         pool: who shares the work.
-        budget: of time, which may leave room for fewer paths.
+        budget: of time, which may leave room for fewer paths, and for a plan on fewer samples.
 
     Raises:
         InvalidInput: log-determinants of the flow are stochastic.
     """
     began = time.perf_counter()
     bridge = Bridge(flow, target, pool)
-    pilot = bridge.at(flow.noise(PLANNED_ON, generator))
-    own = _fields(target, PLANNED_ON, paths, seed, generator)
-    known = None if own is None else bridge.of_fields(own[0].flatten(0, 1))
-    plan = bridge.plan(steps, pilot, known, generator)
-    sides = 1 if own is None else 2
-    trial = min(len(pilot.latent), 8)
-    cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(trial)), plan, generator))
+    with budget.taken_off():
+        fields = _fields(target, PLANNED_ON + paths, seed, generator)
+    plan, pilot, known = _planned(bridge, fields, steps, generator, budget)
+    sides = 1 if fields is None else 2
+    cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(PILOT)), plan, generator))
     paths = budget.samples(paths, cost=cost, share=0.9 / sides, least=FEWEST)
 
     forward, turned, moved = [], [], []
@@ -179,10 +179,11 @@ def anneal(
         moved.append(path.moved)
     weights = torch.cat(forward).cpu().numpy()
     reverse, r_hat, allowed = None, math.nan, math.nan
-    if own is not None and known is not None:
-        starts = own[1][:, : -(-paths // CHAINS)]
-        reverse, excess = _backward(bridge, plan, starts, generator)
-        along = np.concatenate([known.excess.view(CHAINS, -1).cpu().numpy(), excess], 1)
+    if fields is not None and known is not None:
+        before = known.excess.view(CHAINS, -1).cpu().numpy()
+        first, last = before.shape[1], before.shape[1] + -(-paths // CHAINS)
+        reverse, excess = _backward(bridge, plan, fields[:, first:last], generator)
+        along = np.concatenate([before, excess], 1)
         r_hat = diagnostics(along).r_hat if np.isfinite(along).all() else math.inf
         allowed = allowed_r_hat(along.shape[1])
     ratio = None if reverse is None else acceptance_ratio_free_energy(weights, reverse)
@@ -205,19 +206,28 @@ def anneal(
     )
 
 
-def _fields(
-    target: Target, planned_on: int, paths: int, seed: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor] | None:
-    """Fields to plan on and, further along the same chains, to begin with, shape (chains, samples, *shape) both.
-
-    About as many as are asked for; None where the target has none of its own.
-    """
+def _fields(target: Target, samples: int, seed: int, generator: torch.Generator) -> Tensor | None:
+    """Fields of the target along chains, shape (chains, samples, *shape); None where it has none of its own."""
     if not isinstance(target, Referenced):
         return None
-    first, then = -(-planned_on // CHAINS), -(-paths // CHAINS)
-    states = target.reference(first + then, chains=CHAINS, seed=seed)
-    fields = target.sample_field(states.to(generator.device, torch.float32), generator)
-    return fields[:, :first], fields[:, first:]
+    states = target.reference(-(-samples // CHAINS), chains=CHAINS, seed=seed)
+    return target.sample_field(states.to(generator.device, torch.float32), generator)
+
+
+def _planned(
+    bridge: Bridge, fields: Tensor | None, steps: int, generator: torch.Generator, budget: Budget
+) -> tuple[Plan, Points, Points | None]:
+    """The plan, and the samples of flow and target that it is made of: the first ones of every chain."""
+    trial = bridge.flow.noise(PILOT, generator)
+    cost = (1 + TURNS) * budget.cost(lambda: bridge.at(trial))
+    if fields is not None:
+        few = fields.flatten(0, 1)[:PILOT]
+        cost += budget.cost(lambda: bridge.of_fields(few))
+    each = -(-budget.samples(PLANNED_ON, cost=cost, share=0.25, least=FEWEST_PLANNED_ON) // CHAINS)
+    with budget.taken_off():
+        pilot = bridge.at(bridge.flow.noise(each * CHAINS, generator))
+        known = None if fields is None else bridge.of_fields(fields[:, :each].flatten(0, 1))
+        return bridge.plan(steps, pilot, known, generator), pilot, known
 
 
 def _backward(bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:

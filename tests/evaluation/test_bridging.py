@@ -11,6 +11,7 @@ from isingflow.evaluation.budget import Budget
 from isingflow.flows import Flow
 from isingflow.lattice import square
 from isingflow.runtime.parallel import Workers
+from isingflow.sampling.bridge import Bridge, Plan
 from isingflow.statistics.chains import diagnostics
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -45,6 +46,21 @@ def test_chains_are_compared_however_few_the_paths(paths):
     stuck = annealed(Stuck(square(4), 0.4), paths=paths)
     assert math.isfinite(stuck.r_hat) and not stuck.chains_agree
     assert "the chains from which paths go back disagree" in stuck.warnings[0]
+
+
+@pytest.mark.parametrize(("seconds", "planned_on", "paths"), [(None, 512, 200), (1e-6, 128, 64)])
+def test_plan_and_paths_shrink_with_the_time(monkeypatch, seconds, planned_on, paths):
+    made_of = []
+
+    def plan(self, steps, flow, target, generator):
+        made_of.append((len(flow.excess), len(target.excess)))
+        return Plan.even(steps)
+
+    monkeypatch.setattr(Bridge, "plan", plan)
+    found = annealed(HubbardStratonovich(square(4), 0.4), paths=200, seconds=seconds)
+    assert made_of == [(planned_on, planned_on)]
+    assert (found.paths, found.reference_paths) == (paths, -(-paths // CHAINS) * CHAINS)
+    assert math.isfinite(found.r_hat)
 
 
 @pytest.mark.parametrize("length", [16, 40, 100])
