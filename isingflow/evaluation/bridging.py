@@ -78,11 +78,17 @@ class Annealed:
     seconds: float
 
     @property
+    def both_ways(self) -> bool:
+        """Whether the best estimate is made of paths of both directions: where they begin can be trusted."""
+        ratio = self.acceptance_ratio
+        return ratio is not None and self.chains_agree and math.isfinite(ratio.stderr)
+
+    @property
     def best(self) -> tuple[Estimate, str]:
         """The best estimate of -ln Z, and how it was found."""
-        if self.acceptance_ratio is None:
-            return self.reweighted, "annealing"
-        return self.acceptance_ratio, "annealing both ways"
+        if self.acceptance_ratio is not None and self.both_ways:
+            return self.acceptance_ratio, "annealing both ways"
+        return self.reweighted, "annealing"
 
     @property
     def chains_agree(self) -> bool:
