@@ -2,7 +2,7 @@
 
     python benchmarks/any_magnet.py --list
     python benchmarks/any_magnet.py glass-8 open-8 --seeds 0 1 2
-    python benchmarks/any_magnet.py all --preset quick --seeds 0 --output /tmp/any-magnet.json
+    python benchmarks/any_magnet.py all --preset quick --seeds 0 --output any-magnet.json
 
 The seed is that of the disorder, where there is any, and of the training. Rows that are measured replace those of the
 same flow and preset in the file. Gaps are to the exact -ln Z or, where there is none, to the acceptance-ratio estimate,

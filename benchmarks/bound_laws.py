@@ -1,7 +1,7 @@
 """Bounds beside the truth: random magnets, trained in random ways for a few dozen steps, many of them absurd.
 
     python benchmarks/bound_laws.py
-    python benchmarks/bound_laws.py --cases 20 --first 40 --output /tmp/bound-laws.json
+    python benchmarks/bound_laws.py --cases 20 --first 40 --output bound-laws.json
 
 Cases that the file has already are not run again: what was cut short goes on.
 

@@ -2,7 +2,7 @@
 
     python benchmarks/papers.py --list
     python benchmarks/papers.py monge-ampere-figure-4 --seeds 0 1 2
-    python benchmarks/papers.py all --quick --output /tmp/papers
+    python benchmarks/papers.py all --quick --output papers
 
 An item writes NAME.json (command, machine, date and numbers) and its figures to the folder of `--output`. Without
 `--quick` its numbers are those of docs/papers.md; with it, everything is shrunk until a minute suffices, to see that it
@@ -49,8 +49,9 @@ def make(item: Item, options: Options) -> Path:
     options.output.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     numbers = item.make(options)
+    words = ["FOLDER" if Path(word) == options.data else word for word in sys.argv[1:]]
     document = {
-        "command": f"python benchmarks/papers.py {shlex.join(sys.argv[1:])}",
+        "command": f"python benchmarks/papers.py {shlex.join(words)}",
         **describe(),
         "item": item.name,
         "seeds": list(options.seeds),

@@ -575,6 +575,53 @@ class WrongSweep(Quartic):
         return field + 0.3 * torch.randn(field.shape, dtype=field.dtype, generator=generator)
 
 
+class MovesAway(Quartic):
+    def reversible_sweep(self, field, generator=None):
+        return WrongSweep.sweep(self, field, generator)
+
+
+class QuarterTurns(Quartic):
+    """The target is invariant, and yet there is a way round."""
+
+    def reversible_sweep(self, field, generator=None):
+        return torch.stack([-field[:, 1], field[:, 0]], 1)
+
+
+class WithoutGenerator(Quartic):
+    def reversible_sweep(self, field, generator=None):
+        return super().sweep(field)
+
+
+class Correlated(Target):
+    """A Gaussian of three numbers that all know each other, one drawn after the other."""
+
+    shape = (3,)
+    precision = torch.eye(3, dtype=torch.float64) + 1.0
+    places = (0, 1, 2)
+
+    def energy(self, field):
+        return (field @ self.precision.to(field) * field).sum(-1) / 2
+
+    def reference(self, samples, *, chains, seed):
+        noise = torch.randn(chains, samples, 3, dtype=torch.float64, generator=generator(seed))
+        return noise @ torch.linalg.cholesky(self.precision.inverse()).T
+
+    def sample_field(self, states, generator=None):
+        return states
+
+    def reversible_sweep(self, field, generator=None):
+        field = field.clone()
+        for place in self.places:
+            noise = torch.randn(len(field), dtype=field.dtype, generator=generator)
+            others = field.sum(1) - field[:, place]
+            field[:, place] = -others / 2 + noise / math.sqrt(2)
+        return field
+
+
+class ThereAndBack(Correlated):
+    places = (0, 1, 2, 1, 0)
+
+
 class WrongDraw(Quartic):
     def draw(self, field, generator=None):
         return {"magnitudes": 1.3 * super().draw(field, generator)["magnitudes"]}
@@ -592,6 +639,10 @@ TARGET_FAULTS = [
     ("free energy", WrongFreeEnergy),
     ("reference", WrongReference),
     ("sweep", WrongSweep),
+    ("reversible sweep", MovesAway),
+    ("reversible sweep", QuarterTurns),
+    ("reversible sweep", WithoutGenerator),
+    ("reversible sweep", Correlated),
     ("draw", WrongDraw),
     ("draw", DrawsWithoutGenerator),
 ]
@@ -605,6 +656,7 @@ def test_faults_of_targets_are_found(law, kind):
 
 def test_targets_without_faults_pass():
     check_target(Quartic())
+    check_target(ThereAndBack())
     check_target(HubbardStratonovich(square(3), 0.3))
 
 

@@ -21,9 +21,8 @@ from isingflow.cli.options import (
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
+from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import stopping
-
-MOST_STEPS = 10**6
 
 
 @click.command("evaluate", cls=Command, address_space=TORCH)

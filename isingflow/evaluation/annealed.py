@@ -12,10 +12,10 @@ import numpy as np
 from isingflow.errors import FileError
 from isingflow.evaluation.verdict import verdict_of_annealing
 from isingflow.lattice import Lattice, external, heading
-from isingflow.monte_carlo.equilibrium import AGREEMENT
 from isingflow.monte_carlo.paths import Paths
 from isingflow.runtime.files import write_atomically
 from isingflow.runtime.numbers import finite_or_none
+from isingflow.statistics.chains import MOST_R_HAT
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import LITTLE_OVERLAP
 
@@ -114,12 +114,12 @@ class AnnealingReport:
     @property
     def chains_agree(self) -> bool:
         """Whether the chains that paths in reverse begin with agree with each other."""
-        return self.paths.at_end.r_hat <= AGREEMENT
+        return self.paths.at_end.r_hat <= MOST_R_HAT
 
     @property
     def starts_agree(self) -> bool:
         """Whether those do that forward paths begin with; at beta = 0 they are independent."""
-        return self.paths.at_start is None or self.paths.at_start.r_hat <= AGREEMENT
+        return self.paths.at_start is None or self.paths.at_start.r_hat <= MOST_R_HAT
 
     @property
     def warnings(self) -> list[str]:
@@ -132,7 +132,7 @@ class AnnealingReport:
             if chains is not None and not agree:
                 found.append(
                     f"the chains ({chains.sampler}) that {what} begins with do not agree (R-hat {chains.r_hat:.3f}, "
-                    f"above {AGREEMENT}): do not trust it"
+                    f"above {MOST_R_HAT}): do not trust it"
                 )
         if self.end.overlap < LITTLE_OVERLAP:
             found.append(
@@ -280,7 +280,7 @@ class AnnealingReport:
         return lines
 
     @property
-    def gap(self) -> float:
+    def bounds_apart(self) -> float:
         """Distance of the two bounds at the last temperature, in nats."""
         return self.upper_bound.value - self.lower_bound.value
 

@@ -15,13 +15,13 @@ from isingflow.evaluation.annealed import AnnealedRow, AnnealingReport
 from isingflow.exact import thermodynamics
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo.annealing import MOVES
-from isingflow.monte_carlo.equilibrium import AGREEMENT
 from isingflow.monte_carlo.path_files import PathFile
 from isingflow.monte_carlo.paths import Paths, moves_for, prepare, run
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import LARGEST_SEED, array, choice, count, flag, function, instance
 from isingflow.runtime.differences import differences, in_a_line
 from isingflow.runtime.resources import duration, require_memory
+from isingflow.statistics.chains import MOST_R_HAT
 from isingflow.statistics.free_energy import (
     effective_sample_size,
     overlap,
@@ -175,7 +175,7 @@ def rows_of(paths: Paths, log_z_start: float, exact: Sequence[tuple[float, str] 
     """
     forward, reverse = paths.by_chains
     free, bounds = path_free_energies(forward, reverse), path_lower_bounds(reverse)
-    agree = paths.at_end.r_hat <= AGREEMENT
+    agree = paths.at_end.r_hat <= MOST_R_HAT
     shared = overlap(forward[..., -1], reverse[..., -1], free.value[-1])
     both = agree and math.isfinite(free.stderr[-1])
     found = []

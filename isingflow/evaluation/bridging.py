@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.evaluation.budget import Budget
+from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.flows import Flow
 from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
-from isingflow.sampling.bridge import Bridge, Plan, Points
+from isingflow.sampling.bridge import TURNS, Bridge, Plan, Points
+from isingflow.statistics.chains import MOST_R_HAT, diagnostics
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     LITTLE_OVERLAP,
@@ -26,19 +27,20 @@ from isingflow.statistics.free_energy import (
     reweighted_free_energy,
     variational_free_energy,
 )
-from isingflow.statistics.mixing import Mixing
 from isingflow.statistics.weights import pareto_k
 from isingflow.targets.base import Referenced, Target
 
-PILOT = 512
-"""Samples of each side on which a bridge is planned."""
+PLANNED_ON = 512
+"""Samples of each side that a bridge is planned on, in whole chains."""
+FEWEST_PLANNED_ON = 128
+"""However little time there is: with these alone, chains are just long enough to be compared."""
 FEWEST = 64
 """Paths that are taken however little time there is."""
 CHAINS = 16
-"""Of the target's own samples, from which paths go back."""
+"""Of the target's own samples, on which the bridge is planned, and from which paths go back."""
 BATCH = 256
-MOST_R_HAT = 1.01
-"""Of the target's chains; more, beyond what chains of this length scatter, and they cannot be trusted."""
+CHANCE = 3.0
+"""Deviations by which R-hat of chains that agree may exceed its limit."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Annealed:
         reweighted: -ln mean W of the same.
         lower_bound: mean of -ln W of the target's paths; None where it has no samples of its own, as what follows.
         acceptance_ratio, overlap: of both sets.
-        r_hat: of the chains behind the target's samples; NaN where chains are too short to tell.
+        r_hat: of d = ln p + E along the target's chains, pilot included; NaN where it has no samples of its own.
+        allowed_r_hat: up to which chains of their length agree.
         effective_sample_size, pareto_k: of the weights W of the flow's paths.
         turned, moved: shares of turns, and of moves of the target, that were accepted on the flow's paths.
         paths, reference_paths: numbers of both.
@@ -65,6 +68,7 @@ class Annealed:
     acceptance_ratio: Estimate | None
     overlap: float | None
     r_hat: float
+    allowed_r_hat: float
     effective_sample_size: float
     pareto_k: float
     turned: float
@@ -74,20 +78,31 @@ class Annealed:
     seconds: float
 
     @property
+    def both_ways(self) -> bool:
+        """Whether the best estimate is made of paths of both directions: where they begin can be trusted."""
+        ratio = self.acceptance_ratio
+        return ratio is not None and self.chains_agree and math.isfinite(ratio.stderr)
+
+    @property
     def best(self) -> tuple[Estimate, str]:
         """The best estimate of -ln Z, and how it was found."""
-        if self.acceptance_ratio is None:
-            return self.reweighted, "annealing"
-        return self.acceptance_ratio, "annealing both ways"
+        if self.acceptance_ratio is not None and self.both_ways:
+            return self.acceptance_ratio, "annealing both ways"
+        return self.reweighted, "annealing"
+
+    @property
+    def chains_agree(self) -> bool:
+        """Whether the chains from which paths go back agree with each other; true where there are none."""
+        return not self.r_hat > self.allowed_r_hat
 
     @property
     def warnings(self) -> list[str]:
         """Why it should not be trusted, if so."""
         found = []
-        if self.reference_paths and self.r_hat > allowed_r_hat(self.reference_paths):
+        if not self.chains_agree:
             found.append(
-                f"the chains from which paths go back disagree (R-hat {self.r_hat:.3f}): the annealed lower bound and "
-                "what is made of it cannot be trusted"
+                f"the chains from which paths go back disagree (R-hat {self.r_hat:.3f}, above "
+                f"{self.allowed_r_hat:.3f}): the annealed lower bound and what is made of it cannot be trusted"
             )
         if self.overlap is not None and self.overlap < LITTLE_OVERLAP:
             found.append(
@@ -117,10 +132,14 @@ class Annealed:
         }
 
 
-def allowed_r_hat(samples: int) -> float:
-    """R-hat above which chains disagree: that of the rule, and two deviations of what equal chains scatter."""
-    halves = 2 * CHAINS
-    return MOST_R_HAT + math.sqrt(2 / halves) * halves / samples
+def allowed_r_hat(length: int) -> float:
+    """R-hat above which `CHAINS` chains disagree: that of the rule, and what those that agree scatter by chance.
+
+    The variance of the means of m half-chains, of n independent samples each, scatters by sqrt(2 / m) of itself, and
+    R-hat by 1 / (2 n) of that.
+    """
+    halves, of_half = 2 * CHAINS, length / 2
+    return MOST_R_HAT + CHANCE * math.sqrt(2 / halves) / (2 * of_half)
 
 
 def anneal(
@@ -143,20 +162,18 @@ def anneal(
         paths: from either side, about.
         generator: of what is random; of the target's chains it is `seed`.
         pool: who shares the work.
-        budget: of time, which may leave room for fewer paths.
+        budget: of time, which may leave room for fewer paths, and for a plan on fewer samples.
 
     Raises:
         InvalidInput: log-determinants of the flow are stochastic.
     """
     began = time.perf_counter()
     bridge = Bridge(flow, target, pool)
-    pilot = bridge.at(flow.noise(PILOT, generator))
-    fields = _fields(target, PILOT + paths, seed, generator)
-    known = None if fields is None else bridge.of_fields(_shuffled(fields)[:PILOT])
-    plan = bridge.plan(steps, pilot, known, generator)
+    with budget.taken_off():
+        fields = _fields(target, PLANNED_ON + paths, seed, generator)
+    plan, pilot, known = _planned(bridge, fields, steps, generator, budget)
     sides = 1 if fields is None else 2
-    trial = min(len(pilot.latent), 8)
-    cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(trial)), plan, generator))
+    cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(PILOT)), plan, generator))
     paths = budget.samples(paths, cost=cost, share=0.9 / sides, least=FEWEST)
 
     forward, turned, moved = [], [], []
@@ -167,9 +184,14 @@ def anneal(
         turned.append(path.turned)
         moved.append(path.moved)
     weights = torch.cat(forward).cpu().numpy()
-    reverse, r_hat = None, math.nan
-    if fields is not None:
-        reverse, r_hat = _backward(bridge, plan, fields[:, : -(-paths // CHAINS)], generator)
+    reverse, r_hat, allowed = None, math.nan, math.nan
+    if fields is not None and known is not None:
+        before = known.excess.view(CHAINS, -1).cpu().numpy()
+        first, last = before.shape[1], before.shape[1] + -(-paths // CHAINS)
+        reverse, excess = _backward(bridge, plan, fields[:, first:last], generator)
+        along = np.concatenate([before, excess], 1)
+        r_hat = diagnostics(along).r_hat if np.isfinite(along).all() else math.inf
+        allowed = allowed_r_hat(along.shape[1])
     ratio = None if reverse is None else acceptance_ratio_free_energy(weights, reverse)
     return Annealed(
         plan=plan,
@@ -179,6 +201,7 @@ def anneal(
         acceptance_ratio=ratio,
         overlap=None if ratio is None or reverse is None else overlap(weights, reverse, ratio.value),
         r_hat=r_hat,
+        allowed_r_hat=allowed,
         effective_sample_size=effective_sample_size(weights),
         pareto_k=pareto_k(weights),
         turned=float(np.mean(turned)) if plan.steps > 1 else math.nan,
@@ -197,20 +220,29 @@ def _fields(target: Target, samples: int, seed: int, generator: torch.Generator)
     return target.sample_field(states.to(generator.device, torch.float32), generator)
 
 
-def _shuffled(fields: Tensor) -> Tensor:
-    """Fields of all chains, their last ones first."""
-    return fields.flip(1).transpose(0, 1).flatten(0, 1)
+def _planned(
+    bridge: Bridge, fields: Tensor | None, steps: int, generator: torch.Generator, budget: Budget
+) -> tuple[Plan, Points, Points | None]:
+    """The plan, and the samples of flow and target that it is made of: the first ones of every chain."""
+    trial = bridge.flow.noise(PILOT, generator)
+    cost = (1 + TURNS) * budget.cost(lambda: bridge.at(trial))
+    if fields is not None:
+        few = fields.flatten(0, 1)[:PILOT]
+        cost += budget.cost(lambda: bridge.of_fields(few))
+    each = -(-budget.samples(PLANNED_ON, cost=cost, share=0.25, least=FEWEST_PLANNED_ON) // CHAINS)
+    with budget.taken_off():
+        pilot = bridge.at(bridge.flow.noise(each * CHAINS, generator))
+        known = None if fields is None else bridge.of_fields(fields[:, :each].flatten(0, 1))
+        return bridge.plan(steps, pilot, known, generator), pilot, known
 
 
-def _backward(bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Generator) -> tuple[np.ndarray, float]:
-    """ln W of paths from every field, shape (chains, samples), and R-hat of d along the chains."""
-    weights, starts = [], []
+def _backward(bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """ln W of paths from every field, and d of the field, shape (chains, samples) both."""
+    weights, excess = [], []
     for batch in fields.flatten(0, 1).split(BATCH):
         stopping.check()
         start: Points = bridge.of_fields(batch)
-        starts.append(start.excess)
+        excess.append(start.excess)
         weights.append(bridge.backward(start, plan, generator).log_weight)
-    shape = fields.shape[:2]
-    along = torch.cat(starts).view(shape).cpu().numpy()
-    mixing = Mixing.of(along) if np.isfinite(along).all() else None
-    return torch.cat(weights).view(shape).cpu().numpy(), math.inf if mixing is None else mixing.r_hat
+    along, starts = (torch.cat(parts).view(fields.shape[:2]).cpu().numpy() for parts in (weights, excess))
+    return along, starts

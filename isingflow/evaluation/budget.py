@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+MOST_STEPS = 10**6
+"""Of a bridge, which nobody has the time for."""
 PILOT = 8
 """Samples on which the time of one is measured."""
 
@@ -31,11 +34,25 @@ class Budget:
         """Seconds of a sample, of work on `PILOT` of them; zero where there is time for anything."""
         if math.isinf(self.seconds):
             return 0.0
+        before = self.seconds
+        with self.taken_off():
+            work()
+        return (before - self.seconds) / PILOT
+
+    @contextmanager
+    def taken_off(self) -> Iterator[None]:
+        """What is done within takes its time from what is left.
+
+        Example:
+            >>> budget = Budget(60.0)
+            >>> with budget.taken_off():
+            ...     time.sleep(0.01)
+            >>> budget.seconds < 60
+            True
+        """
         begun = time.perf_counter()
-        work()
-        spent = time.perf_counter() - begun
-        self.seconds -= spent
-        return spent / PILOT
+        yield
+        self.seconds -= time.perf_counter() - begun
 
     def samples(self, wanted: int, *, cost: float, share: float, least: int = 2) -> int:
         """As many as are wanted, or as there is time for.

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isingflow.errors import InvalidInput
+from isingflow.evaluation.free_energies import DISAGREEMENT
 from isingflow.exact import averages
 from isingflow.runs.solution import solution_in
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import instance
 from isingflow.sampling.measured import measured
 from isingflow.sampling.sample import THROUGH_FLOW
+from isingflow.statistics.chains import MOST_R_HAT
 from isingflow.statistics.mixing import Mixing
 
 if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
     from isingflow.sampling import Chains
-
-DISAGREEMENT = 1.01
-"""R-hat from which chains do not agree (Vehtari et al. 2021)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +157,8 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
     way = (chains.identity.get("sampler"), chains.identity.get("space"))
     if run is not None and way in THROUGH_FLOW and (missing := missing_modes(run)):
         warnings.append(missing)
-    if _worst(mixing) > DISAGREEMENT:
-        warnings.append(f"R-hat above {DISAGREEMENT}: the chains are too short, or do not mix")
+    if _worst(mixing) > MOST_R_HAT:
+        warnings.append(f"R-hat above {MOST_R_HAT}: the chains are too short, or do not mix")
     if not chains.certified:
         warnings.append("integration not checked: the error of the flow is not known to be tolerable")
     return ChainsReport(chains, series, mixing, exact, warnings)
@@ -167,8 +166,6 @@ def chains_report(chains: Chains, *, target: Any = None, run: RunFolder | None =
 
 def missing_modes(run: RunFolder) -> str | None:
     """A warning where the flow misses part of the target: chains rarely enter that part, and do not show it."""
-    from isingflow.evaluation.free_energies import DISAGREEMENT
-
     report = run.report() or {}
     forward, reverse = (report.get(name) for name in ("effective_sample_size", "reverse_effective_sample_size"))
     if not isinstance(forward, int | float) or not isinstance(reverse, int | float):

@@ -312,17 +312,15 @@ class Evaluation:
         """Of the bridge, if there is one."""
         if self.annealed is None:
             return []
-        found, both = self.annealed, f"{self.annealed.paths} + {self.annealed.reference_paths} paths"
+        found = self.annealed
+        paths = f"{found.paths} + {found.reference_paths} paths" if found.both_ways else f"{found.paths} paths"
         rows: list[tuple[str, str, Estimate | float | None]] = [
             (f"annealed bound, {found.plan.steps} steps", f"from above, {found.paths} paths", found.upper_bound),
+            ("annealed estimate", paths, found.best[0]),
         ]
-        if found.acceptance_ratio is None:
-            return [*rows, ("annealed estimate", f"{found.paths} paths", found.reweighted)]
-        return [
-            *rows,
-            ("annealed estimate", both, found.acceptance_ratio),
-            ("annealed lower bound", f"from below, {found.reference_paths} paths", found.lower_bound),
-        ]
+        if found.lower_bound is not None:
+            rows.append(("annealed lower bound", f"from below, {found.reference_paths} paths", found.lower_bound))
+        return rows
 
 
 def _row(name: str, note: str, first: str, second: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
-from isingflow.evaluation.budget import PILOT, Budget
+from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
@@ -45,8 +46,7 @@ from isingflow.statistics.free_energy import (
 )
 from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import pareto_k
-from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, Target
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
 from isingflow.training.problems import REFERENCE_CHAINS
 from isingflow.training.progress import RECENT
 
@@ -54,7 +54,6 @@ BATCH = 256
 MOST_SPINS = 2**24
 """Spins drawn at once."""
 ERROR_SAMPLES = 512
-MOST_STEPS = 10**6
 PATHS = 1024
 """Of a bridge from either side."""
 FEWEST = 16
@@ -214,10 +213,7 @@ def evaluate_target(
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
-    reweighted = reweighted_free_energy(weights)
-    best = reweighted if both_sides is None else both_sides.acceptance_ratio
-    best = best if bridge is None else bridge.best[0]
-    return Evaluation(
+    evaluation = Evaluation(
         title=heading(run.config),
         target=found.name,
         parameters_by_name=found.parameters_by_name,
@@ -232,7 +228,7 @@ def evaluate_target(
         tolerance=run.config.training.tolerance,
         mean_field=found.mean_field().free_energy if isinstance(found, Magnetic) else None,
         variational=variational_free_energy(weights),
-        reweighted=reweighted,
+        reweighted=reweighted_free_energy(weights),
         internal_energy=internal_energy(energies, weights),
         entropy=entropy(energies, weights),
         effective_sample_size=effective_sample_size(weights),
@@ -240,13 +236,16 @@ def evaluate_target(
         both_sides=both_sides,
         exact=exact,
         method=method,
-        log_z_ising=found.log_z_ising(best) if isinstance(found, Magnetic) else None,
+        log_z_ising=None,
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
         shortened=samples < asked or (bridge is not None and bridge.paths < paths),
         annealed=bridge,
     )
+    if not isinstance(found, Magnetic):
+        return evaluation
+    return replace(evaluation, log_z_ising=found.log_z_ising(evaluation.best[0]))
 
 
 def _sampled_loss(run: AnyRun) -> float | None:
@@ -266,7 +265,7 @@ def _of_spins(target: Target, samples: SampleSet) -> dict[str, Any]:
         "energy_per_site": jackknife_mean(series.energy, samples.log_weight) / lattice.sites,
         "magnetisation_abs": jackknife_mean(series.magnetisation_abs, samples.log_weight),
         **({} if lattice.field is None else _in_field(lattice, series, samples)),
-        "exact_spins": target.thermodynamics() if isinstance(target, HubbardStratonovich) else None,
+        "exact_spins": target.known if isinstance(target, SolvedOnce) else None,
     }
 
 

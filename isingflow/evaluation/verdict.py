@@ -16,6 +16,7 @@ FAR = 4.0
 """Standard errors from the exact answer at which an estimate is wrong."""
 FINER = "train on at a lower rate (isingflow train --from RUN --rate 1e-3) or with more steps of integration"
 BETTER = "train longer (--steps), with --preset accurate, or use chains (isingflow monte-carlo, isingflow hmc)"
+MORE_STEPS = "take more steps of the bridge (isingflow evaluate --anneal) or train longer"
 
 
 def checked(certified: bool, error: float, tolerance: float, what: str = "the integration error") -> str:
@@ -35,10 +36,16 @@ def verdict(found: Evaluation) -> str:
     estimate, how = found.best
     if not found.certified:
         return f"none of these numbers can be trusted, the integration is too coarse; {FINER}"
+    bridge = found.annealed
+    if bridge is not None and not bridge.chains_agree:
+        return (
+            "the bounds from above can be trusted, those from below and the estimates cannot: the chains from which "
+            f"paths go back disagree (R-hat {bridge.r_hat:.3f}); try more paths (--paths), which make chains longer too"
+        )
     why = _distrust(found)
     if why:
-        kind = "bound" if found.both_sides is None else "bounds"
-        return f"the {kind} can be trusted, the estimates cannot: {why}; {BETTER}"
+        kind = "bound" if found.both_sides is None and bridge is None else "bounds"
+        return f"the {kind} can be trusted, the estimates cannot: {why}; {BETTER if bridge is None else MORE_STEPS}"
     within = max(estimate.stderr, found.integration_error)
     count = len(found.samples.log_weight)
     effective = found.effective_sample_size * count
@@ -54,25 +61,40 @@ def verdict(found: Evaluation) -> str:
 def _distrust(found: Evaluation) -> str:
     """Why the best estimate should not be trusted; empty if it can be."""
     estimate, how = found.best
-    sides = found.both_sides
-    if sides is not None and sides.overlap < LITTLE_OVERLAP:
-        return f"{sides.overlap:.2g} samples of flow and target overlap"
-    if sides is None and found.pareto_k > HEAVY_TAIL:
-        return f"the weights have heavy tails (Pareto k {found.pareto_k:.2f})"
-    effective = found.effective_sample_size * len(found.samples.log_weight)
-    if sides is None and effective < FEW:
-        return f"{effective:.2g} samples count"
-    if found.exact is not None:
+    bridge, sides = found.annealed, found.both_sides
+    if bridge is not None:
+        why = (
+            _apart(bridge.overlap, "paths of both directions")
+            if bridge.both_ways
+            else _light(bridge.effective_sample_size * bridge.paths, bridge.pareto_k, "paths")
+        )
+    elif sides is not None:
+        why = _apart(sides.overlap, "samples of flow and target")
+    else:
+        why = _light(found.effective_sample_size * len(found.samples.log_weight), found.pareto_k, "samples")
+    if not why and found.exact is not None:
         distance = abs(estimate.value - found.exact)
         if distance > FAR * estimate.stderr + found.integration_error:
             return f"the {how} lies {distance:.2g} nats from the exact answer, at an error of {estimate.stderr:.2g}"
-    return ""
+    return why
+
+
+def _apart(overlap: float | None, of: str) -> str:
+    """Why two sets cannot be taken together; empty if they can."""
+    return f"{overlap:.2g} {of} overlap" if overlap is not None and overlap < LITTLE_OVERLAP else ""
+
+
+def _light(effective: float, pareto_k: float, of: str) -> str:
+    """Why weights cannot be averaged; empty if they can."""
+    if pareto_k > HEAVY_TAIL:
+        return f"the weights have heavy tails (Pareto k {pareto_k:.2f})"
+    return f"{effective:.2g} {of} count" if effective < FEW else ""
 
 
 def verdict_of_annealing(found: AnnealingReport) -> str:
     """What of an annealing can be trusted: by the chains that paths begin with, and the overlap of both directions."""
     estimate, how = found.log_z, found.end.method
-    apart = f"the bounds are {max(found.gap, 0.0):.2g} nats apart"
+    apart = f"the bounds are {max(found.bounds_apart, 0.0):.2g} nats apart"
     if not found.starts_agree:
         return "none of these numbers can be trusted: the chains that forward paths begin with do not agree; begin at 0"
     if not found.chains_agree:

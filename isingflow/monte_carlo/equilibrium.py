@@ -10,12 +10,10 @@ import numpy as np
 
 from isingflow.lattice import Lattice
 from isingflow.monte_carlo.simulate import SpinChains, stream
-from isingflow.statistics.chains import diagnostics
+from isingflow.statistics.chains import MOST_R_HAT, diagnostics
 
 CHAINS = 16
 """Independent chains."""
-AGREEMENT = 1.01
-"""R-hat up to which chains agree (Vehtari et al. 2021)."""
 _THERMALISE, _RECORDED = 1000, 1000
 """Sweeps of each chain before the first state, and after it at least."""
 _LONGER, _LONGEST, _MOST_UPDATES = 4, 16, 2e8
@@ -92,7 +90,7 @@ def equilibrium(
         found = _thinned(blocks, (chains, factor * sweeps), samples, lattice.sites)
         factor *= _LONGER
         work = float(factor) * chains * (sweeps + _THERMALISE) * lattice.sites
-        if found.r_hat <= AGREEMENT or factor > _LONGEST or work > _MOST_UPDATES:
+        if found.r_hat <= MOST_R_HAT or factor > _LONGEST or work > _MOST_UPDATES:
             return found
 
 

@@ -45,7 +45,6 @@ def log_z_figure(
     ):
         heights = np.array([e.value for e in bounds]) - reference
         errors = [e.stderr if np.isfinite(e.stderr) else np.nan for e in bounds]
-
         below.errorbar(betas, heights, errors, fmt=f"{marker}-", markersize=4, linewidth=1, color=color, label=word)
     below.set(xlabel=r"$\beta$", ylabel=f"ln Z $-$ {'exact' if np.isfinite(known).all() else 'estimate'} (nats)")
     below.legend()

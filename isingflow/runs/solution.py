@@ -20,8 +20,7 @@ from isingflow.runs.folder import AnyRun
 from isingflow.runtime.files import reason, write_atomically
 from isingflow.runtime.numbers import parse
 from isingflow.runtime.settings import Finite, Settings, Text, read
-from isingflow.targets.base import Target
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.base import SolvedOnce, Target
 
 SOLUTION = "exact.json"
 
@@ -42,7 +41,7 @@ class Solution(Settings, frozen=True):
 
 def recall(run: AnyRun, target: Target) -> None:
     """Let the magnet of a run know the solution that was kept; nothing where there is none, or of other targets."""
-    if isinstance(target, HubbardStratonovich) and target.known is None:
+    if isinstance(target, SolvedOnce) and target.known is None:
         solution = solution_in(run, target.lattice, target.beta)
         if solution is not None:
             target.know(solution)
@@ -50,12 +49,11 @@ def recall(run: AnyRun, target: Target) -> None:
 
 def keep(run: AnyRun, target: Target) -> None:
     """Write down the solution that the magnet of a run knows, if it is not there; where one can write."""
-    known = target.known if isinstance(target, HubbardStratonovich) else None
-    if not isinstance(target, HubbardStratonovich) or known is None:
+    if not isinstance(target, SolvedOnce) or target.known is None:
         return
-    if solution_in(run, target.lattice, target.beta) == known:
+    if solution_in(run, target.lattice, target.beta) == target.known:
         return
-    entries = asdict(known)
+    entries = asdict(target.known)
     entries["digest"] = _digest(target.lattice, target.beta, entries)
     try:
         write_atomically(run.path / SOLUTION, (json.dumps(entries, indent=2, allow_nan=False) + "\n").encode())

@@ -23,7 +23,7 @@ exact, and d is that of the map f. Where b_k lie, and how far to turn, is planne
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,8 +45,10 @@ GRID = 64
 ANGLES = tuple(math.pi * part for part in (0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03))
 PLACES = (0.1, 0.4, 0.7, 1.0)
 """Where angles are chosen."""
-TRIED = 128
-"""Samples on which they are."""
+TRIED, PART = 128, 4
+"""Samples on which they are, at most, and at most one in so many that the plan is made of."""
+TURNS = len(PLACES) * len(ANGLES) / PART
+"""Turns for every sample of the flow that a plan is made of, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,10 +191,10 @@ class Bridge:
         plan = Plan(tuple(strengths.tolist()), ())
         if steps == 1:
             return plan
-        found = []
+        found, tried = [], max(1, min(TRIED, len(flow.excess) // PART))
         for place in PLACES:
             chances = torch.from_numpy(weights(place)).clamp_min(0)
-            rows = torch.multinomial(chances, TRIED, replacement=True, generator=_on_cpu(generator))
+            rows = torch.multinomial(chances, tried, replacement=True, generator=_on_cpu(generator))
             found.append(self._best_angle(pooled.take(rows.to(pooled.excess.device)), place, generator))
         angles = np.exp(np.interp(strengths[1:-1], PLACES, np.log(found)))
         return replace(plan, angles=tuple(angles.tolist()))
@@ -260,7 +262,7 @@ def _joined(first: Points, second: Points) -> Points:
     return Points(*(torch.cat([getattr(first, name), getattr(second, name)]) for name in ("latent", "field", "excess")))
 
 
-def _mixture(flow: Tensor, target: Tensor | None):
+def _mixture(flow: Tensor, target: Tensor | None) -> Callable[[float], np.ndarray]:
     """Weights by b that turn samples of flow and target together into those of pi_b; sum 1, shape (n,)."""
     forward = flow.cpu().numpy()
     if target is None:

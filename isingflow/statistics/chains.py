@@ -20,6 +20,8 @@ from isingflow.statistics.estimate import Estimate
 
 SOKAL_WINDOW = 5
 """Lags summed in units of tau: exp(-5) of an exponential's tail is cut off."""
+MOST_R_HAT = 1.01
+"""Up to which chains agree (Vehtari et al. 2021)."""
 LARGEST_CHAIN = 1e295
 """Largest sample of a chain: sums of many are numbers still, and squares are taken of what is scaled."""
 
@@ -29,7 +31,7 @@ class Diagnostics:
     """Whether chains agree, and how much they are worth.
 
     Attributes:
-        r_hat: rank-normalised split R-hat (Vehtari et al. 2021); 1 where chains agree, suspicious above 1.01.
+        r_hat: rank-normalised split R-hat (Vehtari et al. 2021); 1 where chains agree, suspicious above `MOST_R_HAT`.
         ess_bulk, ess_tail: effective numbers of samples for the centre, and for the 5 % and 95 % quantiles.
     """
 

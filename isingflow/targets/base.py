@@ -22,6 +22,8 @@ from isingflow.runtime.checks import lengths
 from isingflow.runtime.fields import fields_of
 
 if TYPE_CHECKING:
+    from isingflow.exact.thermodynamics import Thermodynamics
+    from isingflow.lattice import Lattice
     from isingflow.statistics.estimate import Estimate
     from isingflow.targets.gaussian import MeanField
 
@@ -133,6 +135,24 @@ class ExactlySolved(Protocol):
 
     def exact_free_energy(self) -> tuple[float, str] | None:
         """-ln Z in nats, and the method behind it in a word; None where no method is known."""
+
+
+@runtime_checkable
+class SolvedOnce(Protocol):
+    """A magnet whose exact solution may take long to find: it is found once, and can be kept and handed back."""
+
+    lattice: Lattice
+    beta: float
+
+    @property
+    def known(self) -> Thermodynamics | None:
+        """The exact solution of the spins, if it was found or handed in."""
+
+    def know(self, solution: Thermodynamics) -> None:
+        """Take the exact solution of the spins from whoever has found it before."""
+
+    def exact_free_energy(self, longest: float = ...) -> tuple[float, str] | None:
+        """As of `ExactlySolved`; None too where it would take longer than so many seconds."""
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.exact.continuous import MIN_EIGENVALUE, LogZ, continuous_form
-from isingflow.exact.thermodynamics import Thermodynamics
+from isingflow.exact.thermodynamics import Thermodynamics, thermodynamics
 from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.flows.linear import Shift, SpectralScaling
 from isingflow.flows.spectral import EigenBasis, FourierBasis, SpectralBasis
@@ -166,8 +166,6 @@ class HubbardStratonovich(Target):
         Args:
             longest: seconds, as for `exact.thermodynamics`.
         """
-        from isingflow.exact import thermodynamics  # numba takes a second to load
-
         if not self._solved:
             try:
                 self._solved.append(thermodynamics(self.lattice, self.beta, longest=longest))

@@ -4,7 +4,10 @@ Integration by parts (Stein 1972): for x from exp(-E) / Z and any smooth f that 
 
     E[f(x).grad E(x) - div f(x)] = 0;        f(x) = x is the virial theorem, E[x.grad E] = N.
 
-It needs neither Z nor other samples to compare with.
+It needs neither Z nor other samples to compare with. A move x -> x' from these samples that keeps detailed balance has,
+for any f and g,
+
+    E[f(x) g(x') - g(x) f(x')] = 0.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -20,7 +24,16 @@ from isingflow.errors import InvalidTarget, IsingflowError
 from isingflow.flows.base import Flow
 from isingflow.statistics.free_energy import effective_sample_size, reweighted_free_energy, variational_free_energy
 from isingflow.targets import checks
-from isingflow.targets.base import Drawing, ExactlySolved, GibbsSampled, Referenced, Target, TargetLike, as_target
+from isingflow.targets.base import (
+    Drawing,
+    ExactlySolved,
+    GibbsSampled,
+    Referenced,
+    Reversible,
+    Target,
+    TargetLike,
+    as_target,
+)
 from isingflow.testing.laws import DEVIATIONS, Judge, LawBroken, check, generator, normal, slope
 from isingflow.testing.transforms import check_transform
 
@@ -32,6 +45,8 @@ STARTS = 4096
 """Samples of the start that its bound is computed from."""
 CHAINS, STATES = 64, 16
 """Reference chains, whose means are independent, and states of each."""
+PAIRS = (*combinations(("a.x", "b.x", "c.x", "d.x"), 2), ("a.x", "b.tanh x"), ("E", "(a.x)^2"))
+"""Functions f and g that detailed balance is checked with, of random vectors a to d."""
 TRUSTED = 100.0
 """Effective samples from which a reweighted free energy and its error are taken at their word."""
 
@@ -156,16 +171,51 @@ def _reference(judge: Judge, on: _Target) -> None:
         _identities(judge, on.target, fields, "reference samples", on.seed)
 
 
+def _swept(judge: Judge, on: _Target, sweep: Callable[..., Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Reference fields and the same after a sweep that leaves the target invariant; None where there are none."""
+    x = on.fields
+    moved = [sweep(x, generator(on.seed)) for _ in range(2)]
+    judge.like("the fields of a sweep", moved[0], x.shape, x.dtype)
+    judge.equal("sweeps of equal seeds", moved[:1], moved[1:])
+    if not isinstance(on.given, Referenced):
+        return None
+    fields = on.reference(on.given)[1]
+    swept = sweep(fields.flatten(0, 1), generator(on.seed)).view(fields.shape)
+    _identities(judge, on.target, swept, "samples after a sweep", on.seed)
+    return fields, swept
+
+
 def _sweep(judge: Judge, on: _Target) -> None:
     if isinstance(on.given, GibbsSampled):
-        x = on.fields
-        moved = [on.given.sweep(x, generator(on.seed)) for _ in range(2)]
-        judge.like("the fields of a sweep", moved[0], x.shape, x.dtype)
-        judge.equal("sweeps of equal seeds", moved[:1], moved[1:])
-        if isinstance(on.given, Referenced):
-            fields = on.reference(on.given)[1]
-            swept = on.given.sweep(fields.flatten(0, 1), generator(on.seed)).view(fields.shape)
-            _identities(judge, on.target, swept, "samples after a sweep", on.seed)
+        _swept(judge, on, on.given.sweep)
+
+
+def _reversible_sweep(judge: Judge, on: _Target) -> None:
+    if not isinstance(on.given, Reversible):
+        return
+    both = _swept(judge, on, on.given.reversible_sweep)
+    if both is None:
+        return
+    before, after = (_measured(on.target, fields, on.seed) for fields in both)
+    for f, g in PAIRS:
+        # A constant in f or g changes nothing but the scatter.
+        about_f, about_g = before[f].mean(), before[g].mean()
+        there = (before[f] - about_f) * (after[g] - about_g)
+        back = (before[g] - about_g) * (after[f] - about_f)
+        balance = (there - back).mean(1)
+        judge.mean(f"detailed balance, f(x) g(x') - g(x) f(x') with f = {f} and g = {g}", balance)
+
+
+def _measured(target: Target, fields: Tensor, seed: int) -> dict[str, Tensor]:
+    """Functions of fields along chains, shape (chains, samples, *shape), by name, float64, shape (chains, samples)."""
+    x = fields.double().flatten(2)
+    vectors = dict(zip("abcd", normal(4, x.shape[-1], seed=seed + 1).to(x.device), strict=True))
+    return {
+        **{f"{name}.x": x @ vector for name, vector in vectors.items()},
+        "b.tanh x": torch.tanh(x) @ vectors["b"],
+        "(a.x)^2": (x @ vectors["a"]).square(),
+        "E": target.energy(fields.flatten(0, 1)).detach().double().view(x.shape[:2]),
+    }
 
 
 def _draw(judge: Judge, on: _Target) -> None:
@@ -196,14 +246,16 @@ TARGET_LAWS = {
     "free energy": _free_energy,
     "reference": _reference,
     "sweep": _sweep,
+    "reversible sweep": _reversible_sweep,
     "draw": _draw,
 }
 """What each says:
 
 energy: those of `targets.checks`, symmetry among them. force: minus the gradient, by autograd and by differences.
 start: its maps are invertible, with their log-determinants. free energy: the exact one lies below the start's bound,
-and is the reweighted one where that can be trusted. reference, sweep: samples keep Stein's identities. draw: depends on
-the generator alone, and is distributed as the states of the reference. What a target cannot do is not asked of it.
+and is the reweighted one where that can be trusted. reference, sweep: samples keep Stein's identities. reversible
+sweep: so they do, and it keeps detailed balance. draw: depends on the generator alone, and is distributed as the states
+of the reference. What a target cannot do is not asked of it.
 """
 
 

@@ -29,9 +29,8 @@ from isingflow.potentials import Potential, SampledAverage
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.free_energy import effective_sample_size
-from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, Target
+from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
 from isingflow.targets.checks import check_target
-from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import objectives
 from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Samples, Stage
 from isingflow.training.likelihood import Likelihood
@@ -126,11 +125,19 @@ class Variational(Problem[Tensor | Pair]):
     @cached_property
     def exact(self) -> float | None:
         """-ln Z, if it is known, or of a magnet in a few seconds: no training waits longer for it."""
-        if isinstance(self.target, HubbardStratonovich):
+        if isinstance(self.target, SolvedOnce):
             known = self.target.exact_free_energy(longest=FEW_SECONDS)
         else:
             known = self.target.exact_free_energy() if isinstance(self.target, ExactlySolved) else None
         return None if known is None else known[0]
+
+    def solve(self) -> bool:
+        """Find `exact` now, not at the first readings, where it would be a part of the training's time.
+
+        Returns:
+            Whether it is known.
+        """
+        return self.exact is not None
 
     def batch(self, n: int, generator: torch.Generator) -> Tensor | Pair:
         """Standard normal z, shape (n, *shape), beside fields of the target where both bounds are trained for."""

@@ -201,7 +201,7 @@ def train(
         logger.info("run folder %s", run.path)
         if isinstance(problem, Variational):
             recall(run, problem.target)
-            _ = problem.exact  # now, which is no part of the training's time
+            problem.solve()
         with run.training(), progress_display(quiet=not shown) as show:
             report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731
             outcome = fit(

@@ -45,6 +45,9 @@ def test_the_report():
     assert document["exact_log_z"] == answer
     assert abs(report.log_z.value - answer) < 4 * report.log_z.stderr < 0.4
     assert report.lower_bound.value < report.log_z.value < report.upper_bound.value
+    assert report.verdict.endswith(
+        f"the bounds are {report.upper_bound.value - report.lower_bound.value:.2g} nats apart"
+    )
     assert document["lower_bound"] == {
         "value": pytest.approx(64 * math.log(2) + report.paths.forward.mean()),
         "stderr": pytest.approx(report.paths.forward.std(ddof=1) / 8),

@@ -19,8 +19,9 @@ from isingflow.plots.training import exact_free_energy, with_gaps
 from isingflow.runs import solution
 from isingflow.runs.folder import RunFolder
 from isingflow.sampling import sample_chains
-from isingflow.targets import HubbardStratonovich
+from isingflow.targets import HubbardStratonovich, hubbard_stratonovich
 from isingflow.training import problems
+from isingflow.training.progress import Outcome
 
 LATTICE, BETA = random_field(edwards_anderson(5, seed=1, boundary="open"), 0.3, seed=2), 0.6
 SHORT = {"iterations": 3, "progress": False, "device": "cpu", "settings": {"flow.hidden": 2, "training.batch": 8}}
@@ -58,7 +59,7 @@ def asked(monkeypatch):
         count.append(arguments)
         return thermodynamics(*arguments, **options)
 
-    monkeypatch.setattr(isingflow.exact, "thermodynamics", counted)
+    monkeypatch.setattr(hubbard_stratonovich, "thermodynamics", counted)
     monkeypatch.setattr(sys.modules["isingflow.exact.averages"], "thermodynamics", counted)
     return count
 
@@ -153,6 +154,18 @@ def test_training_does_not_wait_for_what_takes_long(tmp_path, monkeypatch, asked
     asked.clear()
     again = isingflow.train(RunFolder.open(run.path), progress=False, device="cpu")
     assert again.problem.exact == report.exact and not asked
+
+
+def test_it_is_looked_for_before_the_training_begins(tmp_path, monkeypatch, asked):
+    begun = []
+
+    def fit(run, problem, **options):
+        begun.append((len(asked), problem.solve()))
+        return Outcome.FINISHED
+
+    monkeypatch.setattr(sys.modules["isingflow.training.train"], "fit", fit)
+    trained(tmp_path / "run")
+    assert begun == [(1, True)] and len(asked) == 1
 
 
 def test_gaps_that_were_seen_stay(evaluated):

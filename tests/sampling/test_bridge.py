@@ -58,7 +58,7 @@ def both_ways(make, steps, paths=400):
     """ln W of paths of either direction, and the exact -ln Z."""
     flow, target = make()
     bridge, source = Bridge(flow, target), generator(5)
-    plan = bridge.plan(steps, bridge.at(flow.noise(200, source)), bridge.of_fields(fields(target, 200, 4)), source)
+    plan = bridge.plan(steps, bridge.at(flow.noise(520, source)), bridge.of_fields(fields(target, 520, 4)), source)
     forward = bridge.forward(bridge.at(flow.noise(paths, source)), plan, source).log_weight.numpy()
     backward = bridge.backward(bridge.of_fields(fields(target, paths)), plan, source).log_weight.numpy()
     exact = (target if hasattr(target, "exact_free_energy") else magnet(0.4)).exact_free_energy()[0]

@@ -15,7 +15,7 @@ from isingflow.flows import Flow
 from isingflow.lattice import Group, edwards_anderson, from_graph, square, triangular
 from isingflow.lattice.symmetry import square_torus_group
 from isingflow.targets import HubbardStratonovich, Phi4, Target, as_target, check_target
-from isingflow.targets.base import ExactlySolved, Magnetic, Referenced
+from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, SolvedOnce
 
 
 def target_of(energy, shape=(4, 4), symmetry=None):
@@ -78,7 +78,7 @@ def test_any_object_with_a_shape_and_an_energy_is_one():
     assert target.title() == "SimpleNamespace, stiffness = 2.5, 3"
     x = torch.randn(5, 3)
     torch.testing.assert_close(target.force(x), -x)
-    assert not isinstance(target, ExactlySolved | Referenced | Magnetic)
+    assert not isinstance(target, ExactlySolved | SolvedOnce | Referenced | Magnetic)
     check_target(target)
 
 
@@ -88,7 +88,8 @@ def test_any_object_with_a_shape_and_an_energy_is_one():
 def test_magnets_keep_the_laws(lattice):
     target = HubbardStratonovich(lattice, 0.4)
     check_target(target)
-    assert isinstance(target, ExactlySolved) and isinstance(target, Referenced) and isinstance(target, Magnetic)
+    for protocol in (ExactlySolved, SolvedOnce, Referenced, Magnetic):
+        assert isinstance(target, protocol)
     assert target.at(beta=0.3).beta == 0.3
 
 
