@@ -22,7 +22,7 @@ SMALL_SITES = 256
 """Sites up to which a preset's evaluation has all its samples; on larger fields each costs more and says more."""
 FEWEST_SAMPLES = 1024
 LARGE_LENGTH = 16
-"""Shortest length of the tori that a preset trains up from half their size."""
+"""Least length of the tori that a preset trains up from half their size."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Preset:
     Attributes:
         flow: the architecture.
         training: as it is on data and on most lattices.
-        fine: as it is on large uniform tori with even lengths, where the flow starts from that of half the lengths, its
-            `coarse` being the training on the first torus that is not large (`training`, if None); None: as elsewhere.
+        fine: as it is on uniform tori with even lengths of `LARGE_LENGTH`, where the flow starts from that of half the
+            lengths, its `coarse` being the training on the first torus that is not large (`training`, if None); larger
+            ones have as many times fewer iterations as their shortest length is larger. None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
         graph: as it is where the flow is made of what happens near single sites; None: as elsewhere.
     """
@@ -57,7 +58,9 @@ class Preset:
             coarse = evaluated_on(half.sites, self.fine.coarse or self.training)
         else:
             coarse = self.training_on(half)
-        return replace(evaluated_on(lattice.sites, self.fine), coarse=coarse)
+        # A sample of a larger torus says more of what is local, and costs more.
+        iterations = max(self.fine.iterations * LARGE_LENGTH // min(lattice.shape), 1)
+        return replace(evaluated_on(lattice.sites, self.fine), iterations=iterations, coarse=coarse)
 
 
 def _half_of_large(lattice: Lattice) -> Lattice | None:

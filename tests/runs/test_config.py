@@ -197,6 +197,12 @@ def test_presets_train_large_uniform_tori_up_from_small_ones(lattice, shapes, pr
     assert RunConfig.from_preset("paper", lattice, 0.4).coarse is None
 
 
+@pytest.mark.parametrize("preset", ["quick", "accurate"])
+def test_twice_the_length_takes_half_the_iterations(preset):
+    *larger, sixteen, _ = [n for _, n in sizes(RunConfig.from_preset(preset, square(128), 0.4))]
+    assert larger == [sixteen // times for times in (8, 4, 2)]
+
+
 def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
     whole = RunConfig.from_preset("accurate", square(64), 0.4)
     some = RunConfig.from_preset("accurate", square(64), 0.4, iterations=whole.training.iterations // 10)
