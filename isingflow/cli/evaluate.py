@@ -34,8 +34,13 @@ from isingflow.runtime import stopping
     metavar="N",
     help="Monte Carlo samples of a magnet, in whole chains; a quarter as many as of the flow by default.",
 )
-@click.option("--anneal", type=Whole(1, MOST_STEPS), metavar="N", help="Steps of a bridge between flow and target.")
-@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of the bridge, from either side.")
+@click.option(
+    "--anneal",
+    type=Whole(1, MOST_STEPS),
+    metavar="N",
+    help="Steps of a bridge between flow and target; of a run trained --from-beta, sweeps of its paths to the goal.",
+)
+@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of either, in both directions.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @DATA
 @SEED

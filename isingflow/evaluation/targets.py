@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.evaluation.annealing import PATHS as SPIN_PATHS
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
 from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
+from isingflow.evaluation.warmer import anneal_to
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.lattice import Lattice
@@ -158,8 +160,10 @@ def evaluate_target(
         reference_samples: of the target, about, at least 2; a quarter as many as of the flow if not given.
         target, flow: of a run on a user's own.
         time_limit: in seconds, for which fewer samples are taken if need be.
-        anneal: steps of a bridge between flow and target, both ways, see `sampling.bridge`; none if not given.
-        paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default.
+        anneal: steps of a bridge between flow and target, both ways, see `sampling.bridge`; none if not given. Of a run
+            with a goal: sweeps of paths to it, see `evaluation.warmer`; what they need if not given.
+        paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default. Of a run with a
+            goal: of paths to it, `annealing.PATHS` by default.
 
     Raises:
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
@@ -169,13 +173,17 @@ def evaluate_target(
     of_target = max(samples // 4, 2)
     if reference_samples is not None:
         of_target = count("reference_samples", reference_samples, least=2)
-    if anneal is None and paths is not None:
+    goal = run.config.goal
+    if goal is None and anneal is None and paths is not None:
         raise InvalidInput("paths are of a bridge (anneal): give its number of steps too")
     steps = None if anneal is None else count("anneal", anneal, most=MOST_STEPS)
-    paths = min(samples, PATHS) if paths is None else count("paths", paths, least=2)
+    usual_paths = min(samples, PATHS) if goal is None else SPIN_PATHS
+    paths = usual_paths if paths is None else count("paths", paths, least=2)
     flow, found, state = load_run(run, generator.device, target, flow)
     _check_room(found, samples)
     _check_room(found, of_target, "reference samples")
+    if goal is not None:
+        _check_room(found, 2 * paths, "paths")
     recall(run, found)
     known = stopping.watched(found.exact_free_energy) if isinstance(found, ExactlySolved) else None
     keep(run, found)
@@ -183,7 +191,8 @@ def evaluate_target(
     reverse = None
     with workers(generator.device) as pool:
         began, asked = time.perf_counter(), samples
-        budget = Budget(time_limit if steps is None or time_limit is None else time_limit / 2)
+        share = 1.0 if steps is None and goal is None else 0.5
+        budget = Budget(None if time_limit is None else share * time_limit)
         pilot = flow.noise(PILOT, torch.Generator(generator.device).manual_seed(seed))
         cost = budget.cost(lambda: _pushed_in_shares(flow, pilot, pool))
         samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
@@ -197,9 +206,22 @@ def evaluate_target(
             stopping.check()
             few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
             error = max(error, likelihood_error(flow, few, pool).value)
-        bridge = None
-        if steps is not None:
-            left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
+        bridge, annealed_to = None, None
+        left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
+        if goal is not None and isinstance(found, HubbardStratonovich):
+            annealed_to = anneal_to(
+                goal,
+                flow,
+                found,
+                draw=lambda count: SampleSet.join(_draw(flow, found, count, generator, pool)),
+                sweeps=steps,
+                paths=paths,
+                generator=generator,
+                seed=seed,
+                pool=pool,
+                budget=Budget(left),
+            )
+        elif steps is not None:
             bridge = annealed_free_energies(
                 flow,
                 found,
@@ -240,8 +262,9 @@ def evaluate_target(
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
-        shortened=samples < asked or (bridge is not None and bridge.paths < paths),
+        shortened=samples < asked or any(way is not None and way.paths < paths for way in (bridge, annealed_to)),
         annealed=bridge,
+        annealed_to=annealed_to,
     )
     if not isinstance(found, Magnetic):
         return evaluation

@@ -51,8 +51,8 @@ class Paths:
         seed: of all random streams.
         pilot: what the schedule was made from.
         forward, reverse: w_r of each path, shapes (n_F, R) and (n_R, R); NaN where it is not run yet.
-        at_start: equilibrium states that forward paths begin with; None at beta = 0, where every path draws its own, and
-            where states are `given`.
+        at_start: equilibrium states that forward paths begin with; None at beta = 0, where every path draws its own,
+            and where states are `given`.
         at_end: those that paths in reverse begin with.
         given: independent states that forward paths begin with, drawn by the caller, int8, shape (n_F, sites), or None.
         ends: states at which paths in reverse have ended, int8, shape (n_R, sites); kept where states are given.
