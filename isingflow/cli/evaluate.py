@@ -11,6 +11,7 @@ from isingflow.cli.options import (
     DEVICE,
     JSON,
     MOST_SAMPLES,
+    QUIET,
     RUN,
     SEED,
     TORCH,
@@ -23,6 +24,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import stopping
+from isingflow.runtime.progress import progress_of
 
 
 @click.command("evaluate", cls=Command, address_space=TORCH)
@@ -45,6 +47,7 @@ from isingflow.runtime import stopping
 @DATA
 @SEED
 @DEVICE
+@QUIET
 @JSON
 def command(
     run: Path,
@@ -56,27 +59,33 @@ def command(
     root: Path | None,
     seed: int,
     device: str,
+    quiet: bool,
     as_json: bool,
 ) -> None:
-    """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json."""
-    show_notes(quiet=as_json)
+    """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json.
+
+    Ctrl-C prints what the samples that are there say, and leaves the report as it was.
+    """
+    show_notes(quiet or as_json)
     folder, where = open_run(run, device)
     hold(folder.results())
     from isingflow.evaluation.reports import evaluate
 
     data = folder.config.data_set(root)
-    evaluation = evaluate(
-        folder,
-        device=where,
-        samples=samples,
-        seed=seed,
-        reference_samples=reference_samples,
-        data=data,
-        save=False,
-        time_limit=time_limit,
-        anneal=anneal,
-        paths=paths,
-    )
-    stopping.check()
+    with progress_of("samples", quiet=quiet or as_json) as report_progress:
+        evaluation = evaluate(
+            folder,
+            device=where,
+            samples=samples,
+            seed=seed,
+            reference_samples=reference_samples,
+            data=data,
+            save=False,
+            time_limit=time_limit,
+            anneal=anneal,
+            paths=paths,
+            report_progress=report_progress,
+        )
     print_result(evaluation.as_dict(), as_json, evaluation.table)
+    stopping.check()
     folder.save_report(evaluation.as_dict(), evaluation.table())

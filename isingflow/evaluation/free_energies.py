@@ -81,7 +81,7 @@ class Evaluation:
         energy_per_site, magnetisation_abs: of a magnet's spins, averages over the samples with their weights.
         exact_spins: of a magnet that has an exact solution.
         sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
-        shortened: whether there was time for fewer samples than were asked for.
+        shortened: whether there was time for fewer samples than were asked for, or a stop was requested.
         field, magnetisation: of a magnet in an external field, which a number or a nested list gives; else None.
         annealed: what a bridge between flow and target adds, if one was asked for.
         annealed_to: of a run with a goal: ln Z of the spins there; all else is at the temperature of the training.
@@ -156,7 +156,7 @@ class Evaluation:
         if not self.certified:
             found.append(f"check failed: the integration error is above its tolerance of {self.tolerance:g} nats")
         if self.shortened:
-            found.append("fewer samples than asked for: the time limit left no room for all")
+            found.append("fewer samples than asked for: a time limit or a stop left no room for all")
         if self.pareto_k > HEAVY_TAIL:
             found.append(
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "

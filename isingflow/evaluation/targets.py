@@ -8,7 +8,7 @@ What a target cannot do is left out, in words.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from isingflow.errors import InvalidInput
 from isingflow.evaluation.annealing import PATHS as SPIN_PATHS
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
-from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget
+from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget, Meter
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.evaluation.warmer import anneal_to
 from isingflow.flows import Flow
@@ -146,6 +146,7 @@ def evaluate_target(
     time_limit: float | None = None,
     anneal: int | None = None,
     paths: int | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
 
@@ -164,6 +165,9 @@ def evaluate_target(
             with a goal: sweeps of paths to it, see `evaluation.warmer`; what they need if not given.
         paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default. Of a run with a
             goal: of paths to it, `annealing.PATHS` by default.
+        report_progress: called with samples done and in all, those of the target and paths of a bridge included.
+
+    A command that is asked to stop once there are samples of the flow reports what they say.
 
     Raises:
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
@@ -198,40 +202,51 @@ def evaluate_target(
         samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
         of_target = budget.samples(of_target, cost=cost, share=0.2, least=FEWEST)
         latent = flow.noise(budget.samples(min(samples, ERROR_SAMPLES), cost=3 * cost, share=0.15), generator)
+        sides = 2 if isinstance(found, Referenced) else 1
+        both = samples + (of_target if sides == 2 else 0) + (0 if steps is None or goal is not None else sides * paths)
+        meter = Meter(report_progress, both)
         error = integration_error(flow, found.energy, latent, pool).value
         stopping.check()
-        drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
-        if isinstance(found, Referenced):
-            reverse, first_fields = _reverse_log_weights(flow, found, of_target, seed, generator, pool)
-            stopping.check()
-            few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
-            error = max(error, likelihood_error(flow, few, pool).value)
-        bridge, annealed_to = None, None
-        left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
-        if goal is not None and isinstance(found, HubbardStratonovich):
-            annealed_to = anneal_to(
-                goal,
-                flow,
-                found,
-                draw=lambda count: SampleSet.join(_draw(flow, found, count, generator, pool)),
-                sweeps=steps,
-                paths=paths,
-                generator=generator,
-                seed=seed,
-                pool=pool,
-                budget=Budget(left),
-            )
-        elif steps is not None:
-            bridge = annealed_free_energies(
-                flow,
-                found,
-                steps=steps,
-                paths=paths,
-                generator=generator,
-                seed=seed + 1,
-                pool=pool,
-                budget=Budget(left),
-            )
+        with stopping.deferred():
+            drawn = SampleSet.join(_until_asked(_draw(flow, found, samples, generator, pool), meter))
+            pulled = None
+            if isinstance(found, Referenced):
+                pulled = stopping.unless_asked(
+                    _reverse_log_weights, flow, found, of_target, seed, generator, pool, meter
+                )
+            if pulled is not None:
+                reverse, first_fields = pulled
+                few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
+                error = max(error, likelihood_error(flow, few, pool).value)
+            bridge, annealed_to = None, None
+            left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
+            if goal is not None and isinstance(found, HubbardStratonovich):
+                annealed_to = stopping.unless_asked(
+                    anneal_to,
+                    goal,
+                    flow,
+                    found,
+                    draw=lambda count: SampleSet.join(_draw(flow, found, count, generator, pool)),
+                    sweeps=steps,
+                    paths=paths,
+                    generator=generator,
+                    seed=seed,
+                    pool=pool,
+                    budget=Budget(left),
+                )
+            elif steps is not None:
+                bridge = stopping.unless_asked(
+                    annealed_free_energies,
+                    flow,
+                    found,
+                    steps=steps,
+                    paths=paths,
+                    generator=generator,
+                    seed=seed + 1,
+                    pool=pool,
+                    budget=Budget(left),
+                    meter=meter,
+                )
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
@@ -262,7 +277,9 @@ def evaluate_target(
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
-        shortened=samples < asked or any(way is not None and way.paths < paths for way in (bridge, annealed_to)),
+        shortened=samples < asked
+        or stopping.requested()
+        or any(way is not None and way.paths < paths for way in (bridge, annealed_to)),
         annealed=bridge,
         annealed_to=annealed_to,
     )
@@ -354,9 +371,18 @@ def _draw(
         yield SampleSet(spins, *(tensor.cpu().numpy() for tensor in (field, log_prob, weights)))
 
 
+def _until_asked(blocks: Iterator[SampleSet], meter: Meter) -> Iterator[SampleSet]:
+    """Blocks of samples, the first at least, until a stop is requested."""
+    for block in blocks:
+        yield block
+        meter.add(len(block.log_weight))
+        if stopping.requested():
+            return
+
+
 @torch.no_grad()
 def _reverse_log_weights(
-    flow: Flow, target: Referenced, samples: int, seed: int, generator: torch.Generator, pool: Workers
+    flow: Flow, target: Referenced, samples: int, seed: int, generator: torch.Generator, pool: Workers, meter: Meter
 ) -> tuple[Tensor, Tensor]:
     """Log-weights of samples of the target by Monte Carlo, shape (chains, samples per chain), and the first fields."""
     chains = min(REFERENCE_CHAINS, samples)
@@ -371,9 +397,11 @@ def _reverse_log_weights(
     batch, *others = states.flatten(0, 1).split(BATCH)
     first = drawn(batch)
     parts = pool.map(pull, first)
+    meter.add(len(first))
     for batch in others:
         stopping.check()
         parts += pool.map(pull, drawn(batch))
+        meter.add(len(batch))
     weights = torch.cat(parts).cpu()
     check_numbers(weights)
     return weights.view(chains, -1), first
