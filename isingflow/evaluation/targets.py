@@ -49,6 +49,7 @@ from isingflow.statistics.free_energy import (
 from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import pareto_k
 from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.problems import REFERENCE_CHAINS
 from isingflow.training.progress import RECENT
 
