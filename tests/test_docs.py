@@ -16,6 +16,7 @@ PAGES = (
     "docs/how-to/fields.md",
     "docs/how-to/dimensions.md",
     "docs/how-to/annealing.md",
+    "docs/how-to/large-lattices.md",
     "docs/how-to/fine-tune.md",
 )
 

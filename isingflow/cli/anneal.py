@@ -26,7 +26,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
-from isingflow.runtime.progress import Clock, progress_display
+from isingflow.runtime.progress import progress_of
 from isingflow.runtime.stopping import Stopped
 
 MOST_SITES = 2**24
@@ -92,15 +92,14 @@ def command(
     betas = betas_from(options, lattice) if given or not asked else tuple(asked["beta"])
     from isingflow.evaluation.annealing import anneal
 
-    clock = Clock()
     try:
-        with progress_display(quiet or as_json) as show:
+        with progress_of("sweeps", quiet=quiet or as_json) as report_progress:
             report = anneal(
                 lattice,
                 betas,
                 output=kept,
                 resume=resume,
-                report_progress=lambda done, total: show(done, total, f"sweeps  {clock.left(done, total)}"),
+                report_progress=report_progress,
                 **{name: value for name, value in chosen.items() if value is not None},
             )
     except Stopped:

@@ -11,6 +11,7 @@ from isingflow.cli.options import (
     DEVICE,
     JSON,
     MOST_SAMPLES,
+    QUIET,
     RUN,
     SEED,
     TORCH,
@@ -23,6 +24,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import stopping
+from isingflow.runtime.progress import progress_of
 
 
 @click.command("evaluate", cls=Command, address_space=TORCH)
@@ -34,12 +36,18 @@ from isingflow.runtime import stopping
     metavar="N",
     help="Monte Carlo samples of a magnet, in whole chains; a quarter as many as of the flow by default.",
 )
-@click.option("--anneal", type=Whole(1, MOST_STEPS), metavar="N", help="Steps of a bridge between flow and target.")
-@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of the bridge, from either side.")
+@click.option(
+    "--anneal",
+    type=Whole(1, MOST_STEPS),
+    metavar="N",
+    help="Steps of a bridge between flow and target; of a run trained --from-beta, sweeps of its paths to the goal.",
+)
+@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of either, in both directions.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @DATA
 @SEED
 @DEVICE
+@QUIET
 @JSON
 def command(
     run: Path,
@@ -51,27 +59,33 @@ def command(
     root: Path | None,
     seed: int,
     device: str,
+    quiet: bool,
     as_json: bool,
 ) -> None:
-    """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json."""
-    show_notes(quiet=as_json)
+    """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json.
+
+    Ctrl-C prints what the samples that are there say, and leaves the report as it was.
+    """
+    show_notes(quiet or as_json)
     folder, where = open_run(run, device)
     hold(folder.results())
     from isingflow.evaluation.reports import evaluate
 
     data = folder.config.data_set(root)
-    evaluation = evaluate(
-        folder,
-        device=where,
-        samples=samples,
-        seed=seed,
-        reference_samples=reference_samples,
-        data=data,
-        save=False,
-        time_limit=time_limit,
-        anneal=anneal,
-        paths=paths,
-    )
-    stopping.check()
+    with progress_of("samples", quiet=quiet or as_json) as report_progress:
+        evaluation = evaluate(
+            folder,
+            device=where,
+            samples=samples,
+            seed=seed,
+            reference_samples=reference_samples,
+            data=data,
+            save=False,
+            time_limit=time_limit,
+            anneal=anneal,
+            paths=paths,
+            report_progress=report_progress,
+        )
     print_result(evaluation.as_dict(), as_json, evaluation.table)
+    stopping.check()
     folder.save_report(evaluation.as_dict(), evaluation.table())

@@ -10,7 +10,7 @@ import click
 from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
 from isingflow.cli.options import JSON, MOST_STREAMED, OUTPUT, QUIET, SEED, Command, Size, Whole, Word, check_new_file
 from isingflow.cli.output import print_result, show_notes
-from isingflow.runtime.progress import Clock, progress_display
+from isingflow.runtime.progress import progress_of
 
 MOST_SITES = 2**24
 CHAINS = 8
@@ -65,8 +65,7 @@ def command(
     beta = beta_from(magnet, lattice)
     from isingflow.evaluation.spins import write_spins
 
-    clock = Clock()
-    with progress_display(quiet or as_json) as show:
+    with progress_of("sweeps", quiet=quiet or as_json) as report_progress:
         report = write_spins(
             output,
             lattice,
@@ -77,6 +76,6 @@ def command(
             every=every,
             thermalise=thermalise,
             seed=seed,
-            report_progress=lambda done, total: show(done, total, f"sweeps  {clock.left(done, total)}"),
+            report_progress=report_progress,
         )
     print_result(report.as_dict(), as_json, lambda: str(report))

@@ -23,7 +23,7 @@ from isingflow.cli.options import (
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
-from isingflow.runtime.progress import Clock, progress_display
+from isingflow.runtime.progress import progress_of
 
 MOST_DRAWS = 10**4
 
@@ -67,8 +67,7 @@ def command(
     from isingflow.evaluation.files import write_samples
 
     check_certified(folder)
-    clock = Clock()
-    with progress_display(quiet or as_json) as show:
+    with progress_of("samples", quiet=quiet or as_json) as report_progress:
         document = write_samples(
             folder,
             output,
@@ -77,6 +76,6 @@ def command(
             seed=seed,
             device=where,
             data=folder.config.data_set(root),
-            report_progress=lambda written, all: show(written, all, clock.left(written, all)),
+            report_progress=report_progress,
         )
     print_result(document, as_json, lambda: f"{samples} samples in {output}")

@@ -12,6 +12,7 @@ from isingflow.cli.options import (
     DEVICE,
     JSON,
     QUIET,
+    STRONGEST,
     TORCH,
     Command,
     Number,
@@ -27,6 +28,7 @@ from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.runtime.differences import in_a_line
 
 if TYPE_CHECKING:
+    from isingflow.lattice import Lattice
     from isingflow.runs.config import AnyRunConfig, RunConfig
     from isingflow.runs.folder import AnyRun, RunFolder
 
@@ -52,6 +54,13 @@ MOST_SITES = 2**18
     metavar="RUN",
     help="Start from this trained run, with its flow and training: at another temperature, of the torus of half the "
     "lengths, at another rate, for more steps.",
+)
+@click.option(
+    "--from-beta",
+    type=Number(most=STRONGEST),
+    metavar="B",
+    help="Train at this beta, nearer to 0; evaluations anneal spins from there to the one asked for. Preset accurate "
+    "plans so for large tori near criticality.",
 )
 @click.option("--rate", type=Number(positive=True), metavar="R", help="Learning rate, if not the preset's own.")
 @DEVICE
@@ -117,12 +126,29 @@ def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[
     from isingflow.training.train import configured
 
     lattice = lattice_from(options["size"], options, None if earlier is None else earlier.config.lattice)
-    known = options["critical"] or any(options[name] is not None for name in ("beta", "temperature"))
-    beta = beta_from(options, lattice) if known or earlier is None else earlier.config.beta
+    beta, from_beta = _temperatures(options, lattice, None if earlier is None else earlier.config)
     magnet = HubbardStratonovich(lattice, beta)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps", "settings": "settings"}
     given = {name: options[option] for name, option in names.items()}
-    return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
+    return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, from_beta=from_beta, **given)
+
+
+def _temperatures(
+    options: dict[str, Any], lattice: Lattice, known: RunConfig | None, *, resumed: bool = False
+) -> tuple[float, float | None]:
+    """The beta asked for, and that to train at, if it is another one; what was not given is as in a known run.
+
+    A run that starts from the known one at a given beta is trained there; one that is resumed keeps its own.
+    """
+    given = options["critical"] or options["beta"] is not None or options["temperature"] is not None
+    from_beta = options["from_beta"]
+    if given or known is None:
+        beta = beta_from(options, lattice)
+    else:
+        beta = known.beta if known.goal is None else known.goal
+    if from_beta is None and known is not None and known.goal is not None and (resumed or not given):
+        from_beta = known.beta
+    return beta, from_beta
 
 
 def _check_possible(config: AnyRunConfig) -> None:
@@ -138,21 +164,21 @@ def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None
 
     from isingflow.runs.config import RunConfig
     from isingflow.runs.overrides import overridden
+    from isingflow.runs.warmer import temperatures
 
     config = run.config
-    lattice, beta = lattice_from(options["size"], options, config.lattice), config.beta
-    if options["critical"] or options["beta"] is not None or options["temperature"] is not None:
-        beta = beta_from(options, lattice)
+    lattice = lattice_from(options["size"], options, config.lattice)
+    beta, goal = temperatures(*_temperatures(options, lattice, config, resumed=True))
     seed = config.seed if options["seed"] is None else options["seed"]
     iterations = options["steps"] or config.training.iterations
     bounds = options["bounds"] or config.training.bounds
     training = config.training.scaled(iterations).narrowing(bounds)
-    wanted = replace(config, lattice=lattice, beta=beta, seed=seed, training=training)
+    wanted = replace(config, lattice=lattice, beta=beta, goal=goal, seed=seed, training=training)
     settings = options["settings"]
     if options["preset"] is not None or options["flow"] is not None:
         preset, flow = options["preset"] or config.preset, options["flow"] or config.flow.kind
         wanted = RunConfig.from_preset(
-            preset, lattice, beta, flow=flow, bounds=bounds, seed=seed, iterations=iterations
+            preset, lattice, beta, goal=goal, flow=flow, bounds=bounds, seed=seed, iterations=iterations
         )
         settings = config.settings | settings
     differences = replace(overridden(wanted, settings), settings=config.settings).differences(config)

@@ -12,6 +12,7 @@ from isingflow.cli.output import print_result
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
 from isingflow.runtime import stopping
+from isingflow.runtime.progress import progress_of
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,9 @@ def train_and_report(
         if time_limit is not None:
             spent = run.load_checkpoint()[1]["seconds"]
             left = max(time_limit - spent, EVALUATION_SHARE * time_limit)
-        evaluation = evaluate(trained, device=device, save=False, time_limit=left)
+        with progress_of("samples", quiet=quiet or as_json) as report:
+            evaluation = evaluate(trained, device=device, save=False, time_limit=left, report_progress=report)
+        stopping.check()
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:
             click.echo(evaluation.table())

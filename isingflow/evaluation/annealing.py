@@ -135,7 +135,7 @@ def anneal(
     keeper = _Keeper(path, asked, found, started - before)
     keeper.save()
     run(found, threads=threads, report_progress=report_progress, keep=keeper.save_now_and_then, keep_last=keeper.save)
-    exact, late = stopping.watched(_exact, lattice, rows)
+    exact, late = stopping.watched(exact_answers, lattice, rows)
     seconds = time.monotonic() - started + before
     return AnnealingReport(
         lattice=lattice,
@@ -231,7 +231,7 @@ def _log_z_of_start(lattice: Lattice, start: float) -> float:
         ) from None
 
 
-def _exact(lattice: Lattice, rows: np.ndarray) -> tuple[list[tuple[float, str] | None], str | None]:
+def exact_answers(lattice: Lattice, rows: np.ndarray) -> tuple[list[tuple[float, str] | None], str | None]:
     """Exact ln Z with its method as far as it is known and found in time, the last temperature first; and a note."""
     found: list[tuple[float, str] | None] = [None] * len(rows)
     started = time.monotonic()

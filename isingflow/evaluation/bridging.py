@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.evaluation.budget import PILOT, Budget
+from isingflow.evaluation.budget import PILOT, Budget, Meter
 from isingflow.flows import Flow
 from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
@@ -152,6 +152,7 @@ def anneal(
     seed: int,
     pool: Backend,
     budget: Budget,
+    meter: Meter,
 ) -> Annealed:
     """Anneal both ways between a flow and its target.
 
@@ -163,6 +164,7 @@ def anneal(
         generator: of what is random; of the target's chains it is `seed`.
         pool: who shares the work.
         budget: of time, which may leave room for fewer paths, and for a plan on fewer samples.
+        meter: told of paths.
 
     Raises:
         InvalidInput: log-determinants of the flow are stochastic.
@@ -183,12 +185,13 @@ def anneal(
         forward.append(path.log_weight)
         turned.append(path.turned)
         moved.append(path.moved)
+        meter.add(len(path.log_weight))
     weights = torch.cat(forward).cpu().numpy()
     reverse, r_hat, allowed = None, math.nan, math.nan
     if fields is not None and known is not None:
         before = known.excess.view(CHAINS, -1).cpu().numpy()
         first, last = before.shape[1], before.shape[1] + -(-paths // CHAINS)
-        reverse, excess = _backward(bridge, plan, fields[:, first:last], generator)
+        reverse, excess = _backward(bridge, plan, fields[:, first:last], generator, meter)
         along = np.concatenate([before, excess], 1)
         r_hat = diagnostics(along).r_hat if np.isfinite(along).all() else math.inf
         allowed = allowed_r_hat(along.shape[1])
@@ -236,7 +239,9 @@ def _planned(
         return bridge.plan(steps, pilot, known, generator), pilot, known
 
 
-def _backward(bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _backward(
+    bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Generator, meter: Meter
+) -> tuple[np.ndarray, np.ndarray]:
     """ln W of paths from every field, and d of the field, shape (chains, samples) both."""
     weights, excess = [], []
     for batch in fields.flatten(0, 1).split(BATCH):
@@ -244,5 +249,6 @@ def _backward(bridge: Bridge, plan: Plan, fields: Tensor, generator: torch.Gener
         start: Points = bridge.of_fields(batch)
         excess.append(start.excess)
         weights.append(bridge.backward(start, plan, generator).log_weight)
+        meter.add(len(batch))
     along, starts = (torch.cat(parts).view(fields.shape[:2]).cpu().numpy() for parts in (weights, excess))
     return along, starts

@@ -1,4 +1,4 @@
-"""How much an evaluation can do in the time it is given."""
+"""How much an evaluation can do in the time it is given, and how far it is."""
 
 from __future__ import annotations
 
@@ -66,3 +66,25 @@ class Budget:
         if cost * wanted <= share * self.seconds:
             return wanted
         return min(wanted, max(least, int(share * max(self.seconds, 0.0) / cost)))
+
+
+class Meter:
+    """Tells how much of an evaluation is done.
+
+    Args:
+        report: called with the numbers of samples done and in all; None: nobody wants to know.
+        total: samples in all, about.
+
+    Example:
+        >>> Meter(lambda done, total: print(f"{done} of {total}"), 8).add(3)
+        3 of 8
+    """
+
+    def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
+        self._report, self._done, self._total = report, 0, total
+
+    def add(self, samples: int) -> None:
+        """So many more are done."""
+        self._done += samples
+        if self._report is not None:
+            self._report(min(self._done, self._total), self._total)

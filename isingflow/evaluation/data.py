@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
-from isingflow.evaluation.budget import PILOT, Budget
+from isingflow.evaluation.budget import PILOT, Budget, Meter
 from isingflow.evaluation.verdict import FINER, checked
 from isingflow.flows.certificate import likelihood_error
 from isingflow.flows.diagnostics import straightness, transport_cost
@@ -169,6 +169,7 @@ def evaluate_density(
     samples: int | None = None,
     seed: int = 0,
     time_limit: float | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> DensityEvaluation:
     """Evaluate a flow trained on data.
 
@@ -179,6 +180,7 @@ def evaluate_density(
         samples: of the validation and of the test data each; all if not given.
         seed: of what is random in the data, and of the generated samples.
         time_limit: in seconds, for which fewer samples are taken if need be.
+        report_progress: called with rows done and in all.
 
     Raises:
         RunFolderError: the run is not on data.
@@ -207,7 +209,8 @@ def evaluate_density(
         wanted["train"] = min(wanted["train"], TRAIN_SAMPLES)
         shares = {"test": 0.3, "validation": 0.1, "train": 0.1}
         counts = {name: budget.samples(wanted[name], cost=cost, share=shares[name]) for name in splits}
-        scores = {name: _scores(score, split, counts[name], generator) for name, split in splits.items()}
+        meter = Meter(report_progress, sum(counts.values()))
+        scores = {name: _scores(score, split, counts[name], generator, meter) for name, split in splits.items()}
         log_prob, _, bits = scores["test"]
         check_numbers(log_prob)
         few = next(data.test.batches(budget.samples(ERROR_SAMPLES, cost=3 * cost, share=0.2), generator)).to(device)
@@ -263,13 +266,14 @@ def stream_points(run: AnyRun, *, samples: int, device: torch.device, seed: int 
 
 @torch.no_grad()
 def _scores(
-    score: Callable[[Tensor], list[Tensor]], split: Split, count: int | None, generator: torch.Generator
+    score: Callable[[Tensor], list[Tensor]], split: Split, count: int, generator: torch.Generator, meter: Meter
 ) -> list[Tensor]:
     """What is found of the first rows of a split, in batches: they need not fit in memory."""
-    wanted, found = min(count or len(split), len(split)), []
+    wanted, found = min(count, len(split)), []
     for batch in split.batches(BATCH, generator):
         stopping.check()
         found.append(score(batch[:wanted]))
+        meter.add(len(batch[:wanted]))
         wanted -= len(batch)
         if wanted <= 0:
             break

@@ -18,6 +18,7 @@ from isingflow.statistics.free_energy import (
 
 if TYPE_CHECKING:
     from isingflow.evaluation.bridging import Annealed
+    from isingflow.evaluation.warmer import AnnealedTo
     from isingflow.exact.thermodynamics import Thermodynamics
 
 DISAGREEMENT = 3.0
@@ -80,9 +81,10 @@ class Evaluation:
         energy_per_site, magnetisation_abs: of a magnet's spins, averages over the samples with their weights.
         exact_spins: of a magnet that has an exact solution.
         sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
-        shortened: whether there was time for fewer samples than were asked for.
+        shortened: whether there was time for fewer samples than were asked for, or a stop was requested.
         field, magnetisation: of a magnet in an external field, which a number or a nested list gives; else None.
         annealed: what a bridge between flow and target adds, if one was asked for.
+        annealed_to: of a run with a goal: ln Z of the spins there; all else is at the temperature of the training.
     """
 
     title: str
@@ -117,6 +119,7 @@ class Evaluation:
     field: float | list[Any] | None = None
     magnetisation: Estimate | None = None
     annealed: Annealed | None = None
+    annealed_to: AnnealedTo | None = None
 
     def __str__(self) -> str:
         return self.table()
@@ -153,7 +156,7 @@ class Evaluation:
         if not self.certified:
             found.append(f"check failed: the integration error is above its tolerance of {self.tolerance:g} nats")
         if self.shortened:
-            found.append("fewer samples than asked for: the time limit left no room for all")
+            found.append("fewer samples than asked for: a time limit or a stop left no room for all")
         if self.pareto_k > HEAVY_TAIL:
             found.append(
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "
@@ -161,6 +164,8 @@ class Evaluation:
             )
         if self.annealed is not None:
             found += self.annealed.warnings
+        if self.annealed_to is not None:
+            found += self.annealed_to.warnings
         if self.both_sides is None:
             return found
         overlap, reverse = self.both_sides.overlap, self.both_sides.effective_sample_size
@@ -184,7 +189,11 @@ class Evaluation:
     @property
     def verdict(self) -> str:
         """What of all this can be trusted, and if little, what to do, in one line."""
-        return verdict(self)
+        own = verdict(self)
+        if self.annealed_to is None or not self.certified:
+            return own
+        goal = self.annealed_to.verdict(self.integration_error)
+        return f"at beta {self.annealed_to.beta:g}: {goal}. At beta {self.beta:g}, of the flow: {own}"
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow evaluate --json`; null for what is not known."""
@@ -223,13 +232,14 @@ class Evaluation:
             "free_energy_ising_per_site": (scale * ising).as_dict() if ising and scale else None,
             **({} if self.magnetisation is None else {"magnetisation": self.magnetisation.as_dict()}),
             **({} if self.annealed is None else {"annealed": self.annealed.as_dict()}),
+            **({} if self.annealed_to is None else {"annealed_to": self.annealed_to.as_dict()}),
             "warnings": self.warnings,
             "verdict": self.verdict,
         }
 
     def table(self) -> str:
         """For people: of the spins what a physicist asks for, of the field what flows bound; one quantity a line."""
-        rows = [*self._heading(), *self._spin_rows(), *self._field_rows()]
+        rows = [*self._heading(), *self._spin_rows(), *self._field_rows(), *self._goal_rows()]
         summary = [
             "" if self.gap is None else f"gap {self.gap} nats",
             f"effective sample size {100 * self.effective_sample_size:.2g} % (Pareto k {self.pareto_k:.2f})",
@@ -300,6 +310,13 @@ class Evaluation:
                 shown = ("", "") if value is None else (f"{value:.4f}", f"{value / self.sites:.6f}")
             lines.append(_row(f"    {name}", note, *shown))
         return lines
+
+    def _goal_rows(self) -> list[str]:
+        """ln Z of the spins at the goal, if there is one."""
+        if self.annealed_to is None or self.beta is None:
+            return []
+        share, seconds = self.effective_sample_size, self.training_seconds
+        return self.annealed_to.lines(self.beta, self.gap, share, seconds)
 
     def _annealed_summary(self) -> list[str]:
         if self.annealed is None:

@@ -22,7 +22,7 @@ from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import is_certified, opened, trained
 from isingflow.runtime import devices
-from isingflow.runtime.checks import flag, instance, number
+from isingflow.runtime.checks import flag, function, instance, number
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
 
@@ -44,6 +44,7 @@ def evaluate(
     time_limit: float | None = None,
     anneal: int | None = None,
     paths: int | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> AnyEvaluation:
     """Evaluate a trained run; the result prints as a table.
 
@@ -58,6 +59,7 @@ def evaluate(
         save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
         time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
         anneal, paths: steps of a bridge between flow and target, and its paths, see `evaluate_target`.
+        report_progress: called with samples done and in all.
 
     Raises:
         InvalidInput: a number out of range, or the target or the data set is missing, or another one; WrongType:
@@ -76,6 +78,7 @@ def evaluate(
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where, save = devices.resolve(device), flag("save", save)
+    function("report_progress", report_progress)
     if time_limit is not None:
         time_limit = number("time_limit", time_limit, finite=False, above=0)
     with folder.results() if save else nullcontext():
@@ -89,6 +92,7 @@ def evaluate(
             time_limit=time_limit,
             anneal=anneal,
             paths=paths,
+            report_progress=report_progress,
         )
         if save:
             folder.save_report(evaluation.as_dict(), evaluation.table())

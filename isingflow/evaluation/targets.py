@@ -8,7 +8,7 @@ What a target cannot do is left out, in words.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.evaluation.annealing import PATHS as SPIN_PATHS
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
-from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget
+from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget, Meter
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
+from isingflow.evaluation.warmer import anneal_to
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.lattice import Lattice
@@ -47,6 +49,7 @@ from isingflow.statistics.free_energy import (
 from isingflow.statistics.jackknife import jackknife_mean
 from isingflow.statistics.weights import pareto_k
 from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.problems import REFERENCE_CHAINS
 from isingflow.training.progress import RECENT
 
@@ -144,6 +147,7 @@ def evaluate_target(
     time_limit: float | None = None,
     anneal: int | None = None,
     paths: int | None = None,
+    report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
 
@@ -158,8 +162,13 @@ def evaluate_target(
         reference_samples: of the target, about, at least 2; a quarter as many as of the flow if not given.
         target, flow: of a run on a user's own.
         time_limit: in seconds, for which fewer samples are taken if need be.
-        anneal: steps of a bridge between flow and target, both ways, see `sampling.bridge`; none if not given.
-        paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default.
+        anneal: steps of a bridge between flow and target, both ways, see `sampling.bridge`; none if not given. Of a run
+            with a goal: sweeps of paths to it, see `evaluation.warmer`; what they need if not given.
+        paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default. Of a run with a
+            goal: of paths to it, `annealing.PATHS` by default.
+        report_progress: called with samples done and in all, those of the target and paths of a bridge included.
+
+    A command that is asked to stop once there are samples of the flow reports what they say.
 
     Raises:
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
@@ -169,13 +178,17 @@ def evaluate_target(
     of_target = max(samples // 4, 2)
     if reference_samples is not None:
         of_target = count("reference_samples", reference_samples, least=2)
-    if anneal is None and paths is not None:
+    goal = run.config.goal
+    if goal is None and anneal is None and paths is not None:
         raise InvalidInput("paths are of a bridge (anneal): give its number of steps too")
     steps = None if anneal is None else count("anneal", anneal, most=MOST_STEPS)
-    paths = min(samples, PATHS) if paths is None else count("paths", paths, least=2)
+    usual_paths = min(samples, PATHS) if goal is None else SPIN_PATHS
+    paths = usual_paths if paths is None else count("paths", paths, least=2)
     flow, found, state = load_run(run, generator.device, target, flow)
     _check_room(found, samples)
     _check_room(found, of_target, "reference samples")
+    if goal is not None:
+        _check_room(found, 2 * paths, "paths")
     recall(run, found)
     known = stopping.watched(found.exact_free_energy) if isinstance(found, ExactlySolved) else None
     keep(run, found)
@@ -183,33 +196,58 @@ def evaluate_target(
     reverse = None
     with workers(generator.device) as pool:
         began, asked = time.perf_counter(), samples
-        budget = Budget(time_limit if steps is None or time_limit is None else time_limit / 2)
+        share = 1.0 if steps is None and goal is None else 0.5
+        budget = Budget(None if time_limit is None else share * time_limit)
         pilot = flow.noise(PILOT, torch.Generator(generator.device).manual_seed(seed))
         cost = budget.cost(lambda: _pushed_in_shares(flow, pilot, pool))
         samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
         of_target = budget.samples(of_target, cost=cost, share=0.2, least=FEWEST)
         latent = flow.noise(budget.samples(min(samples, ERROR_SAMPLES), cost=3 * cost, share=0.15), generator)
+        sides = 2 if isinstance(found, Referenced) else 1
+        both = samples + (of_target if sides == 2 else 0) + (0 if steps is None or goal is not None else sides * paths)
+        meter = Meter(report_progress, both)
         error = integration_error(flow, found.energy, latent, pool).value
         stopping.check()
-        drawn = SampleSet.join(_draw(flow, found, samples, generator, pool))
-        if isinstance(found, Referenced):
-            reverse, first_fields = _reverse_log_weights(flow, found, of_target, seed, generator, pool)
-            stopping.check()
-            few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
-            error = max(error, likelihood_error(flow, few, pool).value)
-        bridge = None
-        if steps is not None:
+        with stopping.deferred():
+            drawn = SampleSet.join(_until_asked(_draw(flow, found, samples, generator, pool), meter))
+            pulled = None
+            if isinstance(found, Referenced):
+                pulled = stopping.unless_asked(
+                    _reverse_log_weights, flow, found, of_target, seed, generator, pool, meter
+                )
+            if pulled is not None:
+                reverse, first_fields = pulled
+                few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
+                error = max(error, likelihood_error(flow, few, pool).value)
+            bridge, annealed_to = None, None
             left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
-            bridge = annealed_free_energies(
-                flow,
-                found,
-                steps=steps,
-                paths=paths,
-                generator=generator,
-                seed=seed + 1,
-                pool=pool,
-                budget=Budget(left),
-            )
+            if goal is not None and isinstance(found, HubbardStratonovich):
+                annealed_to = stopping.unless_asked(
+                    anneal_to,
+                    goal,
+                    flow,
+                    found,
+                    draw=lambda count: SampleSet.join(_draw(flow, found, count, generator, pool)),
+                    sweeps=steps,
+                    paths=paths,
+                    generator=generator,
+                    seed=seed,
+                    pool=pool,
+                    budget=Budget(left),
+                )
+            elif steps is not None:
+                bridge = stopping.unless_asked(
+                    annealed_free_energies,
+                    flow,
+                    found,
+                    steps=steps,
+                    paths=paths,
+                    generator=generator,
+                    seed=seed + 1,
+                    pool=pool,
+                    budget=Budget(left),
+                    meter=meter,
+                )
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
     both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
@@ -240,8 +278,11 @@ def evaluate_target(
         **_of_spins(found, drawn),
         samples=drawn,
         sampled_loss=_sampled_loss(run),
-        shortened=samples < asked or (bridge is not None and bridge.paths < paths),
+        shortened=samples < asked
+        or stopping.requested()
+        or any(way is not None and way.paths < paths for way in (bridge, annealed_to)),
         annealed=bridge,
+        annealed_to=annealed_to,
     )
     if not isinstance(found, Magnetic):
         return evaluation
@@ -331,9 +372,18 @@ def _draw(
         yield SampleSet(spins, *(tensor.cpu().numpy() for tensor in (field, log_prob, weights)))
 
 
+def _until_asked(blocks: Iterator[SampleSet], meter: Meter) -> Iterator[SampleSet]:
+    """Blocks of samples, the first at least, until a stop is requested."""
+    for block in blocks:
+        yield block
+        meter.add(len(block.log_weight))
+        if stopping.requested():
+            return
+
+
 @torch.no_grad()
 def _reverse_log_weights(
-    flow: Flow, target: Referenced, samples: int, seed: int, generator: torch.Generator, pool: Workers
+    flow: Flow, target: Referenced, samples: int, seed: int, generator: torch.Generator, pool: Workers, meter: Meter
 ) -> tuple[Tensor, Tensor]:
     """Log-weights of samples of the target by Monte Carlo, shape (chains, samples per chain), and the first fields."""
     chains = min(REFERENCE_CHAINS, samples)
@@ -348,9 +398,11 @@ def _reverse_log_weights(
     batch, *others = states.flatten(0, 1).split(BATCH)
     first = drawn(batch)
     parts = pool.map(pull, first)
+    meter.add(len(first))
     for batch in others:
         stopping.check()
         parts += pool.map(pull, drawn(batch))
+        meter.add(len(batch))
     weights = torch.cat(parts).cpu()
     check_numbers(weights)
     return weights.view(chains, -1), first

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,11 @@ class Paths:
         seed: of all random streams.
         pilot: what the schedule was made from.
         forward, reverse: w_r of each path, shapes (n_F, R) and (n_R, R); NaN where it is not run yet.
-        at_start: equilibrium states that forward paths begin with; None at beta = 0, where every path draws its own.
+        at_start: equilibrium states that forward paths begin with; None at beta = 0, where every path draws its own,
+            and where states are `given`.
         at_end: those that paths in reverse begin with.
+        given: independent states that forward paths begin with, drawn by the caller, int8, shape (n_F, sites), or None.
+        ends: states at which paths in reverse have ended, int8, shape (n_R, sites); kept where states are given.
     """
 
     lattice: Lattice
@@ -67,6 +70,8 @@ class Paths:
     reverse: np.ndarray
     at_start: Equilibrium | None
     at_end: Equilibrium
+    given: np.ndarray | None = None
+    ends: np.ndarray | None = None
 
     @property
     def sweeps(self) -> int:
@@ -77,6 +82,19 @@ class Paths:
     def done(self) -> int:
         """Paths that are run."""
         return int(sum(np.count_nonzero(~np.isnan(w[:, 0])) for w in (self.forward, self.reverse)))
+
+    def begins(self, reverse: bool) -> np.ndarray | None:
+        """The states that paths of a direction begin with, shape (n, sites); None where every path draws its own."""
+        states = self.at_end if reverse else self.at_start
+        return self.given if states is None else states.states.reshape(-1, self.lattice.sites)
+
+    def first(self, paths: int) -> Paths:
+        """The first of the paths in each direction, none of which is run yet: in reverse, as many of each chain."""
+        chains, samples = self.at_end.states.shape[:2]
+        kept = min(samples, -(-paths // chains))
+        forward, reverse = self.forward[:paths], self.reverse[: chains * kept]
+        at_end = replace(self.at_end, states=self.at_end.states[:, :kept])
+        return replace(self, forward=forward, reverse=reverse, at_end=at_end)
 
     @property
     def by_chains(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +128,7 @@ def prepare(
     moves: Moves,
     seed: int,
     threads: int,
+    given: np.ndarray | None = None,
     report_progress: ReportProgress | None = None,
 ) -> Paths:
     """Measure the schedule and draw the states that paths begin with; no path is run.
@@ -122,6 +141,7 @@ def prepare(
         sweeps: of each path; None for `schedule.usual_sweeps`.
         moves: what `moves_for` gave.
         seed, threads: as for `simulate`.
+        given: states of the sites that forward paths begin with, int8, shape (paths, sites); else they are drawn here.
         report_progress: called with the sweeps done and those of all chains, once more for longer ones.
     """
     end = float(rows[-1])
@@ -130,12 +150,13 @@ def prepare(
         own = int(random_stream(seed, key).integers(2**62))
         return equilibrium(lattice, beta, paths, seed=own, threads=threads, report_progress=report_progress)
 
-    at_start = None if start == 0 else states_at(start, AT_START)
+    at_start = None if start == 0 or given is not None else states_at(start, AT_START)
     at_end = states_at(end, AT_END)
-    if at_start is None:
+    known = given if at_start is None else at_start.states.reshape(-1, lattice.sites)
+    if known is None:
         states = random_spins(random_stream(seed, AT_START), (PILOT_STATES, moves.model.sites))
     else:
-        states = moves.model.with_ghost(at_start.states.reshape(-1, lattice.sites)[:PILOT_STATES])
+        states = moves.model.with_ghost(known[:PILOT_STATES])
     measured = pilot(moves, states, start, end, seed=seed)
     betas, marks = schedule(measured, rows, usual_sweeps(measured) if sweeps is None else sweeps)
     chains, samples = chains_of(paths)
@@ -152,6 +173,8 @@ def prepare(
         reverse=np.full((chains * samples, len(rows)), np.nan),
         at_start=at_start,
         at_end=at_end,
+        given=given,
+        ends=None if given is None else np.empty((chains * samples, lattice.sites), np.int8),
     )
 
 
@@ -233,11 +256,8 @@ class _Runner:
         """The log-weights of a path at all rows; None if it was cut short."""
         paths, sites, reverse = self.paths, self.moves.model.sites, direction == REVERSE
         rng = random_stream(paths.seed, direction, number)
-        known = paths.at_end if reverse else paths.at_start
-        if known is None:
-            spins = random_spins(rng, (sites,))
-        else:
-            spins = self.moves.model.with_ghost(known.states.reshape(-1, paths.lattice.sites)[number])
+        known = paths.begins(reverse)
+        spins = random_spins(rng, (sites,)) if known is None else self.moves.model.with_ghost(known[number])
         words = words_of(rng)
         betas = paths.betas[-2::-1] if reverse else paths.betas[1:]
         energies, done = np.empty(paths.sweeps), 0
@@ -249,6 +269,8 @@ class _Runner:
             done += length
             with self._lock:
                 self.sweeps += length
+        if reverse and paths.ends is not None:
+            paths.ends[number] = self.moves.model.seen(spins)
         works = np.zeros(paths.sweeps + 1)
         np.cumsum((paths.betas[:-1] - paths.betas[1:]) * (energies[::-1] if reverse else energies), out=works[1:])
         return works[paths.marks]

@@ -44,6 +44,11 @@ class Run(Settings, frozen=True, tag_field="kind"):
         return None
 
     @property
+    def goal(self) -> float | None:
+        """The inverse temperature for which evaluations anneal spins, or None."""
+        return None
+
+    @property
     def geometry(self) -> Lattice | None:
         """The lattice on which samples of the run live, for figures; None where there is none."""
         return None

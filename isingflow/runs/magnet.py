@@ -42,7 +42,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
 
     Attributes:
         lattice: a `Lattice`, or its description.
-        beta: inverse temperature.
+        beta: inverse temperature that the flow is trained at.
+        goal: inverse temperature for which evaluations anneal spins, see `evaluation.warmer`; None: beta itself.
         settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
 
     Example:
@@ -62,23 +63,34 @@ class RunConfig(Run, frozen=True, tag="magnet"):
     flow: AnyFlowConfig = FlowConfig()
     training: TrainingConfig = TrainingConfig()
     settings: ByHand = msgspec.field(default_factory=dict)
+    goal: Finite | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_training(self, *OF_DATA)
         if not isinstance(self.lattice, Lattice):
             msgspec.structs.force_setattr(self, "lattice", lattices.from_dict(self.lattice))
-        strongest = abs(self.beta) * _strongest(self.lattice)
-        if strongest > STRONGEST:
-            raise InvalidInput(f"beta {self.beta:g}: |beta J| reaches {strongest:g}, expected at most {STRONGEST:g}")
+        if self.goal is not None and not (0 < self.beta < self.goal or self.goal < self.beta < 0):
+            raise InvalidInput(
+                f"a flow trained at beta {self.beta:g} to be annealed to the goal {self.goal:g}: expected to train at "
+                "a beta of the same sign that is nearer to 0, and not 0"
+            )
+        for name, beta in (("beta", self.beta), ("goal", self.goal or 0.0)):
+            strongest = abs(beta) * _strongest(self.lattice)
+            if strongest > STRONGEST:
+                raise InvalidInput(f"{name} {beta:g}: |beta J| reaches {strongest:g}, expected at most {STRONGEST:g}")
         _ = self.coarse  # which refuses what cannot be
 
     def __str__(self) -> str:
         return str(self.lattice)
 
     def title(self) -> str:
-        """The magnet in words, with its temperature."""
-        return heading(self.lattice, self.beta) + (f", T = {1 / self.beta:.6g}" if self.beta else "")
+        """The magnet in words, with its temperature, or both of them."""
+        title = heading(self.lattice, self.beta) + (f", T = {1 / self.beta:.6g}" if self.beta else "")
+        if self.goal is None:
+            return title
+        trained, goal = (words.rpartition("beta = ") for words in (title, heading(self.lattice, self.goal)))
+        return f"{trained[0]}trained at beta = {trained[2]}, for beta = {goal[2]}"
 
     @property
     def coarse(self) -> RunConfig | None:
@@ -146,6 +158,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         bounds: str = "upper",
         seed: int = 0,
         iterations: int | None = None,
+        goal: float | None = None,
     ) -> Self:
         """The configuration of a preset on a lattice.
 
@@ -156,15 +169,16 @@ class RunConfig(Run, frozen=True, tag="magnet"):
             bounds: what training narrows, "upper" or "both", see `TrainingConfig`.
             seed: of the run.
             iterations: of training, if not the preset's own.
+            goal: inverse temperature to which evaluations anneal, if not beta itself.
 
         Raises:
-            InvalidInput: unknown flow or preset, or iterations below 1.
+            InvalidInput: unknown flow or preset, iterations below 1, or a goal that is not beyond beta.
         """
         domain = Domain.of_lattice(lattice)
         found = find_preset(MAGNET_PRESETS, flow, preset).on(domain)
         architecture = found.flow.fitted(domain)
         training = shortened(found.training_on(lattice), iterations).narrowing(bounds)
-        return cls(lattice, beta, preset, seed, architecture, training)
+        return cls(lattice, beta, preset, seed, architecture, training, goal=goal)
 
 
 def _strongest(lattice: Lattice) -> float:

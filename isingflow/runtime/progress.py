@@ -47,6 +47,19 @@ def progress_display(quiet: bool = False) -> Iterator[ShowProgress]:
             display.stop()
 
 
+@contextmanager
+def progress_of(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """What shows how much of long work is done, and the time left: called with the numbers done and in all.
+
+    Args:
+        what: is counted, "samples".
+        quiet: as for `progress_display`.
+    """
+    clock = Clock()
+    with progress_display(quiet) as show:
+        yield lambda done, total: show(done, total, f"{what}  {clock.left(done, total)}")
+
+
 def is_watched() -> bool:
     """Whether a person sees the progress: on a terminal or in a notebook."""
     return sys.stderr.isatty() or in_notebook()

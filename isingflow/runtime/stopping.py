@@ -143,6 +143,21 @@ def heard() -> Iterator[None]:
         _deferred = earlier
 
 
+def unless_asked(function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
+    """The result of work that may be left out; None if a stop is requested before it is done.
+
+    Example:
+        >>> unless_asked(max, 3, 4)
+        4
+    """
+    try:
+        with heard():
+            check()
+            return function(*args, **options)
+    except Stopped:
+        return None
+
+
 def check_backward(tensor: Tensor) -> None:
     """Have backpropagation `check` when it comes by this tensor; nothing where nobody listens."""
     if _listening is not None and tensor.requires_grad:

@@ -22,6 +22,7 @@ from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
 from isingflow.runs.solution import recall
+from isingflow.runs.warmer import planned, temperatures
 from isingflow.runtime import devices
 from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, number
 from isingflow.runtime.progress import is_watched, progress_display
@@ -85,6 +86,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
+    from_beta: float | None = None,
     start: AnyRun | Trained | Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     optimiser: Optimiser | None = None,
@@ -111,6 +113,9 @@ def train(
             "training.batch": 512}; see `runs.overrides`. Of a run that starts from another: of training alone.
         seed: of the run.
         device: "cpu", "cuda", "cuda:1" or "auto".
+        from_beta: of a magnet: the inverse temperature that its flow is trained at, nearer to 0; evaluations anneal
+            spins from there to the magnet's own. Preset "accurate" plans so for large tori near criticality, see
+            `runs.warmer`; the magnet's own beta switches that off.
         start: a trained run to start from (its folder, path or what `train` returned): at another temperature, with
             another rate, for more iterations, or of the torus of half the lengths.
         callbacks: called with the `Progress` after every iteration; one that returns True ends the training.
@@ -171,6 +176,8 @@ def train(
     if isinstance(what, RunFolder):
         if settings:
             raise InvalidInput("settings are for a new run: the run of a folder has its own")
+        if from_beta is not None:
+            raise InvalidInput("from_beta is for a new run: the run of a folder has its own")
         run, config = what, what.config
     else:
         what = what if isinstance(what, Dataset) else as_target(what)
@@ -185,8 +192,11 @@ def train(
             iterations=iterations,
             learning_rate=learning_rate,
             settings=settings,
+            from_beta=from_beta,
         )
-        target, data = (None, what) if isinstance(what, Dataset) else (what, None)
+        target, data = (
+            (None, what) if isinstance(what, Dataset) else (what if config.goal is None else config.target(), None)
+        )
     if objective is not None and config.training.bounds == "both":
         raise InvalidInput("an objective takes the place of the upper bound alone: bounds 'both' has one of its own")
     given = None if target is None else as_target(target)
@@ -231,6 +241,7 @@ def configured(
     iterations: int | None = None,
     learning_rate: float | None = None,
     settings: Mapping[str, Any] | None = None,
+    from_beta: float | None = None,
 ) -> AnyRunConfig:
     """The configuration of a new run; arguments as in `train`.
 
@@ -249,8 +260,7 @@ def configured(
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
     own = OwnFlow.of(flow) if isinstance(flow, Flow) else flow
     kind = own if isinstance(own, str) else DEFAULT_FLOW
-    preset = preset or "quick"
-    config = _by_preset(what, preset, kind, bounds or _usual_bounds(what, preset), seed, iterations)
+    config = _by_preset(what, preset or "quick", kind, bounds, seed, iterations, from_beta)
     if own is not None and not isinstance(own, str):
         config = replace(config, flow=own, training=replace(config.training, coarse=None))
     if earlier is not None:
@@ -277,20 +287,31 @@ def configured(
     return overridden(config, settings)
 
 
-def _usual_bounds(what: Target | Dataset, preset: str) -> str:
-    """What is narrowed where nothing is said; the published settings stay as they are."""
-    return "both" if isinstance(what, HubbardStratonovich) and what.undecided and preset != "paper" else "upper"
-
-
 def _by_preset(
-    what: Target | Dataset, preset: str, flow: str, bounds: str, seed: int, iterations: int | None
+    what: Target | Dataset,
+    preset: str,
+    flow: str,
+    bounds: str | None,
+    seed: int,
+    iterations: int | None,
+    from_beta: float | None,
 ) -> AnyRunConfig:
     options: dict[str, Any] = {"flow": flow, "seed": seed, "iterations": iterations}
+    if isinstance(what, HubbardStratonovich):
+        planned_beta = planned(what.lattice, what.beta, preset) if from_beta is None else number("from_beta", from_beta)
+        beta, goal = temperatures(what.beta, planned_beta)
+        bounds = bounds or _usual_bounds(what if goal is None else what.at(beta=beta), preset)
+        return RunConfig.from_preset(preset, what.lattice, beta, goal=goal, bounds=bounds, **options)
+    if from_beta is not None:
+        raise InvalidInput(f"from_beta is of magnets, whose spins can be annealed; there are none behind {what}")
     if isinstance(what, Dataset):
         return DensityConfig.from_preset(preset, what, **options)
-    if isinstance(what, HubbardStratonovich):
-        return RunConfig.from_preset(preset, what.lattice, what.beta, bounds=bounds, **options)
-    return TargetConfig.from_preset(preset, what, bounds=bounds, **options)
+    return TargetConfig.from_preset(preset, what, bounds=bounds or "upper", **options)
+
+
+def _usual_bounds(magnet: HubbardStratonovich, preset: str) -> str:
+    """What is narrowed where nothing is said; the published settings stay as they are."""
+    return "both" if magnet.undecided and preset != "paper" else "upper"
 
 
 def _opened(run: AnyRun | Trained | Path | str) -> AnyRun:

@@ -9,7 +9,7 @@ import torch
 
 import isingflow
 from isingflow.evaluation.bridging import CHAINS, allowed_r_hat, anneal
-from isingflow.evaluation.budget import Budget
+from isingflow.evaluation.budget import Budget, Meter
 from isingflow.flows import Flow
 from isingflow.lattice import square
 from isingflow.runtime.parallel import Workers
@@ -39,6 +39,7 @@ def annealed(target, *, steps=2, paths=64, seconds=None, seed=0):
         seed=seed,
         pool=Workers(1),
         budget=Budget(seconds),
+        meter=Meter(None, 2 * paths),
     )
 
 

@@ -218,6 +218,10 @@ CONTRADICTIONS = {
         "transport_cost",
     ),
     "couplings that overflow": (MAGNET, {"beta": 1e300}, "1e+300"),
+    "a goal nearer to 0": (MAGNET, {"goal": 0.3}, "goal 0.3"),
+    "a goal of the other sign": (MAGNET, {"goal": -0.5}, "goal -0.5"),
+    "a goal from infinite temperature": (MAGNET, {"beta": 0.0, "goal": 0.5}, "goal 0.5"),
+    "a goal that overflows": (MAGNET, {"goal": 1e300}, "goal 1e+300"),
     "weak couplings of strong bonds": (MAGNET, {"lattice": square(4, jx=1e60), "beta": 1e-50}, "beta J"),
     "a lattice that cannot be halved": (MAGNET, {"training": TrainingConfig(coarse=TrainingConfig())}, "half the size"),
     "half of an open lattice": (
@@ -255,6 +259,8 @@ def test_settings_that_contradict_each_other_are_refused(made, changes, words):
 def test_settings_that_go_together_are_accepted():
     """The same as above, where they have a meaning."""
     replace(MAGNET, lattice=square(16), training=TrainingConfig(coarse=TrainingConfig(coarse=None)))
+    replace(MAGNET, goal=0.5)
+    replace(MAGNET, beta=-0.3, goal=-0.5)
     replace(MAGNET, training=TrainingConfig(force_matching=0.1, bounds="both", hjb=0.1))
     replace(OWN, training=TrainingConfig(force_matching=0.1, bounds="both", transport_cost=0.1))
     replace(DATA, start="copula", levels=256, dimension=12, image_width=3)

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from isingflow import cli
+from isingflow.evaluation import targets
 from isingflow.lattice import edwards_anderson, square
 from isingflow.runtime import stopping
 from isingflow.runtime.stopping import Stopped, StopRequest
@@ -189,7 +190,8 @@ def stop(process, number):
 def check_stopped(name, process, number, stdout, stderr, folder):
     """As it must be, whenever the signal came."""
     assert process.returncode == 128 + number, (process.returncode, stderr)
-    assert "Traceback" not in stderr and stdout == ""
+    assert "Traceback" not in stderr
+    assert stdout == "" or (name == "evaluate" and "fewer samples than asked for" in stdout)
     *notes, last = stderr.splitlines()
     assert last.startswith("isingflow: ") and not any(note.startswith("isingflow: error") for note in notes), stderr
     left = sorted(path.name for path in folder.iterdir())
@@ -331,10 +333,22 @@ def test_evaluations_and_figures_of_a_training_say_how_to_go_on(trained, tmp_pat
         assert last.startswith("isingflow: interrupted and saved; to continue: isingflow train --resume --output '")
 
 
-def test_a_report_that_was_stopped_leaves_the_earlier_one(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("anneal", [(), ("--anneal", "2", "--paths", "64")])
+def test_an_evaluation_that_is_stopped_says_what_it_has_and_leaves_the_earlier_report(
+    anneal, trained, tmp_path, monkeypatch
+):
+    """Asked during the Monte Carlo of the target, it has the samples of the flow; during the first block, that block."""
     report = (trained / "report.json").read_bytes()
-    portions = simulation.portions
-    monkeypatch.setattr(simulation, "portions", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or portions(*given))
-    result = CliRunner().invoke(cli.main, ["evaluate", str(trained)])
-    assert (result.exit_code, result.stdout, result.stderr) == (143, "", "isingflow: terminated\n")
+    portions, pushed = simulation.portions, targets.pushed
+    asking = lambda found: lambda *given: os.kill(os.getpid(), signal.SIGTERM) or found(*given)  # noqa: E731
+    for module, name, count in ((simulation, "portions", 600), (targets, "pushed", targets.BATCH)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, asking(portions if module is simulation else pushed))
+            words = ["evaluate", str(trained), "--samples", "600", *anneal, "--json"]
+            result = CliRunner().invoke(cli.main, words)
+        assert (result.exit_code, result.stderr) == (143, "isingflow: terminated\n"), result.output
+        found = json.loads(result.stdout)
+        assert (found["samples"], found["shortened"], found["lower_bound"]) == (count, True, None)
+        assert "annealed" not in found and any("a stop" in warning for warning in found["warnings"])
+        assert found["gap_nats"]["value"] > -4 * found["gap_nats"]["stderr"]
     assert (trained / "report.json").read_bytes() == report and json.loads(report)
