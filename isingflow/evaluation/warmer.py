@@ -143,7 +143,8 @@ class AnnealedTo:
                 f"the bounds can be trusted, the estimate cannot: {why}; try more sweeps (--anneal) or paths (--paths)"
             )
         within = max(row.log_z.stderr, integration_error)
-        return f"ln Z by {row.method} can be trusted to {within:.2g} nats: the bounds are {report.bounds_apart:.2g} nats apart"
+        apart = max(report.bounds_apart, 0.0)
+        return f"ln Z by {row.method} can be trusted to {within:.2g} nats: the bounds are {apart:.2g} nats apart"
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form; null for what is not known."""

@@ -337,7 +337,7 @@ def test_evaluations_and_figures_of_a_training_say_how_to_go_on(trained, tmp_pat
 def test_an_evaluation_that_is_stopped_says_what_it_has_and_leaves_the_earlier_report(
     anneal, trained, tmp_path, monkeypatch
 ):
-    """Asked during the Monte Carlo of the target, it has the samples of the flow; during the first block, that block."""
+    """Asked during the Monte Carlo of the target, it has the samples of the flow; in their first block, that block."""
     report = (trained / "report.json").read_bytes()
     portions, pushed = simulation.portions, targets.pushed
     asking = lambda found: lambda *given: os.kill(os.getpid(), signal.SIGTERM) or found(*given)  # noqa: E731
