@@ -18,6 +18,7 @@ from msgspec.structs import replace
 import isingflow
 from isingflow import cli
 from isingflow.architectures.build import FLOWS
+from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import CheckpointError, InvalidInput, RunFolderError
 from isingflow.evaluation.data import evaluate_density
 from isingflow.evaluation.targets import draw_samples
@@ -28,6 +29,7 @@ from isingflow.runs.config import FORMAT, DensityConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import RunFolder, open_density, open_magnet
 from isingflow.runs.loading import new_flow
 from isingflow.runs.provenance import command_line, commit
+from isingflow.runs.settings import TrainingConfig
 from isingflow.runs.target import StartMaps
 from isingflow.targets.base import Start, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -309,8 +311,15 @@ def test_titles():
 
 
 def test_runs_of_version_0_1_are_read(tmp_path):
+    """They keep the settings that preset `quick` had then."""
     config = config_from_dict(json.loads(VERSION_0_1))
-    assert config == RunConfig.from_preset("quick", square(16), CRITICAL_BETA)
+    assert config == RunConfig(
+        square(16),
+        CRITICAL_BETA,
+        "quick",
+        flow=FlowConfig(steps=6),
+        training=TrainingConfig(iterations=340, learning_rate=6e-3, evaluation_samples=4096),
+    )
     (tmp_path / "config.json").write_text(VERSION_0_1)
     run = RunFolder.open(tmp_path)
     assert run.config == config and run.provenance == {}
