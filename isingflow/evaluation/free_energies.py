@@ -14,6 +14,10 @@ from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     HEAVY_TAIL,
     LITTLE_OVERLAP,
+    acceptance_ratio_free_energy,
+    lower_bound,
+    overlap,
+    reverse_effective_sample_size,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +74,18 @@ class BothSides:
     overlap: float
     effective_sample_size: float
     samples: int
+
+    @classmethod
+    def of(cls, forward: np.ndarray, reverse: np.ndarray, exact: float | None) -> BothSides:
+        """From log-weights of the flow, shape (n,), and of the target, shape (chains, samples), and -ln Z if known."""
+        ratio = acceptance_ratio_free_energy(forward, reverse)
+        return cls(
+            lower_bound=lower_bound(reverse),
+            acceptance_ratio=ratio,
+            overlap=overlap(forward, reverse, ratio.value),
+            effective_sample_size=reverse_effective_sample_size(reverse, ratio.value if exact is None else exact),
+            samples=reverse.size,
+        )
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,9 @@ from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Workers, workers
 from isingflow.sampling.chains import magnet
 from isingflow.statistics.free_energy import (
-    acceptance_ratio_free_energy,
     effective_sample_size,
     entropy,
     internal_energy,
-    lower_bound,
-    overlap,
-    reverse_effective_sample_size,
     reweighted_free_energy,
     variational_free_energy,
 )
@@ -250,7 +246,7 @@ def evaluate_target(
                 )
     weights = drawn.log_weight
     energies = -weights - drawn.log_prob
-    both_sides = None if reverse is None else _both_sides(weights, reverse, exact)
+    both_sides = None if reverse is None else BothSides.of(weights, reverse.numpy(), exact)
     evaluation = Evaluation(
         title=heading(run.config),
         target=found.name,
@@ -314,18 +310,6 @@ def _in_field(lattice: Lattice, series: Series, samples: SampleSet) -> dict[str,
     """What an external field adds: the field itself, and the magnetisation with its sign."""
     magnetisation = jackknife_mean(series.magnetisation, samples.log_weight)
     return {"field": np.asarray(lattice.field).tolist(), "magnetisation": magnetisation}
-
-
-def _both_sides(forward: np.ndarray, reverse: Tensor, exact: float | None) -> BothSides:
-    """The bound from below and the estimate that combines both, from log-weights of flow and target."""
-    ratio = acceptance_ratio_free_energy(forward, reverse)
-    return BothSides(
-        lower_bound=lower_bound(reverse),
-        acceptance_ratio=ratio,
-        overlap=overlap(forward, reverse, ratio.value),
-        effective_sample_size=reverse_effective_sample_size(reverse, ratio.value if exact is None else exact),
-        samples=reverse.numel(),
-    )
 
 
 def _stream(device: torch.device | str, seed: int) -> torch.Generator:
