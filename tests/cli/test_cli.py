@@ -520,10 +520,10 @@ class TestTrain:
 
         def interrupted(*given):
             calls.append(os.kill(os.getpid(), number) if len(calls) == 2 else None)
-            return reverse_kl(*given)
+            return path_gradient(*given)
 
-        reverse_kl = objectives.reverse_kl
-        monkeypatch.setitem(objectives.OBJECTIVES, "total", interrupted)
+        path_gradient = objectives.path_gradient
+        monkeypatch.setitem(objectives.OBJECTIVES, "path", interrupted)
         result = invoke("train", "--size", 4, "--steps", 100000, "--device", "cpu", "--output", "my run")
         assert (result.exit_code, result.stdout) == (128 + number, ""), result.output
         assert "isingflow train --resume --output 'my run' --device cpu" in result.stderr

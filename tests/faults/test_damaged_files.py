@@ -34,7 +34,7 @@ from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.train import train
 
-SHOWN, QUICK, LONG = 80, 200, 3000
+SHOWN, QUICK, LONG = 40, 200, 3000
 ITERATIONS, BEFORE = 6, 3
 HANGS_AFTER = 120
 SAMPLES = 32

@@ -193,6 +193,7 @@ def test_more_symmetry_than_the_target_has_is_refused():
         require(gradient_flows(flow)[0].potential.symmetry, target.symmetry)
 
 
+@pytest.mark.slow  # two trainings
 def test_transport_cost_is_what_the_trajectories_cost_and_its_penalty_lowers_it(tmp_path):
     costs = []
     for index, weight in enumerate((0.0, 1.0)):

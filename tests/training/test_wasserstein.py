@@ -14,6 +14,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.slow  # ten seconds of distances
 def test_distances_of_shifted_and_stretched_normals():
     """W^2 of N(m, s^2) and N(0, 1) in one dimension is m^2 + (s - 1)^2; a mean over directions of m divides by d."""
     x, y = (torch.randn(20_000, 1, dtype=torch.float64, generator=generator(s)) for s in (0, 1))
