@@ -293,6 +293,7 @@ def slopes(rows: dict[str, dict]) -> dict[str, float]:
     return found
 
 
+COLOURS = dict(zip(TRAININGS, (FLOW, LOWER, ERROR), strict=True))
 CURVES = (("step", "device", FLOW), ("recompute", "device, recompute", LOWER), ("cpu-step", "CPU", EXACT))
 """Rows that are drawn, what they are called, and their colours."""
 
@@ -330,8 +331,8 @@ def trainings_figure(rows: dict[str, dict]) -> Figure:
     """Gaps and effective sample sizes of trainings against their seconds."""
     figure = Figure(figsize=(1.4 * WIDTH, 0.7 * WIDTH), layout="constrained")
     gaps, sizes = figure.subplots(1, 2)
-    for (name, row), colour in zip(rows.items(), (FLOW, LOWER, ERROR), strict=True):
-        seconds, gap = row["training_seconds"], row["gap_nats"]
+    for name, row in rows.items():
+        seconds, gap, colour = row["training_seconds"], row["gap_nats"], COLOURS[name]
         gaps.errorbar(seconds, gap["value"], gap["stderr"], fmt="o", color=colour, label=name)
         sizes.plot(seconds, 100 * row["effective_sample_size"], "o", color=colour, label=name)
     gaps.set(xlabel="seconds of training", ylabel="gap, nats", xlim=(0, None), ylim=(0, None))

@@ -60,6 +60,25 @@ def test_slopes_are_powers(gpu):
     assert gpu.slopes(rows) == {"step": pytest.approx(1.25)}
 
 
+@pytest.mark.parametrize("trained", ["train-16", "train-64"])
+def test_figures_are_of_what_there_is(gpu, tmp_path, trained):
+    step = {"sites": 64, "seconds_per_sample": 0.1, "peak_bytes": None, "foreseen_bytes": None}
+    gap = {"value": 0.2, "stderr": 0.01}
+    rows = {
+        "step-8": step,
+        "recompute-16": {"impossible": "why"},
+        "rates": {"impossible": "why"},
+        trained: {"gap_nats": gap, "effective_sample_size": 0.6, "training_seconds": 100.0},
+    }
+    gpu.draw(rows, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"gpu-trainings.png"}
+    larger = {"sites": 256, "seconds_per_sample": 0.4, "peak_bytes": 2**20, "foreseen_bytes": 2**19}
+    by_batch = [{"batch": n, "samples_per_second": 10.0 * n, "log_densities_per_second": 9.0 * n} for n in (4, 16)]
+    gpu.draw(rows | {"step-16": larger, "rates": {"by_batch": by_batch}}, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"gpu-trainings.png", "gpu-steps.png", "gpu-memory.png", "gpu-rates.png"}
+
+
 def test_fewer_digits_than_float32_are_seen(gpu, tmp_path):
     """Parameters in the ten bits that TF32 has are beyond what the row allows."""
     bench = gpu.Bench(torch.device("cpu"), True, tmp_path)
