@@ -307,7 +307,8 @@ class Evaluation:
             ("reweighted estimate", f"{count} samples", self.reweighted),
         ]
         if sides is None:
-            rows.append(("lower bound", "the target has no samples of its own", None))
+            why = "no samples of the target were taken" if self.shortened else "the target has no samples of its own"
+            rows.append(("lower bound", why, None))
         else:
             both = f"{count} + {sides.samples} samples" if sides.overlap else "no overlap"
             rows.append(("acceptance-ratio estimate", both, sides.acceptance_ratio))

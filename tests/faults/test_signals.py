@@ -350,5 +350,8 @@ def test_an_evaluation_that_is_stopped_says_what_it_has_and_leaves_the_earlier_r
         found = json.loads(result.stdout)
         assert (found["samples"], found["shortened"], found["lower_bound"]) == (count, True, None)
         assert "annealed" not in found and any("a stop" in warning for warning in found["warnings"])
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, asking(portions if module is simulation else pushed))
+            assert "no samples of the target were taken" in CliRunner().invoke(cli.main, words[:-1]).stdout
         assert found["gap_nats"]["value"] > -4 * found["gap_nats"]["stderr"]
     assert (trained / "report.json").read_bytes() == report and json.loads(report)
