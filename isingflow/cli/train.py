@@ -164,11 +164,11 @@ def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None
 
     from isingflow.runs.config import RunConfig
     from isingflow.runs.overrides import overridden
-    from isingflow.runs.warmer import temperatures
+    from isingflow.runs.warmer import beta_and_goal
 
     config = run.config
     lattice = lattice_from(options["size"], options, config.lattice)
-    beta, goal = temperatures(*_temperatures(options, lattice, config, resumed=True))
+    beta, goal = beta_and_goal(*_temperatures(options, lattice, config, resumed=True))
     seed = config.seed if options["seed"] is None else options["seed"]
     iterations = options["steps"] or config.training.iterations
     bounds = options["bounds"] or config.training.bounds

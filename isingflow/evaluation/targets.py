@@ -199,9 +199,9 @@ def evaluate_target(
         samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
         of_target = budget.samples(of_target, cost=cost, share=0.2, least=FEWEST)
         latent = flow.noise(budget.samples(min(samples, ERROR_SAMPLES), cost=3 * cost, share=0.15), generator)
-        sides = 2 if isinstance(found, Referenced) else 1
-        both = samples + (of_target if sides == 2 else 0) + (0 if steps is None or goal is not None else sides * paths)
-        meter = Meter(report_progress, both)
+        of_bridge = 0 if steps is None or goal is not None else paths
+        total = samples + of_bridge + (of_target + of_bridge if isinstance(found, Referenced) else 0)
+        meter = Meter(report_progress, total)
         error = integration_error(flow, found.energy, latent, pool).value
         stopping.check()
         with stopping.deferred():

@@ -59,11 +59,11 @@ def planned(lattice: Lattice, beta: float, preset: str) -> float | None:
     return warmer
 
 
-def temperatures(beta: float, from_beta: float | None) -> tuple[float, float | None]:
+def beta_and_goal(beta: float, from_beta: float | None) -> tuple[float, float | None]:
     """Where a flow for beta is trained, and the goal of its run: none where that is beta itself.
 
     Example:
-        >>> temperatures(0.44, 0.4), temperatures(0.44, 0.44), temperatures(0.44, None)
+        >>> beta_and_goal(0.44, 0.4), beta_and_goal(0.44, 0.44), beta_and_goal(0.44, None)
         ((0.4, 0.44), (0.44, None), (0.44, None))
     """
     return (beta, None) if from_beta is None or from_beta == beta else (from_beta, beta)

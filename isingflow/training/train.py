@@ -22,7 +22,7 @@ from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
 from isingflow.runs.solution import recall
-from isingflow.runs.warmer import planned, temperatures
+from isingflow.runs.warmer import beta_and_goal, planned
 from isingflow.runtime import devices
 from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, number
 from isingflow.runtime.progress import is_watched, progress_display
@@ -194,9 +194,10 @@ def train(
             settings=settings,
             from_beta=from_beta,
         )
-        target, data = (
-            (None, what) if isinstance(what, Dataset) else (what if config.goal is None else config.target(), None)
-        )
+        if isinstance(what, Dataset):
+            target, data = None, what
+        else:
+            target, data = what if config.goal is None else config.target(), None
     if objective is not None and config.training.bounds == "both":
         raise InvalidInput("an objective takes the place of the upper bound alone: bounds 'both' has one of its own")
     given = None if target is None else as_target(target)
@@ -299,7 +300,7 @@ def _by_preset(
     options: dict[str, Any] = {"flow": flow, "seed": seed, "iterations": iterations}
     if isinstance(what, HubbardStratonovich):
         planned_beta = planned(what.lattice, what.beta, preset) if from_beta is None else number("from_beta", from_beta)
-        beta, goal = temperatures(what.beta, planned_beta)
+        beta, goal = beta_and_goal(what.beta, planned_beta)
         bounds = bounds or _usual_bounds(what if goal is None else what.at(beta=beta), preset)
         return RunConfig.from_preset(preset, what.lattice, beta, goal=goal, bounds=bounds, **options)
     if from_beta is not None:
