@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ POLL_SECONDS = 0.1
 def timed_run(command: list[str], folder: Path) -> dict:
     """Run the command; returns its report, wall seconds, and seconds until the running gap fell below the published."""
     with tempfile.TemporaryDirectory() as cache:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"NUMBA_CACHE_DIR": cache}
         )
@@ -41,7 +42,10 @@ def timed_run(command: list[str], folder: Path) -> dict:
     output, notes = process.communicate()
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{notes.decode()}")
-    return {"wall_seconds": wall, "seconds_to_published_gap": reached, **json.loads(output)}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    times = {"wall_seconds": wall, "processor_seconds": processor, "seconds_to_published_gap": reached}
+    return times | json.loads(output)
 
 
 def _running_gap(metrics: Path) -> float:
@@ -94,6 +98,7 @@ def main() -> None:
             print(summary, flush=True)
     median = {
         "wall_seconds": statistics.median(run["wall_seconds"] for run in runs),
+        "processor_seconds": statistics.median(run["processor_seconds"] for run in runs),
         "gap_nats": statistics.median(run["gap_nats"]["value"] for run in runs),
         "effective_sample_size": statistics.median(run["effective_sample_size"] for run in runs),
         "reverse_effective_sample_size": statistics.median(run["reverse_effective_sample_size"] for run in runs),
