@@ -64,7 +64,7 @@ def command(
 ) -> None:
     """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json.
 
-    Ctrl-C prints what the samples that are there say, and leaves the report as it was.
+    Of a magnet or an energy, Ctrl-C prints what the samples that are there say, and leaves the report as it was.
     """
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)

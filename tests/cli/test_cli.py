@@ -620,6 +620,8 @@ class TestTrainedRun:
         assert found == document("evaluate", trained, "--samples", 200, "--seed", 0)
         result = invoke("evaluate", trained, "--samples", 200)
         assert result.exit_code == 0 and "variational bound" in result.stdout
+        assert result.stderr.splitlines()[-1] == "250/250  samples  0:00 left"
+        assert invoke("evaluate", trained, "--samples", 200, "--quiet").stderr == ""
 
     def test_evaluate_with_a_bridge(self, trained):
         found = document("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64)
@@ -631,6 +633,7 @@ class TestTrainedRun:
         assert annealed["upper_bound"]["value"] < found["variational_free_energy"]["value"]
         assert annealed["lower_bound"]["value"] > found["lower_bound"]["value"]
         result = invoke("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64)
+        assert result.stderr.splitlines()[-1] == "378/378  samples  0:00 left"
         assert "annealed bound, 4 steps" in result.stdout and "verdict: -ln Z by annealing" in result.stdout
         for number in (0, -1, "many"):
             assert failure("evaluate", trained, "--anneal", number).startswith(f"--anneal {number}: expected")
