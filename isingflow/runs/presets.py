@@ -74,7 +74,7 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
     return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
 
 
-_QUICK = TrainingConfig(iterations=300, batch=32, learning_rate=1e-2, gradient="path", evaluation_samples=4096)
+_QUICK = TrainingConfig(iterations=300, batch=32, learning_rate=6e-3, gradient="path", evaluation_samples=4096)
 _LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
 _BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
 
@@ -86,7 +86,7 @@ PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6),
         _QUICK,
-        replace(_QUICK, iterations=220, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100)),
+        replace(_QUICK, iterations=220, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100, learning_rate=1e-2)),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
     ),
     "accurate": Preset(
