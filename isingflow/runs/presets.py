@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -21,8 +22,10 @@ from isingflow.runtime.checks import count, shown
 SMALL_SITES = 256
 """Sites up to which a preset's evaluation has all its samples; on larger fields each costs more and says more."""
 FEWEST_SAMPLES = 1024
-LARGE_LENGTH = 16
-"""Least length of the tori that a preset trains up from half their size."""
+LARGE_SITES = 256
+"""Least number of sites of the tori that a preset trains up from half their lengths."""
+FEWEST_TRAINED_ON = 8
+"""Samples of a batch of large tori, at least."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Preset:
     Attributes:
         flow: the architecture.
         training: as it is on data and on most lattices.
-        fine: as it is on uniform tori with even lengths of `LARGE_LENGTH`, where the flow starts from that of half the
-            lengths, its `coarse` being the training on the first torus that is not large (`training`, if None); larger
-            ones have as many times fewer iterations as their shortest length is larger. None: as elsewhere.
+        fine: as it is on uniform tori with even lengths of `LARGE_SITES`, where the flow starts from that of half the
+            lengths, its `coarse` being the training on the first torus that is not large (`training`, if None); on
+            larger ones iterations and batch shrink with the square root of the sites. None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
         graph: as it is where the flow is made of what happens near single sites; None: as elsewhere.
     """
@@ -59,13 +62,18 @@ class Preset:
         else:
             coarse = self.training_on(half)
         # A sample of a larger torus says more of what is local, and costs more.
-        iterations = max(self.fine.iterations * LARGE_LENGTH // min(lattice.shape), 1)
-        return replace(evaluated_on(lattice.sites, self.fine), iterations=iterations, coarse=coarse)
+        less = math.sqrt(LARGE_SITES / lattice.sites)
+        return replace(
+            evaluated_on(lattice.sites, self.fine),
+            iterations=max(int(self.fine.iterations * less), 1),
+            batch=max(int(self.fine.batch * less), FEWEST_TRAINED_ON),
+            coarse=coarse,
+        )
 
 
 def _half_of_large(lattice: Lattice) -> Lattice | None:
     """The torus of half the lengths from which a preset may train up to this one; None where this one is not large."""
-    return lattice.halved() if min(lattice.shape) >= LARGE_LENGTH else None
+    return lattice.halved() if lattice.sites >= LARGE_SITES else None
 
 
 def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
@@ -92,7 +100,7 @@ PRESETS = {
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, hidden=64, steps=6),
         TrainingConfig(iterations=3000, batch=48, learning_rate=1e-2, gradient="path"),
-        TrainingConfig(iterations=800, batch=32, learning_rate=1e-3, gradient="path"),
+        TrainingConfig(iterations=1200, batch=32, learning_rate=1e-3, gradient="path"),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=2000, learning_rate=3e-2)),
     ),
     "paper": Preset(

@@ -175,10 +175,12 @@ def sizes(config):
         (square(16), [(16, 16), (8, 8)]),
         (square(30), [(30, 30), (15, 15)]),
         (square(33), [(33, 33)]),
-        (square(8, 64), [(8, 64)]),
+        (square(8, 64), [(8, 64), (4, 32)]),
+        (cubic(6), [(6, 6, 6)]),
+        (cubic(8), [(8, 8, 8), (4, 4, 4)]),
         (square(32, 64, jy=0.5), [(32, 64), (16, 32), (8, 16)]),
         (triangular(34), [(34, 34), (17, 17)]),
-        (cubic(16), [(16, 16, 16), (8, 8, 8)]),
+        (cubic(16), [(16, 16, 16), (8, 8, 8), (4, 4, 4)]),
         (square(128), [(128, 128), (64, 64), (32, 32), (16, 16), (8, 8)]),
         (square(32, boundary="open"), [(32, 32)]),
         (edwards_anderson(32, seed=0), [(32, 32)]),
@@ -198,9 +200,15 @@ def test_presets_train_large_uniform_tori_up_from_small_ones(lattice, shapes, pr
 
 
 @pytest.mark.parametrize("preset", ["quick", "accurate"])
-def test_twice_the_length_takes_half_the_iterations(preset):
-    *larger, sixteen, _ = [n for _, n in sizes(RunConfig.from_preset(preset, square(128), 0.4))]
+def test_twice_the_length_takes_half_the_iterations_and_half_the_batch(preset):
+    config = RunConfig.from_preset(preset, square(128), 0.4)
+    *larger, sixteen, _ = [n for _, n in sizes(config)]
     assert larger == [sixteen // times for times in (8, 4, 2)]
+    batches = []
+    while config.coarse is not None:
+        batches.append(config.training.batch)
+        config = config.coarse
+    assert batches == [8, 8, 16, 32]
 
 
 def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
