@@ -47,8 +47,8 @@ from isingflow.runtime.parallel import workers
 from isingflow.training import Trained
 from isingflow.training.foresight import foresee
 from isingflow.training.kernels import choose_kernels
-from isingflow.training.loop import Trainer
 from isingflow.training.problems import problem_of
+from isingflow.training.trainer import Trainer
 
 FILE = Path("docs/benchmarks/gpu.json")
 CPU = torch.device("cpu")

@@ -24,7 +24,7 @@ from isingflow.lattice import CRITICAL_BETA, square
 from isingflow.runs.config import RunConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runtime.parallel import workers
-from isingflow.training.loop import Trainer
+from isingflow.training.trainer import Trainer
 
 PRODUCTS = 7
 

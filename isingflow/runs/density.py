@@ -16,7 +16,8 @@ from isingflow.datasets.spaces import Pixels
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.base import Run, check_training, options_of
-from isingflow.runs.presets import data_presets, find_preset, shortened, suited
+from isingflow.runs.data_presets import data_presets, suited
+from isingflow.runs.presets import find_preset, shortened
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.checks import shown
 from isingflow.runtime.settings import ByHand, Count, CountFromZero, Depth, Name, Seed, Text

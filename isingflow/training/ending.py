@@ -9,7 +9,7 @@ from isingflow.training.keeping import rest
 from isingflow.training.schedules import FINAL_MARGIN, MAX_STEPS
 
 if TYPE_CHECKING:
-    from isingflow.training.loop import Trainer
+    from isingflow.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

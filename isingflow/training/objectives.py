@@ -28,6 +28,8 @@ Objective = Callable[[Flow, Target, Tensor, TrainingConfig], tuple[Tensor, Tenso
 """(flow, target, z, settings) -> the loss, a scalar with its graph, and ln p + E of every sample, float64, detached:
 what `reverse_kl` is, and what a user may put in its place."""
 
+FAR = 0.1
+"""Variance of ln p + E per site above which a flow is far from its target."""
 PROBE = 1e-2
 """Root mean square displacement per site in the directional derivative of ln p."""
 
@@ -60,12 +62,16 @@ def path_gradient(flow: Flow, target: Target, latent: Tensor, config: TrainingCo
 
         gradient = E_z[(dx/dparameters)^T v],    v = grad ln p(x) + grad E(x), held fixed
 
-    It costs a pass by x alone more, see `flows.Transform.forward_with_score`.
+    It costs a pass by x alone more, see `flows.Transform.forward_with_score`. Far from the target, where ln p + E
+    scatters much, v is large and its scatter is what does harm: such batches keep the second part.
     """
     field, logdet, score = flow.forward_with_score(latent)
     energy, force = target.energy_and_force(field.detach())
     excess = flow.base_log_prob(latent) - logdet.detach() + energy
-    moved = (field * (score - force).to(field)).flatten(1).sum(1).mean()
+    if excess.var() <= FAR * flow.dimension:
+        moved = (field * (score - force).to(field)).flatten(1).sum(1).mean()
+    else:
+        moved = -(field * force.to(field)).flatten(1).sum(1).mean() - logdet.mean()
     loss = excess.mean() + (moved - moved.detach())
     if config.transport_cost or config.hjb:
         loss = loss + _penalised(flow.forward, flow.forward_with_cost, latent, config)[2]

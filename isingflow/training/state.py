@@ -16,7 +16,7 @@ from isingflow.runs.loading import check_moments, restore
 from isingflow.training.keeping import Kept
 
 if TYPE_CHECKING:
-    from isingflow.training.loop import Trainer
+    from isingflow.training.trainer import Trainer
 
 
 def pack(trainer: Trainer[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,6 +40,8 @@ def pack(trainer: Trainer[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "recent": list(trainer.recent),
         "kept": trainer.kept.state,
         "resting": trainer.resting,
+        "wait": trainer.wait,
+        "next_look": trainer.next_look,
     }
     return {name: value.cpu() for name, value in tensors.items()}, state
 
@@ -71,6 +73,9 @@ def unpack(trainer: Trainer[Any], tensors: dict[str, Tensor], state: dict[str, A
         trainer.error = state["integration_error_nats"]
         trainer.recent.extend(dict(readings) for readings in state["recent"])
         trainer.kept = Kept.unpacked(tensors, state.get("kept"))
+        # Before there were looks between checks, there was a check every so many iterations.
+        trainer.wait = int(state.get("wait", trainer.config.check_every))
+        trainer.next_look = int(state.get("next_look", 0))
         if state.get("resting") and not trainer.finished:
             trainer.flow.load_state_dict(trainer.kept.tensors)  # from rest nothing is learnt
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -88,6 +93,7 @@ def remembered(trainer: Trainer[Any], *, whole: bool) -> Callable[[], None]:
     """
     noise, draws = trainer.noise.get_state(), trainer.draws.get_state()
     state = (trainer.iteration, trainer.error, trainer.kept, list(trainer.recent), trainer.resting)
+    looks = trainer.wait, trainer.next_look
     trainer.kept = replace(trainer.kept)
     flow = {name: value.clone() for name, value in trainer.flow.state_dict().items()} if whole else None
     moments = copy.deepcopy(trainer.optimizer.state_dict()) if whole else None
@@ -97,6 +103,7 @@ def remembered(trainer: Trainer[Any], *, whole: bool) -> Callable[[], None]:
         trainer.draws.set_state(draws)
         trainer.iteration, trainer.error, trainer.kept, recent, trainer.resting = state
         trainer.recent = deque(recent, maxlen=trainer.recent.maxlen)
+        trainer.wait, trainer.next_look = looks
         trainer.flow.eval()
         if flow is not None and moments is not None:
             trainer.flow.load_state_dict(flow)

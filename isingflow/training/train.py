@@ -29,10 +29,11 @@ from isingflow.runtime.progress import is_watched, progress_display
 from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.foresight import foresee
-from isingflow.training.loop import Optimiser, fit
+from isingflow.training.loop import fit
 from isingflow.training.objectives import Objective
 from isingflow.training.problems import Problem, Variational, problem_of
 from isingflow.training.progress import Callback, Outcome, progress_text
+from isingflow.training.trainer import Optimiser
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from isingflow.datasets.uci import UCIS
-from isingflow.runs.presets import UCI_PRESETS, data_presets
+from isingflow.runs.data_presets import UCI_PRESETS, data_presets
 
 
 @pytest.fixture(scope="module")

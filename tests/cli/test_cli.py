@@ -27,8 +27,8 @@ from isingflow.runs.settings import BOUNDS
 from isingflow.runtime.progress import progress_display
 from isingflow.statistics.estimate import Estimate
 from isingflow.training import objectives
-from isingflow.training.loop import Trainer
 from isingflow.training.progress import progress_text
+from isingflow.training.trainer import Trainer
 
 
 def invoke(*words):

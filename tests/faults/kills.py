@@ -102,10 +102,10 @@ def command(words, root, *, at=0, act="kill", every_iteration=False):
         try:
             sys.stdout, sys.stderr, operations = (path.open("w") for path in files)
             from isingflow.cli import main
-            from isingflow.training import loop
+            from isingflow.training import trainer
 
             if every_iteration:
-                loop.CHECKPOINT_SECONDS = -1.0
+                trainer.CHECKPOINT_SECONDS = -1.0
             Hook(root, at, act, operations).install()
             main(words)
         except SystemExit as error:

@@ -200,15 +200,17 @@ def test_presets_train_large_uniform_tori_up_from_small_ones(lattice, shapes, pr
 
 
 @pytest.mark.parametrize("preset", ["quick", "accurate"])
-def test_twice_the_length_takes_half_the_iterations_and_half_the_batch(preset):
+def test_twice_the_length_takes_half_the_iterations_and_the_batch_at_a_quarter_of_the_rate(preset):
     config = RunConfig.from_preset(preset, square(128), 0.4)
     *larger, sixteen, _ = [n for _, n in sizes(config)]
     assert larger == [sixteen // times for times in (8, 4, 2)]
-    batches = []
+    batches, rates = [], []
     while config.coarse is not None:
         batches.append(config.training.batch)
+        rates.append(config.training.learning_rate)
         config = config.coarse
     assert batches == [8, 8, 16, 32]
+    assert rates == pytest.approx([rates[-1] / times for times in (64, 16, 4, 1)])
 
 
 def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():

@@ -20,8 +20,8 @@ from isingflow.flows.diagnostics import inverse_error
 from isingflow.lattice import square
 from isingflow.plots import data as density_plots
 from isingflow.runs.config import DensityConfig, RunConfig, config_from_dict
+from isingflow.runs.data_presets import DATA_PRESETS
 from isingflow.runs.folder import RunFolder, open_magnet
-from isingflow.runs.presets import DATA_PRESETS
 from isingflow.runs.settings import TrainingConfig
 from isingflow.training import train
 from isingflow.training.objectives import negative_log_likelihood

@@ -111,7 +111,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(monkeypatch, tmp_
     command = ["train", "--size", "24", "--steps", "3", "--device", "cpu", "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(cli.main, command)
     assert result.exit_code == 2 and not list(tmp_path.iterdir())
-    assert "isingflow: error: a training with batches of 32 on periodic 24x24 needs" in result.stderr
+    assert "isingflow: error: a training with batches of 21 on periodic 24x24 needs" in result.stderr
 
 
 def test_a_batch_that_nobody_can_hold_is_refused(tmp_path):

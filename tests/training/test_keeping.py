@@ -16,8 +16,8 @@ from isingflow.evaluation.reports import evaluate
 from isingflow.flows.mass import Defect
 from isingflow.lattice import square
 from isingflow.runs.config import DensityConfig, RunConfig
+from isingflow.runs.data_presets import DATA_PRESETS, FEW_ROWS, suited
 from isingflow.runs.folder import RunFolder
-from isingflow.runs.presets import DATA_PRESETS, FEW_ROWS, suited
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.stopping import StopRequest
 from isingflow.training import Outcome, foresight, train

@@ -122,6 +122,39 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     assert len(run.metrics()) == 1
 
 
+def test_a_gradient_that_is_no_number_refines_the_integration(tmp_path, monkeypatch):
+    """Before, it ended the training."""
+
+    def coarse_is_spoilt(flow, *given):
+        loss, values = reverse_kl(flow, *given)
+        return (loss * math.inf if gradient_flows(flow)[0].steps < 11 else loss), values
+
+    monkeypatch.setitem(objectives.OBJECTIVES, "total", coarse_is_spoilt)
+    run = RunFolder.create(tmp_path / "run", small_config(iterations=3, check_every=100))
+    assert train(run, device=CPU).outcome is Outcome.FINISHED
+    assert [line["steps"] for line in run.metrics()] == [16, 16, 16]
+    assert all(math.isfinite(line["loss"]) for line in run.metrics())
+
+
+def test_the_error_is_looked_at_soon_and_less_often_where_it_is_small(tmp_path):
+    """A flow changes most at first, and between two checks it could run away from a coarse integration."""
+    quiet = RunFolder.create(tmp_path / "quiet", small_config(iterations=60, check_every=40, tolerance=10.0))
+    train(quiet, device=CPU)
+    assert [line["iteration"] for line in quiet.metrics() if "integration_error_nats" in line] == [5, 15, 35, 40]
+    strict = RunFolder.create(tmp_path / "strict", small_config(iterations=16, check_every=40, tolerance=1e-9))
+    train(strict, device=CPU)
+    assert [line["iteration"] for line in strict.metrics() if "integration_error_nats" in line] == [5, 10, 15]
+    assert strict.metrics()[-1]["steps"] > strict.metrics()[0]["steps"]
+
+
+def test_the_quick_preset_trains_in_the_ordered_phase(tmp_path):
+    config = RunConfig.from_preset("quick", square(6), 0.6, iterations=80)
+    run = RunFolder.create(tmp_path / "run", replace(config, training=replace(config.training, evaluation_samples=64)))
+    train(run, device=CPU)
+    gaps = [line["gap_nats"] for line in run.metrics()]
+    assert sum(gaps[-10:]) / 10 < gaps[0] / 4
+
+
 def test_metrics_have_the_contract_s_keys(tmp_path):
     run = RunFolder.create(tmp_path / "run", small_config())
     train(run, device=CPU)
