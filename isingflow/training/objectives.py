@@ -68,7 +68,7 @@ def path_gradient(flow: Flow, target: Target, latent: Tensor, config: TrainingCo
     field, logdet, score = flow.forward_with_score(latent)
     energy, force = target.energy_and_force(field.detach())
     excess = flow.base_log_prob(latent) - logdet.detach() + energy
-    if excess.var() <= FAR * flow.dimension:
+    if excess.var(correction=0) <= FAR * flow.dimension:
         moved = (field * (score - force).to(field)).flatten(1).sum(1).mean()
     else:
         moved = -(field * force.to(field)).flatten(1).sum(1).mean() - logdet.mean()
