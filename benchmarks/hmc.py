@@ -29,8 +29,8 @@ from isingflow.flows.certificate import log_weights, pushed
 from isingflow.observables import per_sample
 from isingflow.runs.folder import RunFolder
 from isingflow.sampling import FlowMetropolis, HamiltonianMonteCarlo, Sampler, latent, physical, run_chains
-from isingflow.statistics.free_energy import effective_sample_size
 from isingflow.statistics.mixing import Mixing
+from isingflow.statistics.weights import effective_sample_size
 
 CPU = torch.device("cpu")
 

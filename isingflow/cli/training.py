@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EVALUATION_SHARE = 0.2
 """Of a time limit, what is left for the evaluation and the figures."""
+FIGURES_SHARE = 0.2
+"""Of that, what is left for the figures."""
 
 TRAINING = together(
     click.option("--preset", type=Word(), metavar="NAME", help="quick (the default), accurate, or paper."),
@@ -116,7 +118,7 @@ def train_and_report(
         left = None
         if time_limit is not None:
             spent = run.load_checkpoint()[1]["seconds"]
-            left = max(time_limit - spent, EVALUATION_SHARE * time_limit)
+            left = (1 - FIGURES_SHARE) * max(time_limit - spent, EVALUATION_SHARE * time_limit)
         with progress_of("samples", quiet=quiet or as_json) as report:
             evaluation = evaluate(trained, device=device, save=False, time_limit=left, report_progress=report)
         stopping.check()

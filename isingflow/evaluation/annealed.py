@@ -129,6 +129,8 @@ class AnnealingReport:
             (self.starts_agree, self.paths.at_start, "the bound from below"),
             (self.chains_agree, self.paths.at_end, "the bound from above"),
         ):
+            if chains is not None and chains.shortened:
+                found.append(f"the chains ({chains.sampler}) that {what} begins with are cut short by the time limit")
             if chains is not None and not agree:
                 found.append(
                     f"the chains ({chains.sampler}) that {what} begins with do not agree (R-hat {chains.r_hat:.3f}, "

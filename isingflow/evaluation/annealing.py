@@ -13,6 +13,7 @@ import numpy as np
 from isingflow.errors import FileError, InvalidInput, NoExactSolution
 from isingflow.evaluation.annealed import AnnealedRow, AnnealingReport
 from isingflow.exact import thermodynamics
+from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo.annealing import MOVES
 from isingflow.monte_carlo.path_files import PathFile
@@ -23,7 +24,6 @@ from isingflow.runtime.differences import differences, in_a_line
 from isingflow.runtime.resources import duration, require_memory
 from isingflow.statistics.chains import MOST_R_HAT
 from isingflow.statistics.free_energy import (
-    effective_sample_size,
     overlap,
     path_free_energies,
     path_lower_bounds,
@@ -31,6 +31,7 @@ from isingflow.statistics.free_energy import (
     reweighted_free_energy,
     variational_free_energy,
 )
+from isingflow.statistics.weights import effective_sample_size
 
 PATHS = 64
 """Of each direction, where no number is given."""
@@ -231,8 +232,18 @@ def _log_z_of_start(lattice: Lattice, start: float) -> float:
         ) from None
 
 
-def exact_answers(lattice: Lattice, rows: np.ndarray) -> tuple[list[tuple[float, str] | None], str | None]:
-    """Exact ln Z with its method as far as it is known and found in time, the last temperature first; and a note."""
+def exact_answers(
+    lattice: Lattice, rows: np.ndarray, longest: float = LONGEST
+) -> tuple[list[tuple[float, str] | None], str | None]:
+    """Exact ln Z with its method as far as it is known and found in time, the last temperature first; and a note.
+
+    Args:
+        lattice: the spins.
+        rows: inverse temperatures.
+        longest: seconds that one of them may take, as estimated; none are found in no time.
+    """
+    if longest <= 0:
+        return [None] * len(rows), None
     found: list[tuple[float, str] | None] = [None] * len(rows)
     started = time.monotonic()
     for row in reversed(range(len(rows))):
@@ -243,7 +254,7 @@ def exact_answers(lattice: Lattice, rows: np.ndarray) -> tuple[list[tuple[float,
                 f"no exact answers from beta {rows[row]:g} on: they take more than {EXACT_SECONDS:g} s",
             )
         try:
-            exact = thermodynamics(lattice, float(rows[row]))
+            exact = thermodynamics(lattice, float(rows[row]), longest=min(longest, LONGEST))
         except NoExactSolution:
             continue
         found[row] = exact.log_z, exact.method

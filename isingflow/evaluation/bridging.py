@@ -21,13 +21,12 @@ from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     LITTLE_OVERLAP,
     acceptance_ratio_free_energy,
-    effective_sample_size,
     lower_bound,
     overlap,
     reweighted_free_energy,
     variational_free_energy,
 )
-from isingflow.statistics.weights import pareto_k
+from isingflow.statistics.weights import effective_sample_size, pareto_k
 from isingflow.targets.base import Referenced, Target
 
 PLANNED_ON = 512
@@ -38,6 +37,8 @@ FEWEST = 64
 """Paths that are taken however little time there is."""
 CHAINS = 16
 """Of the target's own samples, on which the bridge is planned, and from which paths go back."""
+OF_CHAINS = 0.3
+"""Of a limit of time, what they may take."""
 BATCH = 256
 CHANCE = 3.0
 """Deviations by which R-hat of chains that agree may exceed its limit."""
@@ -59,6 +60,7 @@ class Annealed:
         turned, moved: shares of turns, and of moves of the target, that were accepted on the flow's paths.
         paths, reference_paths: numbers of both.
         seconds: on the clock, pilot included.
+        cut_short: what a limit of time left no room for, in words.
     """
 
     plan: Plan
@@ -76,6 +78,7 @@ class Annealed:
     paths: int
     reference_paths: int
     seconds: float
+    cut_short: tuple[str, ...] = ()
 
     @property
     def both_ways(self) -> bool:
@@ -98,7 +101,7 @@ class Annealed:
     @property
     def warnings(self) -> list[str]:
         """Why it should not be trusted, if so."""
-        found = []
+        found = [f"{what}: the time limit left no room" for what in self.cut_short]
         if not self.chains_agree:
             found.append(
                 f"the chains from which paths go back disagree (R-hat {self.r_hat:.3f}, above "
@@ -163,7 +166,8 @@ def anneal(
         paths: from either side, about.
         generator: of what is random; of the target's chains it is `seed`.
         pool: who shares the work.
-        budget: of time, which may leave room for fewer paths, and for a plan on fewer samples.
+        budget: of time, which may leave room for fewer paths, for a plan on fewer samples, and for shorter chains or
+            none, without which no paths go back.
         meter: told of paths.
 
     Raises:
@@ -171,30 +175,33 @@ def anneal(
     """
     began = time.perf_counter()
     bridge = Bridge(flow, target, pool)
-    with budget.taken_off():
-        fields = _fields(target, PLANNED_ON + paths, seed, generator)
-    plan, pilot, known = _planned(bridge, fields, steps, generator, budget)
+    fields = _fields(target, PLANNED_ON + paths, seed, generator, budget)
+    plan, pilot, known = _planned(bridge, fields, steps, paths, generator, budget)
     sides = 1 if fields is None else 2
     cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(PILOT)), plan, generator))
-    paths = budget.samples(paths, cost=cost, share=0.9 / sides, least=FEWEST)
+    asked, paths = paths, budget.samples(paths, cost=cost, share=0.9 / sides, least=FEWEST)
 
     forward, turned, moved = [], [], []
-    for start in range(0, paths, BATCH):
-        stopping.check()
-        path = bridge.forward(bridge.at(flow.noise(min(BATCH, paths - start), generator)), plan, generator)
-        forward.append(path.log_weight)
-        turned.append(path.turned)
-        moved.append(path.moved)
-        meter.add(len(path.log_weight))
+    with budget.taken_off():
+        for start in range(0, paths, BATCH):
+            stopping.check()
+            path = bridge.forward(bridge.at(flow.noise(min(BATCH, paths - start), generator)), plan, generator)
+            forward.append(path.log_weight)
+            turned.append(path.turned)
+            moved.append(path.moved)
+            meter.add(len(path.log_weight))
     weights = torch.cat(forward).cpu().numpy()
+    back = None
     reverse, r_hat, allowed = None, math.nan, math.nan
     if fields is not None and known is not None:
         before = known.excess.view(CHAINS, -1).cpu().numpy()
         first, last = before.shape[1], before.shape[1] + -(-paths // CHAINS)
-        reverse, excess = _backward(bridge, plan, fields[:, first:last], generator, meter)
-        along = np.concatenate([before, excess], 1)
-        r_hat = diagnostics(along).r_hat if np.isfinite(along).all() else math.inf
-        allowed = allowed_r_hat(along.shape[1])
+        back = stopping.within(budget.seconds, _backward, bridge, plan, fields[:, first:last], generator, meter)
+        if back is not None:
+            reverse, excess = back
+            along = np.concatenate([before, excess], 1)
+            r_hat = diagnostics(along).r_hat if np.isfinite(along).all() else math.inf
+            allowed = allowed_r_hat(along.shape[1])
     ratio = None if reverse is None else acceptance_ratio_free_energy(weights, reverse)
     return Annealed(
         plan=plan,
@@ -212,27 +219,53 @@ def anneal(
         paths=len(weights),
         reference_paths=0 if reverse is None else reverse.size,
         seconds=time.perf_counter() - began,
+        cut_short=_cut_short(target, fields, reverse, asked),
     )
 
 
-def _fields(target: Target, samples: int, seed: int, generator: torch.Generator) -> Tensor | None:
-    """Fields of the target along chains, shape (chains, samples, *shape); None where it has none of its own."""
+def _cut_short(target: Target, fields: Tensor | None, reverse: np.ndarray | None, asked: int) -> tuple[str, ...]:
+    """What there was no time for, of paths that go back from samples of the target."""
+    if not isinstance(target, Referenced):
+        return ()
+    if reverse is None:
+        what = "the chains that they begin with" if fields is None else "their way back through the bridge"
+        return (f"no annealed paths from the target, for {what}",)
+    if reverse.size < asked:
+        return (f"only {reverse.size} of {asked} annealed paths from the target",)
+    return ()
+
+
+def _fields(target: Target, samples: int, seed: int, generator: torch.Generator, budget: Budget) -> Tensor | None:
+    """Fields of the target along chains, as many as there is time for, shape (chains, samples, *shape).
+
+    None where it has none of its own, or no time is left for the fewest.
+    """
     if not isinstance(target, Referenced):
         return None
-    states = target.reference(-(-samples // CHAINS), chains=CHAINS, seed=seed)
-    return target.sample_field(states.to(generator.device, torch.float32), generator)
+    states = budget.longest(
+        lambda length: target.reference(length, chains=CHAINS, seed=seed),
+        -(-samples // CHAINS),
+        least=(FEWEST_PLANNED_ON + FEWEST) // CHAINS,
+        share=OF_CHAINS,
+    )
+    return None if states is None else target.sample_field(states.to(generator.device, torch.float32), generator)
 
 
 def _planned(
-    bridge: Bridge, fields: Tensor | None, steps: int, generator: torch.Generator, budget: Budget
+    bridge: Bridge, fields: Tensor | None, steps: int, paths: int, generator: torch.Generator, budget: Budget
 ) -> tuple[Plan, Points, Points | None]:
-    """The plan, and the samples of flow and target that it is made of: the first ones of every chain."""
+    """The plan, and the samples of flow and target that it is made of: the first ones of every chain.
+
+    Others are left for `paths` to begin with, or for the fewest of them.
+    """
     trial = bridge.flow.noise(PILOT, generator)
     cost = (1 + TURNS) * budget.cost(lambda: bridge.at(trial))
     if fields is not None:
         few = fields.flatten(0, 1)[:PILOT]
         cost += budget.cost(lambda: bridge.of_fields(few))
     each = -(-budget.samples(PLANNED_ON, cost=cost, share=0.25, least=FEWEST_PLANNED_ON) // CHAINS)
+    if fields is not None:
+        each = min(each, fields.shape[1] - -(-min(FEWEST, paths) // CHAINS))
     with budget.taken_off():
         pilot = bridge.at(bridge.flow.noise(each * CHAINS, generator))
         known = None if fields is None else bridge.of_fields(fields[:, :each].flatten(0, 1))

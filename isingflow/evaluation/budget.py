@@ -6,12 +6,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from isingflow.runtime import stopping
+
+Result = TypeVar("Result")
 
 MOST_STEPS = 10**6
 """Of a bridge, which nobody has the time for."""
 PILOT = 8
 """Samples on which the time of one is measured."""
+LONGER = 4
+"""Times as long as the chains before are those that are tried next."""
 
 
 class Budget:
@@ -51,8 +57,39 @@ class Budget:
             True
         """
         begun = time.perf_counter()
-        yield
-        self.seconds -= time.perf_counter() - begun
+        try:
+            yield
+        finally:
+            self.seconds -= time.perf_counter() - begun
+
+    def longest(self, work: Callable[[int], Result], wanted: int, *, least: int, share: float = 1.0) -> Result | None:
+        """The result of work of the wanted length, or of the greatest that ends in time; None if not even the least.
+
+        How long it takes is not known before, and its beginning may take most of the time, as that of a chain does: so
+        it is done at the least length, and at `LONGER` times that, until the next would not end.
+
+        Args:
+            work: done at a length, looks whether its time is over (`stopping.check`).
+            wanted: its length, all that is done without a limit.
+            least: length, if that much is wanted.
+            share: of all the time, that it may take.
+
+        Example:
+            >>> Budget(None).longest(lambda length: "x" * length, 10, least=2)
+            'xxxxxxxxxx'
+        """
+        if math.isinf(self.seconds):
+            return work(wanted)
+        spare = (1 - share) * self.seconds
+        found, length = None, min(least, wanted)
+        while True:
+            before = self.seconds
+            with self.taken_off():
+                longer = stopping.within(before - spare, work, length)
+            found = found if longer is None else longer
+            if longer is None or length == wanted or before - self.seconds > self.seconds - spare:
+                return found
+            length = min(LONGER * length, wanted)
 
     def samples(self, wanted: int, *, cost: float, share: float, least: int = 2) -> int:
         """As many as are wanted, or as there is time for.
@@ -63,7 +100,7 @@ class Budget:
             share: of all the time, that they may take.
             least: number, if that many are wanted.
         """
-        if cost * wanted <= share * self.seconds:
+        if cost * wanted <= share * max(self.seconds, 0.0):
             return wanted
         return min(wanted, max(least, int(share * max(self.seconds, 0.0) / cost)))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isingflow.evaluation.verdict import checked, verdict
+from isingflow.runtime.resources import duration
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     HEAVY_TAIL,
@@ -98,6 +99,8 @@ class Evaluation:
         exact_spins: of a magnet that has an exact solution.
         sampled_loss: what the training ended at, of a flow with a sampled average: as published, and no bound.
         shortened: whether there was time for fewer samples than were asked for, or a stop was requested.
+        left_out: what a limit of time left no room for at all, or little, in words.
+        exact_within: seconds that an exact answer might take, where there was a limit.
         field, magnetisation: of a magnet in an external field, which a number or a nested list gives; else None.
         annealed: what a bridge between flow and target adds, if one was asked for.
         annealed_to: of a run with a goal: ln Z of the spins there; all else is at the temperature of the training.
@@ -132,6 +135,8 @@ class Evaluation:
     samples: SampleSet
     sampled_loss: float | None = None
     shortened: bool = False
+    left_out: tuple[str, ...] = ()
+    exact_within: float | None = None
     field: float | list[Any] | None = None
     magnetisation: Estimate | None = None
     annealed: Annealed | None = None
@@ -173,6 +178,7 @@ class Evaluation:
             found.append(f"check failed: the integration error is above its tolerance of {self.tolerance:g} nats")
         if self.shortened:
             found.append("fewer samples than asked for: a time limit or a stop left no room for all")
+        found += [f"{what}: the time limit left no room" for what in self.left_out]
         if self.pareto_k > HEAVY_TAIL:
             found.append(
                 f"heavy-tailed weights (Pareto k = {self.pareto_k:.2f}, above {HEAVY_TAIL}): do not trust "
@@ -224,7 +230,7 @@ class Evaluation:
             **({} if self.field is None else {"field": self.field}),
             "bounds": self.bounds,
             "samples": len(self.samples.log_weight),
-            "shortened": self.shortened,
+            "shortened": self.shortened or bool(self.left_out),
             "parameters": self.parameters,
             "training_seconds": self.training_seconds,
             "certified": self.certified,
@@ -307,7 +313,8 @@ class Evaluation:
             ("reweighted estimate", f"{count} samples", self.reweighted),
         ]
         if sides is None:
-            why = "no samples of the target were taken" if self.shortened else "the target has no samples of its own"
+            taken = self.shortened or bool(self.left_out)
+            why = "no samples of the target were taken" if taken else "the target has no samples of its own"
             rows.append(("lower bound", why, None))
         else:
             both = f"{count} + {sides.samples} samples" if sides.overlap else "no overlap"
@@ -315,7 +322,8 @@ class Evaluation:
             rows.append(("lower bound", f"from below, {sides.samples} Monte Carlo", sides.lower_bound))
         rows += self._annealed_rows()
         if self.exact is None:
-            rows.append(("exact", "no method known", None))
+            within = "" if self.exact_within is None else f" that takes less than {duration(self.exact_within)}"
+            rows.append(("exact", f"no method known{within}", None))
         else:
             rows.append((f"exact ({_in_words(self.method)})", "", self.exact))
         what = "continuous field, -ln Z in nats" if self.log_z_ising is not None else "-ln Z in nats"

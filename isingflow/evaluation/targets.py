@@ -7,26 +7,26 @@ What a target cannot do is left out, in words.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from isingflow.errors import InvalidInput
-from isingflow.evaluation.annealing import PATHS as SPIN_PATHS
+from isingflow.evaluation.assembly import EXACT_SHARE, Asked, Sampled, evaluation_of
+from isingflow.evaluation.bridging import Annealed
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
-from isingflow.evaluation.budget import MOST_STEPS, PILOT, Budget, Meter
-from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
-from isingflow.evaluation.warmer import anneal_to
+from isingflow.evaluation.budget import PILOT, Budget, Meter
+from isingflow.evaluation.free_energies import Evaluation, SampleSet
+from isingflow.evaluation.reference import reverse_log_weights
+from isingflow.evaluation.warmer import AnnealedTo, anneal_to
+from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
-from isingflow.lattice import Lattice
-from isingflow.observables import Series, per_sample
-from isingflow.runs.config import heading
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
 from isingflow.runs.solution import keep, recall
@@ -34,29 +34,19 @@ from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count
 from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Workers, workers
-from isingflow.sampling.chains import magnet
-from isingflow.statistics.free_energy import (
-    effective_sample_size,
-    entropy,
-    internal_energy,
-    reweighted_free_energy,
-    variational_free_energy,
-)
-from isingflow.statistics.jackknife import jackknife_mean
-from isingflow.statistics.weights import pareto_k
-from isingflow.targets.base import Drawing, ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
+from isingflow.targets.base import Drawing, ExactlySolved, Referenced, SolvedOnce, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training.problems import REFERENCE_CHAINS
-from isingflow.training.progress import RECENT
+
+Result = TypeVar("Result")
 
 BATCH = 256
 MOST_SPINS = 2**24
 """Spins drawn at once."""
 ERROR_SAMPLES = 512
-PATHS = 1024
-"""Of a bridge from either side."""
 FEWEST = 16
 """Samples that are taken however little time there is."""
+PLANNED = 0.95
+"""Of the time for a bridge, or for paths to a goal, what their parts may take; where all is over they are left out."""
 
 
 def load_run(
@@ -157,7 +147,8 @@ def evaluate_target(
         seed: of the samples.
         reference_samples: of the target, about, at least 2; a quarter as many as of the flow if not given.
         target, flow: of a run on a user's own.
-        time_limit: in seconds, for which fewer samples are taken if need be.
+        time_limit: in seconds, of all of it: fewer samples are taken if need be, chains are shorter, and what has no
+            room is left out; the evaluation says what.
         anneal: steps of a bridge between flow and target, both ways, see `sampling.bridge`; none if not given. Of a run
             with a goal: sweeps of paths to it, see `evaluation.warmer`; what they need if not given.
         paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default. Of a run with a
@@ -170,151 +161,115 @@ def evaluate_target(
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
         TrainingDiverged: the flow gives weights that are not numbers.
     """
-    run, samples, generator = opened(run), count("samples", samples, least=2), _stream(device, seed)
-    of_target = max(samples // 4, 2)
-    if reference_samples is not None:
-        of_target = count("reference_samples", reference_samples, least=2)
-    goal = run.config.goal
-    if goal is None and anneal is None and paths is not None:
-        raise InvalidInput("paths are of a bridge (anneal): give its number of steps too")
-    steps = None if anneal is None else count("anneal", anneal, most=MOST_STEPS)
-    usual_paths = min(samples, PATHS) if goal is None else SPIN_PATHS
-    paths = usual_paths if paths is None else count("paths", paths, least=2)
+    run, generator = opened(run), _stream(device, seed)
+    asked = Asked.of(run, samples, reference_samples, anneal, paths, seed)
+    limit = math.inf if time_limit is None else time_limit
+    began = time.perf_counter()
     flow, found, state = load_run(run, generator.device, target, flow)
-    _check_room(found, samples)
-    _check_room(found, of_target, "reference samples")
-    if goal is not None:
-        _check_room(found, 2 * paths, "paths")
-    recall(run, found)
-    known = stopping.watched(found.exact_free_energy) if isinstance(found, ExactlySolved) else None
-    keep(run, found)
-    exact, method = known or (None, None)
-    reverse = None
+    _check_all(found, asked)
+    exact = _exact_answer(run, found, limit)
     with workers(generator.device) as pool:
-        began, asked = time.perf_counter(), samples
-        share = 1.0 if steps is None and goal is None else 0.5
-        budget = Budget(None if time_limit is None else share * time_limit)
-        pilot = flow.noise(PILOT, torch.Generator(generator.device).manual_seed(seed))
-        cost = budget.cost(lambda: _pushed_in_shares(flow, pilot, pool))
-        samples = budget.samples(samples, cost=cost, share=0.4, least=FEWEST)
-        of_target = budget.samples(of_target, cost=cost, share=0.2, least=FEWEST)
-        latent = flow.noise(budget.samples(min(samples, ERROR_SAMPLES), cost=3 * cost, share=0.15), generator)
-        of_bridge = 0 if steps is None or goal is not None else paths
-        total = samples + of_bridge + (of_target + of_bridge if isinstance(found, Referenced) else 0)
-        meter = Meter(report_progress, total)
-        error = integration_error(flow, found.energy, latent, pool).value
-        stopping.check()
-        with stopping.deferred():
-            drawn = SampleSet.join(_until_asked(_draw(flow, found, samples, generator, pool), meter))
-            pulled = None
-            if isinstance(found, Referenced):
-                pulled = stopping.unless_asked(
-                    _reverse_log_weights, flow, found, of_target, seed, generator, pool, meter
-                )
-            if pulled is not None:
-                reverse, first_fields = pulled
-                few = first_fields[: budget.samples(len(first_fields), cost=3 * cost, share=0.15)]
-                error = max(error, likelihood_error(flow, few, pool).value)
-            bridge, annealed_to = None, None
-            left = None if time_limit is None else max(time_limit - (time.perf_counter() - began), 0.0)
-            if goal is not None and isinstance(found, HubbardStratonovich):
-                annealed_to = stopping.unless_asked(
-                    anneal_to,
-                    goal,
-                    flow,
-                    found,
-                    draw=lambda count: SampleSet.join(_draw(flow, found, count, generator, pool)),
-                    sweeps=steps,
-                    paths=paths,
-                    generator=generator,
-                    seed=seed,
-                    pool=pool,
-                    budget=Budget(left),
-                )
-            elif steps is not None:
-                bridge = stopping.unless_asked(
-                    annealed_free_energies,
-                    flow,
-                    found,
-                    steps=steps,
-                    paths=paths,
-                    generator=generator,
-                    seed=seed + 1,
-                    pool=pool,
-                    budget=Budget(left),
-                    meter=meter,
-                )
-    weights = drawn.log_weight
-    energies = -weights - drawn.log_prob
-    both_sides = None if reverse is None else BothSides.of(weights, reverse.numpy(), exact)
-    evaluation = Evaluation(
-        title=heading(run.config),
-        target=found.name,
-        parameters_by_name=found.parameters_by_name,
-        size=tuple(found.shape),
-        sites=found.sites,
-        beta=found.beta if isinstance(found, Magnetic) else None,
-        bounds=run.config.training.bounds,
-        parameters=flow.parameter_count,
-        training_seconds=float(state["seconds"]),
-        integration_steps=int(state["steps"]),
-        integration_error=error,
-        tolerance=run.config.training.tolerance,
-        mean_field=found.mean_field().free_energy if isinstance(found, Magnetic) else None,
-        variational=variational_free_energy(weights),
-        reweighted=reweighted_free_energy(weights),
-        internal_energy=internal_energy(energies, weights),
-        entropy=entropy(energies, weights),
-        effective_sample_size=effective_sample_size(weights),
-        pareto_k=pareto_k(weights),
-        both_sides=both_sides,
-        exact=exact,
-        method=method,
-        log_z_ising=None,
-        **_of_spins(found, drawn),
-        samples=drawn,
-        sampled_loss=_sampled_loss(run),
-        shortened=samples < asked
-        or stopping.requested()
-        or any(way is not None and way.paths < paths for way in (bridge, annealed_to)),
-        annealed=bridge,
-        annealed_to=annealed_to,
-    )
-    if not isinstance(found, Magnetic):
-        return evaluation
-    return replace(evaluation, log_z_ising=found.log_z_ising(evaluation.best[0]))
+        left = limit - (time.perf_counter() - began)
+        budget = Budget(left if asked.steps is None and asked.goal is None else 0.5 * left)
+        sampled = _sampled(flow, found, asked, generator, pool, budget, report_progress)
+        left = max(limit - (time.perf_counter() - began), 0.0)
+        annealed = _annealed(flow, found, asked, sampled, generator, pool, left)
+    return evaluation_of(run, flow, found, state, asked, exact, sampled, annealed, limit)
 
 
-def _sampled_loss(run: AnyRun) -> float | None:
-    """The mean over the last iterations of what a flow with a sampled average was trained for; None of other flows."""
-    last = [record["sampled_loss"] for record in run.metrics()[-RECENT:] if record.get("sampled_loss") is not None]
-    return sum(last) / len(last) if last else None
+def _exact_answer(run: AnyRun, target: Target, limit: float) -> tuple[float, str] | None:
+    """-ln Z and its method, as it is kept or found; where there is a limit, by what takes no more than its share."""
+    recall(run, target)
+    if isinstance(target, SolvedOnce) and math.isfinite(limit):
+        known = stopping.watched(target.exact_free_energy, longest=min(EXACT_SHARE * limit, LONGEST))
+    else:
+        known = stopping.watched(target.exact_free_energy) if isinstance(target, ExactlySolved) else None
+    keep(run, target)
+    return known
 
 
-def _of_spins(target: Target, samples: SampleSet) -> dict[str, Any]:
-    """Energy and magnetisation of a magnet's spins, and its exact solution; None of other targets."""
-    lattice, beta = magnet(target)
-    if lattice is None or samples.spins is None:
-        return dict.fromkeys(("energy_per_site", "magnetisation_abs", "exact_spins"))
-    series = per_sample(lattice, spins=samples.spins, field=samples.field, beta=beta)
-    assert series.magnetisation_abs is not None
-    return {
-        "energy_per_site": jackknife_mean(series.energy, samples.log_weight) / lattice.sites,
-        "magnetisation_abs": jackknife_mean(series.magnetisation_abs, samples.log_weight),
-        **({} if lattice.field is None else _in_field(lattice, series, samples)),
-        "exact_spins": target.known if isinstance(target, SolvedOnce) else None,
-    }
+def _sampled(
+    flow: Flow,
+    target: Target,
+    asked: Asked,
+    generator: torch.Generator,
+    pool: Workers,
+    budget: Budget,
+    report_progress: Callable[[int, int], None] | None,
+) -> Sampled:
+    """Sample the flow and then its target, as much as there is time for, until a stop is requested."""
+    pilot = flow.noise(PILOT, torch.Generator(generator.device).manual_seed(asked.seed))
+    cost = budget.cost(lambda: _pushed_in_shares(flow, pilot, pool))
+    samples = budget.samples(asked.samples, cost=cost, share=0.4, least=FEWEST)
+    of_target = budget.samples(asked.of_target, cost=cost, share=0.2, least=FEWEST)
+    latent = flow.noise(budget.samples(min(samples, ERROR_SAMPLES), cost=3 * cost, share=0.15), generator)
+    few = budget.samples(ERROR_SAMPLES, cost=3 * cost, share=0.15)
+    meter = asked.meter(target, samples, of_target, report_progress)
+    with budget.taken_off():
+        error = integration_error(flow, target.energy, latent, pool).value
+    stopping.check()
+    reverse = None
+    with stopping.deferred(), budget.taken_off():
+        drawn = SampleSet.join(_until_asked(_draw(flow, target, samples, generator, pool), meter))
+    if isinstance(target, Referenced):
+        pulled = stopping.unless_asked(
+            reverse_log_weights, flow, target, of_target, asked.seed, generator, pool, meter, budget
+        )
+        if pulled is not None:
+            weights, first_fields = pulled
+            with stopping.deferred():
+                error = max(error, likelihood_error(flow, first_fields[:few], pool).value)
+            reverse = weights.numpy()
+    return Sampled(drawn, reverse, error, meter)
 
 
-def _in_field(lattice: Lattice, series: Series, samples: SampleSet) -> dict[str, Any]:
-    """What an external field adds: the field itself, and the magnetisation with its sign."""
-    magnetisation = jackknife_mean(series.magnetisation, samples.log_weight)
-    return {"field": np.asarray(lattice.field).tolist(), "magnetisation": magnetisation}
+def _annealed(
+    flow: Flow,
+    target: Target,
+    asked: Asked,
+    sampled: Sampled,
+    generator: torch.Generator,
+    pool: Workers,
+    left: float,
+) -> Annealed | AnnealedTo | None:
+    """What a bridge, or paths to the goal, add; None where none are asked for, and where no time is left for them."""
+    budget = Budget(PLANNED * left)
+    common: dict[str, Any] = {"paths": asked.paths, "generator": generator, "pool": pool, "budget": budget}
+    if asked.goal is not None and isinstance(target, HubbardStratonovich):
+        to_goal = partial(
+            anneal_to,
+            asked.goal,
+            flow,
+            target,
+            draw=lambda count: SampleSet.join(_draw(flow, target, count, generator, pool)),
+            sweeps=asked.steps,
+            seed=asked.seed,
+            **common,
+        )
+        return _in_time(left, to_goal)
+    if asked.steps is not None:
+        seed, meter = asked.seed + 1, sampled.meter
+        bridge = partial(annealed_free_energies, flow, target, steps=asked.steps, seed=seed, meter=meter, **common)
+        return _in_time(left, bridge)
+    return None
+
+
+def _in_time(left: float, work: Callable[[], Result]) -> Result | None:
+    """The result of work that may be left out; None where its seconds are over, or a stop is requested."""
+    return stopping.within(left, lambda: stopping.unless_asked(work))
 
 
 def _stream(device: torch.device | str, seed: int) -> torch.Generator:
     """The random numbers of a seed, on a device."""
     return torch.Generator(devices.resolve(device)).manual_seed(count("seed", seed, least=0, most=LARGEST_SEED))
+
+
+def _check_all(target: Target, asked: Asked) -> None:
+    """Refuse an evaluation that memory could not hold."""
+    _check_room(target, asked.samples)
+    _check_room(target, asked.of_target, "reference samples")
+    if asked.goal is not None:
+        _check_room(target, 2 * asked.paths, "paths")
 
 
 def _check_room(target: Target, samples: int, what: str = "samples", *, draws: int = 1) -> None:
@@ -363,30 +318,3 @@ def _until_asked(blocks: Iterator[SampleSet], meter: Meter) -> Iterator[SampleSe
         meter.add(len(block.log_weight))
         if stopping.requested():
             return
-
-
-@torch.no_grad()
-def _reverse_log_weights(
-    flow: Flow, target: Referenced, samples: int, seed: int, generator: torch.Generator, pool: Workers, meter: Meter
-) -> tuple[Tensor, Tensor]:
-    """Log-weights of samples of the target by Monte Carlo, shape (chains, samples per chain), and the first fields."""
-    chains = min(REFERENCE_CHAINS, samples)
-    states = target.reference(-(-samples // chains), chains=chains, seed=seed)
-
-    def pull(field: Tensor) -> Tensor:
-        return log_weights(target.energy, field, flow.log_prob(field))
-
-    def drawn(batch: Tensor) -> Tensor:
-        return target.sample_field(batch.to(generator.device, torch.float32), generator)
-
-    batch, *others = states.flatten(0, 1).split(BATCH)
-    first = drawn(batch)
-    parts = pool.map(pull, first)
-    meter.add(len(first))
-    for batch in others:
-        stopping.check()
-        parts += pool.map(pull, drawn(batch))
-        meter.add(len(batch))
-    weights = torch.cat(parts).cpu()
-    check_numbers(weights)
-    return weights.view(chains, -1), first

@@ -48,6 +48,8 @@ FEWEST = 16
 """Paths that are taken however little time there is."""
 BATCH = 256
 """Fields that are pushed back through the flow at once."""
+DRAWING, CHAINS = 0.2, 0.25
+"""Of a limit of time, what samples of the flow may take, and of what is left what chains at the goal may."""
 _TRIAL = 32
 """Sweeps on which the time of one is measured."""
 _TRIED = 5
@@ -99,11 +101,11 @@ class AnnealedTo:
 
     Attributes:
         flow: paths that begin with samples of the flow.
-        alone: paths that begin at beta = 0.
+        alone: paths that begin at beta = 0; None where a limit of time left no room for them.
     """
 
     flow: Column
-    alone: Column
+    alone: Column | None
 
     @property
     def beta(self) -> float:
@@ -118,7 +120,10 @@ class AnnealedTo:
     @property
     def warnings(self) -> list[str]:
         """Why ln Z at the goal should not be trusted, if so."""
-        return [f"at beta {self.beta:g}: {warning}" for warning in self.flow.report.warnings]
+        found = list(self.flow.report.warnings)
+        if self.alone is None:
+            found.append("no annealing alone beside it: the time limit left no room")
+        return [f"at beta {self.beta:g}: {warning}" for warning in found]
 
     def verdict(self, integration_error: float) -> str:
         """What of ln Z at the goal can be trusted, in words.
@@ -149,14 +154,13 @@ class AnnealedTo:
     def as_dict(self) -> dict[str, Any]:
         """The JSON form; null for what is not known."""
         exact, method = self.flow.report.end.exact or (None, None)
-        alone = self.alone.as_dict()
         return {
             "beta": self.beta,
             **self.flow.as_dict(),
             "moves": self.flow.report.moves,
             "exact_log_z": exact,
             "exact_method": method,
-            "alone": alone,
+            "alone": self.alone and self.alone.as_dict(),
         }
 
     def lines(self, trained_at: float, gap: Estimate | None, flow_share: float, training_seconds: float) -> list[str]:
@@ -168,7 +172,7 @@ class AnnealedTo:
             flow_share: effective sample size of the flow alone, at beta_0, 0..1.
             training_seconds: of the flow.
         """
-        columns = self.flow, self.alone
+        columns = [self.flow] if self.alone is None else [self.flow, self.alone]
         reports = [column.report for column in columns]
         rows = [
             ("lower bound", "none", *(str(report.lower_bound) for report in reports)),
@@ -181,17 +185,20 @@ class AnnealedTo:
             ),
             ("paths x sweeps", "", *(f"{len(report.paths.forward)} x {report.paths.sweeps}" for report in reports)),
             ("processor seconds", "", *(f"{column.processor_seconds:.3g}" for column in columns)),
-            ("training, seconds", *[f"{training_seconds:.3g}"] * 2, "none"),
+            ("training, seconds", *[f"{training_seconds:.3g}"] * 2, *["none"] * (len(columns) - 1)),
         ]
         heading = f"Ising spins at beta = {self.beta:g}"
         at = f"flow alone, {trained_at:g}"
-        lines = [f"  {heading:<38}{at:>22}{'flow + annealing':>24}{'annealing alone':>24}"]
-        lines += [f"    {name:<36}{first:>22}{second:>24}{third:>24}".rstrip() for name, first, second, third in rows]
+        heads = ["flow + annealing", "annealing alone"][: len(columns)]
+        lines = [f"  {heading:<38}{at:>22}" + "".join(f"{head:>24}" for head in heads)]
+        for name, first, *others in rows:
+            lines.append(f"    {name:<36}{first:>22}{''.join(f'{other:>24}' for other in others)}".rstrip())
         exact = self.flow.report.end.exact
         if exact is not None:
             decimals = reports[0].log_z.decimals + 1
             method = exact[1].replace("-", " ").capitalize()
-            lines.append(f"    {f'exact ({method})':<36}{'':>22}{exact[0]:>24.{decimals}f}{exact[0]:>24.{decimals}f}")
+            answers = f"{exact[0]:>24.{decimals}f}" * len(columns)
+            lines.append(f"    {f'exact ({method})':<36}{'':>22}{answers}")
         return lines
 
 
@@ -219,36 +226,42 @@ def anneal_to(
         paths: of each direction, at least 2; those in reverse are rounded up to a multiple of 16.
         generator: of the fields drawn for paths in reverse; of all else it is `seed`.
         pool: who shares the flow's work.
-        budget: of time, which may leave room for fewer paths.
+        budget: of time, which may leave room for fewer paths, for shorter chains, or not for annealing alone.
+
+    Raises:
+        OutOfTime: it leaves room for no chains at all.
     """
     lattice, threads = target.lattice, numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
     moves, _ = moves_for(lattice, target.beta, goal)
     plan = partial(prepare, lattice, np.array([goal]), moves=moves, threads=threads)
     began = time.perf_counter()
-    drawn, drawing = _timed(lambda: draw(paths), generator.device)
-    assert drawn.spins is not None
-    given = drawn.spins.reshape(paths, -1)
-    found = plan(start=target.beta, paths=paths, sweeps=sweeps, seed=seed, given=given)
+    paths = budget.samples(paths, cost=budget.cost(lambda: draw(PILOT)), share=DRAWING, least=FEWEST)
+    with budget.taken_off():
+        drawn, drawing = _timed(lambda: draw(paths), generator.device)
+        assert drawn.spins is not None
+        given = drawn.spins.reshape(paths, -1)
+        chains = CHAINS * budget.seconds
+        found = plan(start=target.beta, paths=paths, sweeps=sweeps, seed=seed, given=given, seconds=chains)
     found = found.first(_affordable(found, moves, threads, budget))
-    _, sweeping = _timed(lambda: run(found, threads=threads))
-    reverse, pulling = _timed(lambda: _reverse_log_weights(flow, target, found, generator, pool), generator.device)
+    with budget.taken_off():
+        _, sweeping = _timed(lambda: run(found, threads=threads))
+        reverse, pulling = _timed(lambda: _reverse_log_weights(flow, target, found, generator, pool), generator.device)
     forward = drawn.log_weight[: len(found.forward)]
     whole = replace(found, forward=found.forward + forward[:, None], reverse=found.reverse + reverse[:, None])
     spent, seconds = drawing + sweeping + pulling, time.perf_counter() - began
-
-    began = time.perf_counter()
-    longer = max(round(found.sweeps * spent / sweeping), 1)
-    alone = plan(start=0.0, paths=len(found.forward), sweeps=longer, seed=abs(seed - 1))
-    _, spent_alone = _timed(lambda: run(alone, threads=threads))
-    seconds_alone = time.perf_counter() - began
-
-    exact, _ = stopping.watched(exact_answers, lattice, found.rows)
+    exact, _ = stopping.watched(exact_answers, lattice, found.rows, longest=budget.seconds)
     rows = rows_of(whole, target.log_z_ising(0.0), exact)
-    rows_alone = rows_of(alone, lattice.sites * math.log(2), exact)
-    return AnnealedTo(
-        Column(AnnealingReport(lattice, whole, rows, (), seconds), spent),
-        Column(AnnealingReport(lattice, alone, rows_alone, (), seconds_alone), spent_alone),
-    )
+
+    def alone() -> Column:
+        began = time.perf_counter()
+        longer = max(round(found.sweeps * spent / sweeping), 1)
+        paths = plan(start=0.0, paths=len(found.forward), sweeps=longer, seed=abs(seed - 1), seconds=budget.seconds)
+        _, spent_alone = _timed(lambda: run(paths, threads=threads))
+        rows = rows_of(paths, lattice.sites * math.log(2), exact)
+        return Column(AnnealingReport(lattice, paths, rows, (), time.perf_counter() - began), spent_alone)
+
+    beside = stopping.within(budget.seconds, alone)
+    return AnnealedTo(Column(AnnealingReport(lattice, whole, rows, (), seconds), spent), beside)
 
 
 def _timed(work: Callable[[], Result], device: torch.device | None = None) -> tuple[Result, float]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from isingflow.lattice import Lattice
 from isingflow.monte_carlo.simulate import SpinChains, stream
+from isingflow.runtime import stopping
 from isingflow.statistics.chains import MOST_R_HAT, diagnostics
 
 CHAINS = 16
@@ -18,6 +20,8 @@ _THERMALISE, _RECORDED = 1000, 1000
 """Sweeps of each chain before the first state, and after it at least."""
 _LONGER, _LONGEST, _MOST_UPDATES = 4, 16, 2e8
 """Where chains do not agree, others of so many times the sweeps are run, up to so many times, or so many updates."""
+_SHORTEST = 1 / 16
+"""Of these sweeps, where there is a limit of time: longer chains follow as long as there is some left."""
 _APART = 10
 """Sweeps from one state to the next at least."""
 
@@ -30,11 +34,14 @@ class Equilibrium:
         states: int8 +-1, shape (chains, samples, sites).
         r_hat: the worse one of the energy and of the squared overlap with a state of low energy; 1 where chains agree.
         sampler: what moved the chains.
+        shortened: whether a limit of time left no room for chains of the usual length, or for longer ones where these
+            do not agree.
     """
 
     states: np.ndarray
     r_hat: float
     sampler: str
+    shortened: bool = False
 
 
 def chains_of(states: int) -> tuple[int, int]:
@@ -55,6 +62,7 @@ def equilibrium(
     *,
     seed: int,
     threads: int | None = None,
+    seconds: float = math.inf,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Equilibrium:
     """Sample a lattice in equilibrium, by the sampler that suits it; where chains do not agree, by longer ones.
@@ -63,9 +71,11 @@ def equilibrium(
         lattice, beta: the magnet.
         states: how many, see `chains_of`.
         seed, threads, report_progress: as for `simulate`.
+        seconds: for the chains: the longest that have ended by then are taken, whether they agree or not.
 
     Raises:
         InvalidInput: as for `simulate`.
+        OutOfTime: not even the shortest chains have ended by then.
 
     Example:
         >>> from isingflow.lattice import square
@@ -75,22 +85,30 @@ def equilibrium(
     """
     chains, samples = chains_of(states)
     sweeps = samples * max(_APART, math.ceil(_RECORDED / samples))
-    factor = 1
+    ends, found = time.perf_counter() + seconds, None
+    factor = 1 if math.isinf(seconds) else _SHORTEST
     while True:
+        length = samples * max(1, round(factor * sweeps / samples))
         blocks = stream(
             lattice,
             beta,
-            samples=factor * sweeps,
+            samples=length,
             chains=chains,
-            thermalise=factor * _THERMALISE,
+            thermalise=round(factor * _THERMALISE),
             seed=seed,
             threads=threads,
             report_progress=report_progress,
         )
-        found = _thinned(blocks, (chains, factor * sweeps), samples, lattice.sites)
+        left = ends - time.perf_counter()
+        longer = stopping.within(left, _thinned, blocks, (chains, length), samples, lattice.sites)
+        if longer is None:
+            if found is None:
+                raise stopping.OutOfTime
+            return replace(found, shortened=True)
+        found, agree = longer, longer.r_hat <= MOST_R_HAT
         factor *= _LONGER
         work = float(factor) * chains * (sweeps + _THERMALISE) * lattice.sites
-        if found.r_hat <= MOST_R_HAT or factor > _LONGEST or work > _MOST_UPDATES:
+        if factor > 1 and (agree or factor > _LONGEST or work > _MOST_UPDATES):
             return found
 
 

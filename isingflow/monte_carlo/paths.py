@@ -6,6 +6,7 @@ nor on which of them were run before an interruption.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -129,6 +130,7 @@ def prepare(
     seed: int,
     threads: int,
     given: np.ndarray | None = None,
+    seconds: float = math.inf,
     report_progress: ReportProgress | None = None,
 ) -> Paths:
     """Measure the schedule and draw the states that paths begin with; no path is run.
@@ -142,13 +144,16 @@ def prepare(
         moves: what `moves_for` gave.
         seed, threads: as for `simulate`.
         given: states of the sites that forward paths begin with, int8, shape (paths, sites); else they are drawn here.
+        seconds: for chains of each temperature, which are shorter if need be, see `equilibrium`.
         report_progress: called with the sweeps done and those of all chains, once more for longer ones.
     """
     end = float(rows[-1])
 
     def states_at(beta: float, key: int) -> Equilibrium:
         own = int(random_stream(seed, key).integers(2**62))
-        return equilibrium(lattice, beta, paths, seed=own, threads=threads, report_progress=report_progress)
+        return equilibrium(
+            lattice, beta, paths, seed=own, threads=threads, seconds=seconds, report_progress=report_progress
+        )
 
     at_start = None if start == 0 or given is not None else states_at(start, AT_START)
     at_end = states_at(end, AT_END)
@@ -210,7 +215,7 @@ def run(
                 while True:
                     while len(running) < 2 * threads and (task := next(tasks, None)) is not None:
                         running.add(pool.submit(runner.run, *task))
-                    if not running or stopping.requested():
+                    if not running or stopping.requested() or stopping.late():
                         break
                     finished, running = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
                     for future in finished:
@@ -262,7 +267,7 @@ class _Runner:
         betas = paths.betas[-2::-1] if reverse else paths.betas[1:]
         energies, done = np.empty(paths.sweeps), 0
         for length in portions(paths.sweeps, _PORTION_UPDATES // sites):
-            if self.ended.is_set() or stopping.requested():
+            if self.ended.is_set() or stopping.requested() or stopping.late():
                 return None
             part = slice(done, done + length)
             energies[part] = self.moves.sweep(spins, betas[part], words, reverse=reverse)

@@ -3,10 +3,14 @@
 A handler only writes down which signal came. Loops `check` where nothing is half done, or ask `requested` if they have
 something to save first; so no signal is lost in a callback, and none leaves by a back door. Outside of a command nobody
 listens: in a notebook Ctrl-C is Python's own.
+
+A limit of time is kept at the same places: work that is given some seconds is left (`within`) where it looks and finds
+that they are over.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -33,6 +37,7 @@ LOOK = 0.05
 
 _listening: StopRequest | None = None
 _deferred = 0
+_deadline = math.inf
 
 
 class Stopped(BaseException):
@@ -47,6 +52,10 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         self.signal = number
         super().__init__(f"stopped by {signal.Signals(number).name}")
+
+
+class OutOfTime(BaseException):
+    """Work has ended early, its time over; raised where it looks, and caught by the `within` that gave it the time."""
 
 
 class StopRequest:
@@ -115,8 +124,18 @@ def requested() -> bool:
     return _listening is not None and _listening.requested()
 
 
+def late() -> bool:
+    """Whether the time that was given to what runs now is over."""
+    return _deadline < math.inf and time.perf_counter() > _deadline
+
+
 def check() -> None:
-    """Where nothing is half done: raise Stopped if a stop is requested. Costs as much as reading a variable."""
+    """Where nothing is half done: raise Stopped if a stop is requested, OutOfTime if its time is over.
+
+    Costs as much as reading a variable, and with a limit as reading the clock.
+    """
+    if late():
+        raise OutOfTime
     if _listening is not None and _listening.signal is not None and not _deferred:
         raise Stopped(_listening.signal)
 
@@ -156,6 +175,27 @@ def unless_asked(function: Callable[P, R], *args: P.args, **options: P.kwargs) -
             return function(*args, **options)
     except Stopped:
         return None
+
+
+def within(seconds: float, function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
+    """The result of work that may be left out; None if it looks up after so many seconds and is not done.
+
+    Within another limit it has the time that this one leaves.
+
+    Example:
+        >>> within(60.0, max, 3, 4)
+        4
+    """
+    global _deadline
+    earlier, _deadline = _deadline, min(_deadline, time.perf_counter() + seconds)
+    try:
+        return function(*args, **options)
+    except OutOfTime:
+        if earlier <= _deadline:
+            raise
+        return None
+    finally:
+        _deadline = earlier
 
 
 def check_backward(tensor: Tensor) -> None:

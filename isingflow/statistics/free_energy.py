@@ -20,7 +20,7 @@ import math
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, ndtr, stdtrit
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
@@ -28,7 +28,7 @@ from isingflow.runtime.checks import array, flag, number
 from isingflow.statistics.checks import LARGEST, check_samples
 from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.jackknife import jackknife_mean
-from isingflow.statistics.weights import effective_fraction, effective_sample_size, relative_weights
+from isingflow.statistics.weights import effective_fraction, relative_weights
 
 Values = Tensor | np.ndarray
 
@@ -91,13 +91,15 @@ def lower_bound(log_weights: Values) -> Estimate:
 
 
 def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> Estimate:
-    """-ln mean exp(w) from forward log-weights, with its delta-method error.
+    """-ln mean exp(w) from forward log-weights, with its jackknife error, one sample left out at a time.
 
-    Its expectation lies above -ln Z by half the squared error, to first order.
+    Its expectation lies above -ln Z by half the squared error, to first order. Where few weights hold most, their own
+    variance is poorly known, and the largest are still to come: the error is Student's, see `_student`, and infinite
+    where one sample holds all the weight.
 
     Args:
         log_weights: shape (n,).
-        corrected: subtract that bias.
+        corrected: subtract that bias, as the jackknife finds it.
 
     Raises:
         InvalidInput: another shape, fewer than 2, NaN or inf, or all of them -inf.
@@ -110,10 +112,31 @@ def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> E
     log_weights = check_samples("log_weights", log_weights, chains=False, infinite=(-math.inf,))
     corrected = flag("corrected", corrected)
     n = len(log_weights)
-    effective = effective_sample_size(log_weights)
-    value = math.log(n) - float(np.logaddexp.reduce(log_weights))
-    variance = max(1 / effective - 1, 0.0) / (n - 1)
-    return Estimate(value - variance / 2 if corrected else value, math.sqrt(variance))
+    weights = relative_weights(log_weights, log_weights.shape)
+    value = math.log(n) - math.log(weights.sum()) - float(log_weights.max())
+    with np.errstate(divide="ignore"):
+        without = math.log1p(-1 / n) - np.log1p(-weights / weights.sum())
+    if not np.isfinite(without).all():
+        return Estimate(value, math.inf)
+    bias = (n - 1) * float(without.mean())
+    return Estimate(value - bias if corrected else value, math.sqrt(n - 1) * float(without.std()) * _student(without))
+
+
+def _student(influences: np.ndarray) -> float:
+    """Student's 68 % interval in units of the error that samples of these influences on an estimate give it.
+
+    The variance s^2 of n values of kurtosis k has a relative variance of about (k - 1) / n, as that of a Gaussian's has
+    with 2 n / (k - 1) degrees of freedom (Satterthwaite 1946); n - 1 at most.
+    """
+    squares = np.square(influences - influences.mean())
+    variance = squares.mean()
+    if variance == 0:
+        return 1.0
+    spread = float((squares / variance).var())
+    freedom = len(influences) - 1.0
+    if spread > 0:
+        freedom = min(freedom, 2 * len(influences) / spread)
+    return float(stdtrit(freedom, float(ndtr(1.0))))
 
 
 def acceptance_ratio_free_energy(forward: Values, reverse: Values) -> Estimate:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from isingflow.errors import InvalidTarget, IsingflowError
 from isingflow.flows.base import Flow
-from isingflow.statistics.free_energy import effective_sample_size, reweighted_free_energy, variational_free_energy
+from isingflow.statistics.free_energy import reweighted_free_energy, variational_free_energy
+from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets import checks
 from isingflow.targets.base import (
     Drawing,

@@ -28,7 +28,7 @@ from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential, SampledAverage
 from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
 from isingflow.runtime.parallel import Backend
-from isingflow.statistics.free_energy import effective_sample_size
+from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
 from isingflow.targets.checks import check_target
 from isingflow.training import objectives

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,6 @@ from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     LITTLE_OVERLAP,
     acceptance_ratio_free_energy,
-    effective_sample_size,
     entropy,
     internal_energy,
     lower_bound,
@@ -31,6 +31,7 @@ from isingflow.statistics.free_energy import (
     reweighted_free_energy,
     variational_free_energy,
 )
+from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
 
@@ -271,6 +272,36 @@ def test_a_68_percent_interval_covers_68_percent_of_the_time(s, dimension):
         estimates = [estimator(*weights) for weights in zip(forward, reverse, strict=True)]
         covered = np.mean([abs(e.value - truth) < e.stderr for e in estimates])
         assert 0.63 < covered < 0.73, estimator
+
+
+@pytest.mark.parametrize(
+    ("width", "samples"),
+    [(s, n) for n in (16, 64, 256, 2048) for s in (0.1, 0.5, 1.0, 1.5, 2.0) if n * math.exp(-(s**2)) > 5],
+)
+def test_reweighted_intervals_cover_as_they_say_wherever_more_than_five_samples_count(width, samples):
+    """w ~ Normal(-s^2 / 2, s^2): E[exp w] = 1. By the delta method 58 % are covered at s = 1.5 with 64 samples."""
+    log_weights = width * np.random.default_rng(samples).normal(size=(2000, samples)) - width**2 / 2
+    for corrected in (False, True):
+        found = [reweighted_free_energy(weights, corrected=corrected) for weights in log_weights]
+        covered = np.mean([abs(estimate.value) < estimate.stderr for estimate in found])
+        assert 0.62 < covered < 0.74, corrected
+
+
+def test_the_reweighted_error_is_the_jackknife_s_times_student_s():
+    """Of seven weights, left out one by one."""
+    weights = np.array([1.0, 2.0, 3.0, 5.0, 8.0, 0.5, 30.0])
+    left_out = np.array([-math.log(np.delete(weights, i).mean()) for i in range(7)])
+    kurtosis = scipy.stats.kurtosis(left_out, fisher=False)
+    student = scipy.stats.t.ppf(scipy.stats.norm.cdf(1), min(2 * 7 / (kurtosis - 1), 6))
+    plain, corrected = (reweighted_free_energy(np.log(weights), corrected=c) for c in (False, True))
+    assert plain.stderr == corrected.stderr == pytest.approx(math.sqrt(6) * left_out.std() * student, rel=1e-12)
+    assert plain.value == pytest.approx(-math.log(weights.mean()), rel=1e-12)
+    assert corrected.value == pytest.approx(7 * plain.value - 6 * left_out.mean(), rel=1e-12)
+
+
+def test_one_sample_with_all_the_weight_has_no_reweighted_error():
+    found = reweighted_free_energy(np.array([0.0, -1000.0, -1000.0]), corrected=True)
+    assert (found.value, found.stderr) == (pytest.approx(math.log(3)), math.inf)
 
 
 # --- laws for any weights
