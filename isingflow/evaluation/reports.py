@@ -188,9 +188,12 @@ def _draw_target(run: AnyRun, *, data: None, **options: Any) -> SampleSet:
     return draw_samples(run, **options)
 
 
-def _rows_of_family(run: AnyRun, *, data: None, target: None, flow: None, **options: Any) -> list[dict[str, Any]]:
+def _rows_of_family(
+    run: AnyRun, *, data: None, target: None, flow: None, **options: Any
+) -> Sequence[Mapping[str, Any]]:
     report = run.report()
-    return evaluate_family(run, **options).samples if report is None else report["rows"]
+    rows: Sequence[Mapping[str, Any]] = evaluate_family(run, **options).samples if report is None else report["rows"]
+    return rows
 
 
 def _draw_data(run: AnyRun, *, target: None, flow: None, data: Dataset, **options: Any) -> np.ndarray:

@@ -140,11 +140,11 @@ class Family(Flow):
 
 
 def _bound(ours: Module, theirs: nn.Module, basis: Tensor) -> Module:
-    """A module that is ours but for its parameters, which are contracted, and the buffers, which are those of theirs."""
+    """Our module with contracted parameters, and the buffers of theirs."""
     bound = copy.copy(ours)
     bound._parameters = {
         name: None if series is None else torch.tensordot(basis, series, 1) for name, series in ours._parameters.items()
-    }  # type: ignore[assignment]
+    }
     bound._buffers = dict(theirs._buffers)
     bound._modules = {
         name: None if part is None else _bound(part, theirs._modules[name], basis)  # type: ignore[arg-type]

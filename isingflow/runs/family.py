@@ -29,8 +29,9 @@ else:
     LatticeEntry = Any
 
 MOST_TERMS = 32
-MORE = 2
-"""A family is trained for so many times the iterations of a flow at one temperature."""
+MORE, SLOWER = 2, 0.5
+"""A family is trained for so many times the iterations of a flow at one temperature, and at this part of its rate: all
+terms of a series move at once."""
 
 
 class SeriesConfig(Settings, frozen=True):
@@ -173,8 +174,15 @@ class FamilyConfig(Run, frozen=True, tag="family"):
             InvalidInput: unknown flow or preset, iterations below 1, or a range that is none.
         """
         one = RunConfig.from_preset(preset, lattice, high, flow=flow, seed=seed, iterations=iterations)
-        training = one.training if iterations is not None else one.training.scaled(MORE * one.training.iterations)
+        training = _slower(one.training)
+        if iterations is None:
+            training = training.scaled(MORE * training.iterations)
         return cls(lattice, low, high, preset, seed, one.flow, training)
+
+
+def _slower(training: TrainingConfig) -> TrainingConfig:
+    coarse = training.coarse and _slower(training.coarse)
+    return replace(training, learning_rate=SLOWER * training.learning_rate, coarse=coarse)
 
 
 def spread(low: float, high: float, points: int) -> tuple[float, ...]:

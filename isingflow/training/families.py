@@ -63,7 +63,7 @@ class FamilyProblem(Problem[Mixed]):
     """
 
     config: FamilyConfig
-    flow: Family  # type: ignore[assignment]
+    flow: Family
 
     def __init__(self, config: FamilyConfig, *, device: torch.device) -> None:
         self.config, self.source = config, device
@@ -118,7 +118,7 @@ class FamilyProblem(Problem[Mixed]):
     def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
         """The largest of the errors at the temperatures of a batch, and at both ends of the range."""
         places = {place for place, _ in self.batch(n, generator).parts} | {0, GRID - 1}
-        samples = max(n // len(places), 1)
+        samples = max(n // len(places), 2)
         errors = []
         for place in sorted(places):
             latent = self.flow.noise(samples, generator)
@@ -151,8 +151,8 @@ class FamilyProblem(Problem[Mixed]):
         """Take over what another family has learnt, term by term: enlarging is linear in the parameters."""
         if not isinstance(earlier, Family) or earlier.terms != self.flow.terms:
             raise InvalidInput(
-                f"a family of {self.flow.terms} polynomials in beta starts from another one of as many, on the same lattice "
-                "or on the torus of half the lengths"
+                f"a family of {self.flow.terms} polynomials in beta starts from another one of as many, on the same "
+                "lattice or on the torus of half the lengths"
             )
         for index in range(self.flow.terms):
             larger = self.flow.term(index)
