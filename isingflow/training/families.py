@@ -21,7 +21,7 @@ from isingflow.flows import Family, Flow
 from isingflow.flows.certificate import integration_error
 from isingflow.runs.family import FamilyConfig, spread
 from isingflow.runtime.parallel import Backend
-from isingflow.statistics.free_energy import effective_sample_size
+from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Stage
 from isingflow.training.inherit import inherit

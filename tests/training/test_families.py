@@ -105,7 +105,7 @@ def test_shares_of_a_batch_are_all_of_it_once():
 
 
 def test_two_threads_train_as_one(tmp_path):
-    problem = shaken(FamilyProblem(small_config(gradient="path"), device=CPU))
+    problem = shaken(FamilyProblem(small_config(), device=CPU))
     batch, found = problem.batch(9, generator(1)), []
     parameters = list(problem.flow.parameters())
 
