@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FILE)
     arguments = parser.parse_args()
     betas = list(Betas().read(arguments.beta))
-    settings = dict(Setting().convert(text, None, None) for text in arguments.set)
+    settings = dict(map(Setting().read, arguments.set))
     runs = [
         family(arguments.size, betas, seed, arguments.preset, arguments.iterations, settings)
         for seed in arguments.seeds

@@ -18,6 +18,7 @@ from isingflow.flows import Family
 from isingflow.lattice import Lattice, heading
 from isingflow.runs.base import Run
 from isingflow.runs.magnet import RunConfig
+from isingflow.runs.presets import MAGNET_PRESETS, find_preset
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.settings import ByHand, Finite, Seed, Settings, Text
 from isingflow.targets.base import Target
@@ -29,9 +30,8 @@ else:
     LatticeEntry = Any
 
 MOST_TERMS = 32
-MORE, SLOWER = 2, 0.5
-"""A family is trained for so many times the iterations of a flow at one temperature, and at this part of its rate: all
-terms of a series move at once."""
+SLOWER = 0.5
+"""Rate of a family in units of that of a flow at one temperature: all terms of a series move at once."""
 
 
 class SeriesConfig(Settings, frozen=True):
@@ -176,7 +176,8 @@ class FamilyConfig(Run, frozen=True, tag="family"):
         one = RunConfig.from_preset(preset, lattice, high, flow=flow, seed=seed, iterations=iterations)
         training = _slower(one.training)
         if iterations is None:
-            training = training.scaled(MORE * training.iterations)
+            more = find_preset(MAGNET_PRESETS, flow, preset).more
+            training = training.scaled(more * training.iterations)
         return cls(lattice, low, high, preset, seed, one.flow, training)
 
 
