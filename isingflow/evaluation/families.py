@@ -27,6 +27,8 @@ from isingflow.runtime.checks import array
 from isingflow.statistics.estimate import Estimate
 
 MEMBERS = "members"
+DIGITS = ".12g"
+"""Of a temperature, in the name of its folder: so many are told apart."""
 USUAL = 9
 """Temperatures of an evaluation where none are given: evenly from one end of the range to the other."""
 
@@ -218,20 +220,20 @@ def _chosen(config: FamilyConfig, betas: Sequence[float] | None) -> list[float]:
     """The temperatures of an evaluation, each checked before any is evaluated."""
     if betas is None:
         width = (config.high - config.low) / (USUAL - 1)
-        return [*(config.low + width * place for place in range(USUAL - 1)), config.high]
+        betas = [*(config.low + width * place for place in range(USUAL - 1)), config.high]
     chosen = array("betas", betas).ravel().tolist()
     if not chosen:
         raise InvalidInput("betas: expected at least one")
     for beta in chosen:
         config.at(beta)
-    return chosen
+    return [min(max(float(f"{beta:{DIGITS}}"), config.low), config.high) for beta in chosen]
 
 
 def _member(
     run: AnyRun, config: FamilyConfig, family: Family, beta: float, state: dict[str, Any]
 ) -> RunFolder[RunConfig]:
     """The run folder of one temperature, with its flow; one that is there already gets what is learnt now."""
-    member: RunFolder[RunConfig] = run.part(f"{MEMBERS}/beta-{beta:.12g}", config.at(beta))  # type: ignore[assignment]
+    member: RunFolder[RunConfig] = run.part(f"{MEMBERS}/beta-{beta:{DIGITS}}", config.at(beta))  # type: ignore[assignment]
     flow = family.at(beta)
     tensors = {f"flow.{name}": value.cpu() for name, value in flow.state_dict().items()}
     kept = ("iteration", "seconds", "steps", "finished", "integration_error_nats")
