@@ -2,8 +2,9 @@
 
     the mean over beta of E_z[ln p(x) + E(x)],    x = flow of beta (z)
 
-Every batch has samples of several temperatures of a fixed grid, one from each of as many parts of equal weight: the
-density of temperatures is one half uniform, and one half that of the heat capacity, where it is known.
+Every batch has samples of several temperatures of a fixed grid, one from each of as many parts of equal weight. Half of
+the weight is equal for all of the grid, whose temperatures are closer together near both ends, where polynomials are
+least held; the other half goes with the heat capacity, where it is known.
 """
 
 from __future__ import annotations
@@ -167,11 +168,10 @@ class FamilyProblem(Problem[Mixed]):
 
 def _cumulative(betas: Sequence[float], capacities: Sequence[float]) -> np.ndarray:
     """Weights of the temperatures, summed up to each of them, shape (n,)."""
-    width = np.gradient(np.array(betas))
-    weight = width / width.sum()
+    weight = np.full(len(betas), 1 / len(betas))
     if len(capacities) == len(betas) and sum(capacities) > 0:
-        hot = width * np.array(capacities)
-        weight = (weight + hot / hot.sum()) / 2
+        critical = np.gradient(np.array(betas)) * capacities
+        weight = (weight + critical / critical.sum()) / 2
     total = np.cumsum(weight)
     total[-1] = math.inf  # whatever was lost by rounding
     return total

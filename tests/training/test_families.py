@@ -89,9 +89,9 @@ def test_batches_have_samples_of_several_temperatures_and_more_where_the_heat_ca
     width = np.gradient(problem.betas)
     density = counts / width / counts.sum()
     capacity = [thermodynamics(square(4), beta).heat_capacity_per_site for beta in problem.betas]
-    wanted = (width / width.sum() + width * capacity / (width * capacity).sum()) / 2
+    wanted = (1 / GRID + width * capacity / (width * capacity).sum()) / 2
     assert np.abs(counts / counts.sum() - wanted).max() < 0.02
-    assert density[np.argmax(capacity)] > 1.5 * density[0]
+    assert density[np.argmax(capacity)] > 1.5 * density[GRID // 4]
 
 
 def test_shares_of_a_batch_are_all_of_it_once():
