@@ -14,7 +14,9 @@ from isingflow.cli.options import (
     QUIET,
     RUN,
     SEED,
+    STRONGEST,
     TORCH,
+    Betas,
     Command,
     Number,
     Whole,
@@ -44,6 +46,12 @@ from isingflow.runtime.progress import progress_of
 )
 @click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of either, in both directions.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
+@click.option(
+    "--beta",
+    type=Betas(most=STRONGEST),
+    metavar="B|FIRST:LAST:COUNT",
+    help="Of a family of flows: temperatures, linear, ends included: 0.2:0.6:21; nine of its range by default.",
+)
 @DATA
 @SEED
 @DEVICE
@@ -56,6 +64,7 @@ def command(
     anneal: int | None,
     paths: int | None,
     time_limit: float | None,
+    beta: float | tuple[float, ...] | None,
     root: Path | None,
     seed: int,
     device: str,
@@ -63,6 +72,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json.
+
+    Of a family of flows, a table of temperatures with free energy, energy and heat capacity beside the exact ones; its
+    figure; and for every temperature a run folder in FAMILY/members, for all other commands.
 
     Of a magnet or an energy, Ctrl-C prints what the samples that are there say, and leaves the report as it was.
     """
@@ -84,6 +96,7 @@ def command(
             time_limit=time_limit,
             anneal=anneal,
             paths=paths,
+            betas=None if beta is None else beta if isinstance(beta, tuple) else (beta,),
             report_progress=report_progress,
         )
     print_result(evaluation.as_dict(), as_json, evaluation.table)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import STRONGEST, Betas, Boundary, Number, Option, Size, Whole, together
+from isingflow.cli.options import STRONGEST, Betas, Boundary, Number, Option, Size, Span, Whole, together
 from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -79,8 +79,16 @@ BETAS = click.option(
     metavar="B|FIRST:LAST:COUNT",
     help="Inverse temperature, of either sign, or a range of them, linear, ends included: 0.2:0.6:41.",
 )
+SPAN = click.option(
+    "--beta",
+    type=Span(most=STRONGEST),
+    metavar="B|FIRST:LAST",
+    help="Inverse temperature, of either sign, or a range of them, 0.2:0.6: one flow for all.",
+)
 MAGNET = together(_LATTICE, BETA, _REST)
 """The physics of a lattice: what `lattice_from` and `beta_from` read."""
+FAMILY = together(_LATTICE, SPAN, _REST)
+"""The same at one temperature or at all of a range."""
 MAGNETS = together(_LATTICE, BETAS, _REST)
 """The same at one temperature or at several: what `lattice_from` and `betas_from` read."""
 

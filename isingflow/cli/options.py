@@ -186,6 +186,23 @@ class Betas(Number):
         return (*(first + step * index for index in range(count - 1)), last)
 
 
+class Span(Number):
+    """An inverse temperature, or all of a range, "0.2:0.6"."""
+
+    name = "number|first:last"
+
+    def read(self, text: str) -> Any:
+        parts = text.split(":")
+        if len(parts) == 1:
+            return super().read(text)
+        if len(parts) != 2:
+            raise InvalidInput("expected B, or FIRST:LAST for all temperatures between, such as 0.2:0.6")
+        first, last = (super(Span, self).read(part) for part in parts)
+        if not first < last:
+            raise InvalidInput("expected a range from a smaller to a larger inverse temperature")
+        return first, last
+
+
 class Whole(Value):
     """An integer within limits."""
 

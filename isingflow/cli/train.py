@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.lattices import MAGNET, beta_from, lattice_from, size_option
+from isingflow.cli.lattices import FAMILY, beta_from, lattice_from, size_option
 from isingflow.cli.options import (
     DEVICE,
     JSON,
@@ -37,7 +37,7 @@ MOST_SITES = 2**18
 
 @click.command("train", cls=Command, address_space=TORCH)
 @size_option(Size(sites=MOST_SITES))
-@MAGNET
+@FAMILY
 @flow_option()
 @TRAINING
 @click.option(
@@ -90,18 +90,23 @@ def command(
         raise InvalidInput("--from and --rate are for a new run; --resume goes on with what the run has")
     show_notes(quiet or as_json)
     options["settings"] = settings_from(settings)
-    from isingflow.runs.folder import RunFolder, open_magnet
+    from isingflow.runs.folder import RunFolder, open_family, open_magnet
 
     earlier = None
     run: AnyRun
     if resumed is not None:
-        run = magnet = open_magnet(resumed)
-        _check_unchanged(magnet, options)
+        run = RunFolder.open(resumed)
+        if run.config.kind == "family":
+            _check_family(run, options)
+        else:
+            run = magnet = open_magnet(resumed)
+            _check_unchanged(magnet, options)
         if print_finished(run, as_json):
             return
         where = device_from(device)
     else:
-        earlier = None if source is None else open_magnet(source)
+        family = isinstance(options["beta"], tuple)
+        earlier = None if source is None else (open_family if family else open_magnet)(source)
         config = _new_config(options, rate, earlier)
         where = device_from(device)
         _check_possible(config)
@@ -120,16 +125,22 @@ def command(
     print_json(document, as_json)
 
 
-def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[RunConfig] | None) -> AnyRunConfig:
+def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[Any] | None) -> AnyRunConfig:
     """The configuration asked for; what was not given is the default, or as in the earlier run."""
     from isingflow.targets import HubbardStratonovich
     from isingflow.training.train import configured
 
     lattice = lattice_from(options["size"], options, None if earlier is None else earlier.config.lattice)
-    beta, from_beta = _temperatures(options, lattice, None if earlier is None else earlier.config)
-    magnet = HubbardStratonovich(lattice, beta)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps", "settings": "settings"}
     given = {name: options[option] for name, option in names.items()}
+    if isinstance(options["beta"], tuple):
+        if options["critical"] or options["temperature"] is not None:
+            raise InvalidInput("--critical and --temperature do not go with a range of temperatures: leave them out")
+        given |= {"betas": options["beta"], "from_beta": options["from_beta"]}
+        magnet = HubbardStratonovich(lattice, options["beta"][0])
+        return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
+    beta, from_beta = _temperatures(options, lattice, None if earlier is None else earlier.config)
+    magnet = HubbardStratonovich(lattice, beta)
     return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, from_beta=from_beta, **given)
 
 
@@ -156,6 +167,31 @@ def _check_possible(config: AnyRunConfig) -> None:
     from isingflow.runs.loading import new_flow
 
     new_flow(config)
+
+
+def _check_family(run: AnyRun, options: dict[str, Any]) -> None:
+    """Options given to --resume must be those of the family."""
+    from isingflow.runs.config import FamilyConfig
+
+    config = run.config
+    assert isinstance(config, FamilyConfig)
+    lattice = lattice_from(options["size"], options, config.lattice)
+    known = {
+        "beta": (config.low, config.high),
+        "seed": config.seed,
+        "preset": config.preset,
+        "flow": config.flow.kind,
+        "steps": config.training.iterations,
+        "bounds": "upper",
+        "critical": False,
+        "temperature": None,
+        "from_beta": None,
+    }
+    changed = [name for name, value in known.items() if options[name] not in (None, value)]
+    changed += [] if lattice == config.lattice else ["lattice"]
+    changed += [name for name, value in options["settings"].items() if config.settings.get(name) != value]
+    if changed:
+        raise RunFolderError(f"--resume: not the run in {run.path}: its {', '.join(changed)} differ")
 
 
 def _check_unchanged(run: RunFolder[RunConfig], options: dict[str, Any]) -> None:

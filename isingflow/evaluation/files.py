@@ -15,7 +15,7 @@ from isingflow.evaluation.data import stream_points
 from isingflow.evaluation.targets import stream_samples
 from isingflow.flows import Flow
 from isingflow.observables.files import sample_writer
-from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
+from isingflow.runs.config import DensityConfig, FamilyConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import is_certified, opened
 from isingflow.runtime import devices, stopping
@@ -151,5 +151,15 @@ def _one_draw(run: AnyRun, asked: Asked) -> None:
         raise InvalidInput(f"{asked.draws} draws: a run on {run.config.on} has no spins to draw")
 
 
-_STREAMS: dict[type, Callable[..., Stream]] = {RunConfig: _of_magnet, TargetConfig: _of_target, DensityConfig: _of_data}
+def _of_family(run: AnyRun, asked: Asked, **own: Any) -> Stream:
+    run.config.target()  # which says to choose a member
+    raise AssertionError
+
+
+_STREAMS: dict[type, Callable[..., Stream]] = {
+    RunConfig: _of_magnet,
+    TargetConfig: _of_target,
+    DensityConfig: _of_data,
+    FamilyConfig: _of_family,
+}
 """By kind of run."""

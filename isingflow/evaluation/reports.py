@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,14 @@ import torch
 from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.evaluation.data import DensityEvaluation, evaluate_density, stream_points
+from isingflow.evaluation.families import FamilyEvaluation, evaluate_family
 from isingflow.evaluation.free_energies import Evaluation, SampleSet
 from isingflow.evaluation.targets import draw_samples, evaluate_target
 from isingflow.flows import Flow
 from isingflow.plots import data as data_plots
+from isingflow.plots import families as family_plots
 from isingflow.plots import magnets as target_plots
-from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig
+from isingflow.runs.config import DensityConfig, FamilyConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import is_certified, opened, trained
 from isingflow.runtime import devices
@@ -26,7 +28,9 @@ from isingflow.runtime.checks import flag, function, instance, number
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
 
-AnyEvaluation = Evaluation | DensityEvaluation
+AnyEvaluation = Evaluation | FamilyEvaluation | DensityEvaluation
+Drawn = SampleSet | np.ndarray | Sequence[Mapping[str, Any]]
+"""What figures are made of: samples; of a family, its rows."""
 PLOT_SAMPLES = 4096
 
 
@@ -38,6 +42,7 @@ def evaluate(
     data: Dataset | None = None,
     samples: int | None = None,
     reference_samples: int | None = None,
+    betas: Sequence[float] | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
     save: bool = True,
@@ -54,6 +59,7 @@ def evaluate(
         data: what a run on data was trained on.
         samples: of the flow, or of the test data; the run's own number, or all data, if not given.
         reference_samples: of the target's own, see `evaluate_target`.
+        betas: of a family, inverse temperatures within its range; nine of them if not given.
         seed: of what is random.
         device: where to evaluate.
         save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
@@ -81,6 +87,10 @@ def evaluate(
     function("report_progress", report_progress)
     if time_limit is not None:
         time_limit = number("time_limit", time_limit, finite=False, above=0)
+    if isinstance(folder.config, FamilyConfig):
+        given |= {"betas": betas}
+    elif betas is not None:
+        raise InvalidInput(f"betas are of a family of flows; {folder.path} is a run on {folder.config.on}")
     with folder.results() if save else nullcontext():
         evaluation = _KINDS[type(folder.config)].evaluate(
             folder,
@@ -123,9 +133,7 @@ def plot(
         return draw_figures(folder, drawn, given["data"], flow=given["flow"])
 
 
-def draw_figures(
-    run: AnyRun, samples: SampleSet | np.ndarray, data: Dataset | None = None, *, flow: Flow | None = None
-) -> list[Path]:
+def draw_figures(run: AnyRun, samples: Drawn, data: Dataset | None = None, *, flow: Flow | None = None) -> list[Path]:
     """Write the figures of a run into its folder; returns their paths.
 
     Args:
@@ -142,13 +150,20 @@ class _Kind(NamedTuple):
     """What can be done with a run of one kind."""
 
     evaluate: Callable[..., AnyEvaluation]
-    draw: Callable[..., SampleSet | np.ndarray]
+    draw: Callable[..., Drawn]
     figures: Callable[..., list[Path]]
 
 
 def _evaluate_target(run: AnyRun, *, data: None, samples: int | None, **options: Any) -> Evaluation:
     count = run.config.training.evaluation_samples if samples is None else samples
     return evaluate_target(run, samples=count, **options)
+
+
+def _evaluate_family(
+    run: AnyRun, *, data: None, target: None, flow: None, samples: int | None, **options: Any
+) -> FamilyEvaluation:
+    count = run.config.training.evaluation_samples if samples is None else samples
+    return evaluate_family(run, samples=count, **options)
 
 
 def _evaluate_data(
@@ -173,6 +188,14 @@ def _draw_target(run: AnyRun, *, data: None, **options: Any) -> SampleSet:
     return draw_samples(run, **options)
 
 
+def _rows_of_family(
+    run: AnyRun, *, data: None, target: None, flow: None, **options: Any
+) -> Sequence[Mapping[str, Any]]:
+    report = run.report()
+    rows: Sequence[Mapping[str, Any]] = evaluate_family(run, **options).samples if report is None else report["rows"]
+    return rows
+
+
 def _draw_data(run: AnyRun, *, target: None, flow: None, data: Dataset, **options: Any) -> np.ndarray:
     return np.concatenate([points.numpy() for points, _ in stream_points(run, **options)])
 
@@ -180,6 +203,10 @@ def _draw_data(run: AnyRun, *, target: None, flow: None, data: Dataset, **option
 def _target_figures(run: AnyRun, samples: SampleSet, data: None, flow: Flow | None, *, certified: bool) -> list[Path]:
     flow = None if flow is None else trained(run, flow, flow.device)[0]
     return target_plots.plot_run(run, samples, flow=flow, certified=certified)
+
+
+def _family_figures(run: AnyRun, rows: Any, data: None, flow: None, *, certified: bool) -> list[Path]:
+    return family_plots.plot_family(run, rows, certified=certified)
 
 
 def _data_figures(run: AnyRun, samples: np.ndarray, data: Dataset, flow: None, *, certified: bool) -> list[Path]:
@@ -190,6 +217,7 @@ _TARGETS = _Kind(_evaluate_target, _draw_target, _target_figures)
 _KINDS: dict[type, _Kind] = {
     RunConfig: _TARGETS,
     TargetConfig: _TARGETS,
+    FamilyConfig: _Kind(_evaluate_family, _rows_of_family, _family_figures),
     DensityConfig: _Kind(_evaluate_data, _draw_data, _data_figures),
 }
 """By kind of run."""
@@ -199,7 +227,11 @@ def _opened(run: AnyRun | Trained | Path | str, **given: Any) -> tuple[AnyRun, d
     """The run folder, and what of the user's own it is on, from a folder, a path or a finished training."""
     if isinstance(run, Trained):
         folder, config, problem = run.run, run.run.config, run.problem
-        own = {"target": config.kind != "data", "flow": config.flow.kind == "own", "data": config.kind == "data"}
+        own = {
+            "target": config.kind in ("magnet", "target"),
+            "flow": config.flow.kind == "own",
+            "data": config.kind == "data",
+        }
         given = {name: getattr(problem, name) if own[name] and was is None else was for name, was in given.items()}
     else:
         folder = opened(run)

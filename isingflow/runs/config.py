@@ -10,6 +10,7 @@ from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.runs.base import FORMAT, entries_of
 from isingflow.runs.density import DensityConfig
+from isingflow.runs.family import FamilyConfig
 from isingflow.runs.magnet import RunConfig
 from isingflow.runs.presets import (
     PRESETS,
@@ -26,6 +27,7 @@ __all__ = [
     "ConvexFlowConfig",
     "ConvexImageFlowConfig",
     "DensityConfig",
+    "FamilyConfig",
     "FlowConfig",
     "OTFlowConfig",
     "RunConfig",
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 
-AnyRunConfig = RunConfig | DensityConfig | TargetConfig
+AnyRunConfig = RunConfig | FamilyConfig | DensityConfig | TargetConfig
 
 
 def heading(config: AnyRunConfig) -> str:

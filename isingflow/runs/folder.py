@@ -35,7 +35,7 @@ from torch import Tensor
 
 from isingflow.errors import CheckpointError, RunFolderError
 from isingflow.runs import checkpoint, metrics
-from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, config_from_dict
+from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, RunConfig, config_from_dict
 from isingflow.runs.entries import checked_report, read_snapshot, read_text
 from isingflow.runs.making import (
     CHECKPOINT,
@@ -357,6 +357,15 @@ def open_magnet(path: Path | str) -> RunFolder[RunConfig]:
         RunFolderError: there is none at this path, or it is that of another kind of run.
     """
     return of_kind(RunFolder.open(path), RunConfig)
+
+
+def open_family(path: Path | str) -> RunFolder[FamilyConfig]:
+    """An existing run folder of a magnet at all temperatures of a range.
+
+    Raises:
+        RunFolderError: there is none at this path, or it is that of another kind of run.
+    """
+    return of_kind(RunFolder.open(path), FamilyConfig)
 
 
 def open_density(path: Path | str) -> RunFolder[DensityConfig]:

@@ -13,16 +13,17 @@ from msgspec.structs import replace
 
 from isingflow.errors import InvalidInput
 from isingflow.runs.density import DensityConfig
+from isingflow.runs.family import FamilyConfig
 from isingflow.runs.magnet import RunConfig
 from isingflow.runs.target import TargetConfig
 from isingflow.runtime.checks import instance, shown
 from isingflow.runtime.settings import Settings, accepted, types
 
-AnyConfig = RunConfig | DensityConfig | TargetConfig
+AnyConfig = RunConfig | FamilyConfig | DensityConfig | TargetConfig
 Config = TypeVar("Config", bound=AnyConfig)
 
-PARTS = ("flow", "training")
-"""What of a run has settings."""
+PARTS = ("family", "flow", "training")
+"""What of a run has settings, as far as there is such a part."""
 KERNELS = ("flow.radial", "flow.oriented")
 """Of convolutions on a torus; flows of other fields would ignore them."""
 ALIKE = 0.75
@@ -59,7 +60,7 @@ def overridden(config: Config, settings: Mapping[str, Any] | None) -> Config:
     if not given:
         return config
     names = known(config)
-    changed = {part: getattr(config, part) for part in PARTS}
+    changed = {part: getattr(config, part) for part in PARTS if hasattr(config, part)}
     for name, value in given.items():
         if not isinstance(name, str) or name not in names:
             raise InvalidInput(_unknown(name, [known for known in names if not _useless(config, known)]))
@@ -79,7 +80,7 @@ def known(config: AnyConfig) -> list[str]:
         >>> known(DensityConfig.from_preset("quick", load("moons")))[:3]
         ['flow.potential', 'flow.hidden', 'flow.radial']
     """
-    parts = PARTS[1:] if config.flow.kind == "own" else PARTS
+    parts = [part for part in PARTS if hasattr(config, part) and (part != "flow" or config.flow.kind != "own")]
     return [name for part in parts for name in _names(getattr(config, part), part)]
 
 

@@ -39,6 +39,7 @@ class Preset:
             larger ones iterations and batch shrink with the square root of the sites, and the rate with the sites, so
             that what has carried over is not lost. None: as elsewhere.
         start: what a flow of data starts from, see `architectures.start`; None: the best for the data.
+        more: a family, for all temperatures of a range, is trained for so many times the iterations.
         graph: as it is where the flow is made of what happens near single sites; None: as elsewhere.
     """
 
@@ -47,6 +48,7 @@ class Preset:
     fine: TrainingConfig | None = None
     start: StartOfData | None = None
     graph: Preset | None = None
+    more: int = 2
 
     def on(self, domain: Domain) -> Preset:
         """The preset as it is on a domain."""
@@ -97,6 +99,7 @@ PRESETS = {
         _QUICK,
         replace(_QUICK, iterations=220, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100, learning_rate=1e-2)),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
+        more=4,
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, hidden=64, steps=6),

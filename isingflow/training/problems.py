@@ -26,13 +26,14 @@ from isingflow.flows.certificate import integration_error, likelihood_error
 from isingflow.flows.checks import check_maps
 from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential, SampledAverage
-from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
+from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, RunConfig, TargetConfig
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
 from isingflow.targets.checks import check_target
 from isingflow.training import objectives
 from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Samples, Stage
+from isingflow.training.families import FamilyProblem
 from isingflow.training.likelihood import Likelihood
 from isingflow.training.objectives import Objective
 from isingflow.training.stages import coarse_share
@@ -266,8 +267,25 @@ def _likelihood(
     return Likelihood(data, config, device=device)
 
 
+def _family(
+    config: FamilyConfig,
+    device: torch.device,
+    *,
+    target: Target | None,
+    data: Dataset | None,
+    flow: Flow | None,
+    objective: Objective | None,
+) -> FamilyProblem:
+    if flow is not None or objective is not None:
+        raise InvalidInput(
+            "a family has the flow of its configuration, and its own objective: leave flow and objective out"
+        )
+    return FamilyProblem(config, device=device)
+
+
 _PROBLEMS: dict[type, Callable[..., Problem[Any]]] = {
     RunConfig: _variational,
+    FamilyConfig: _family,
     TargetConfig: _variational,
     DensityConfig: _likelihood,
 }

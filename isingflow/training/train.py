@@ -17,7 +17,7 @@ from isingflow.architectures.own import OwnFlow
 from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
-from isingflow.runs.config import AnyRunConfig, DensityConfig, RunConfig, TargetConfig
+from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
@@ -88,6 +88,7 @@ def train(
     seed: int = 0,
     device: torch.device | str = "auto",
     from_beta: float | None = None,
+    betas: tuple[float, float] | None = None,
     start: AnyRun | Trained | Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     optimiser: Optimiser | None = None,
@@ -117,6 +118,8 @@ def train(
         from_beta: of a magnet: the inverse temperature that its flow is trained at, nearer to 0; evaluations anneal
             spins from there to the magnet's own. Preset "accurate" plans so for large tori near criticality, see
             `runs.warmer`; the magnet's own beta switches that off.
+        betas: of a magnet: least and greatest of a range of inverse temperatures, for all of which one flow is trained,
+            see `flows.Family`; the magnet's own is not looked at.
         start: a trained run to start from (its folder, path or what `train` returned): at another temperature, with
             another rate, for more iterations, or of the torus of half the lengths.
         callbacks: called with the `Progress` after every iteration; one that returns True ends the training.
@@ -179,6 +182,8 @@ def train(
             raise InvalidInput("settings are for a new run: the run of a folder has its own")
         if from_beta is not None:
             raise InvalidInput("from_beta is for a new run: the run of a folder has its own")
+        if betas is not None:
+            raise InvalidInput("betas are for a new run: the run of a folder has its own")
         run, config = what, what.config
     else:
         what = what if isinstance(what, Dataset) else as_target(what)
@@ -194,6 +199,7 @@ def train(
             learning_rate=learning_rate,
             settings=settings,
             from_beta=from_beta,
+            betas=betas,
         )
         if isinstance(what, Dataset):
             target, data = None, what
@@ -244,6 +250,7 @@ def configured(
     learning_rate: float | None = None,
     settings: Mapping[str, Any] | None = None,
     from_beta: float | None = None,
+    betas: tuple[float, float] | None = None,
 ) -> AnyRunConfig:
     """The configuration of a new run; arguments as in `train`.
 
@@ -262,7 +269,10 @@ def configured(
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
     own = OwnFlow.of(flow) if isinstance(flow, Flow) else flow
     kind = own if isinstance(own, str) else DEFAULT_FLOW
-    config = _by_preset(what, preset or "quick", kind, bounds, seed, iterations, from_beta)
+    if betas is None:
+        config = _by_preset(what, preset or "quick", kind, bounds, seed, iterations, from_beta)
+    else:
+        config = _family(what, betas, preset or "quick", kind, seed, iterations, bounds=bounds, from_beta=from_beta)
     if own is not None and not isinstance(own, str):
         config = replace(config, flow=own, training=replace(config.training, coarse=None))
     if earlier is not None:
@@ -309,6 +319,29 @@ def _by_preset(
     if isinstance(what, Dataset):
         return DensityConfig.from_preset(preset, what, **options)
     return TargetConfig.from_preset(preset, what, bounds=bounds or "upper", **options)
+
+
+def _family(
+    what: Target | Dataset,
+    betas: tuple[float, float],
+    preset: str,
+    flow: str,
+    seed: int,
+    iterations: int | None,
+    *,
+    bounds: str | None,
+    from_beta: float | None,
+) -> FamilyConfig:
+    if not isinstance(what, HubbardStratonovich):
+        raise InvalidInput(f"betas are of magnets, which have temperatures; {what} has none")
+    if from_beta is not None or bounds == "both":
+        raise InvalidInput(
+            "a family (betas) is trained at all its temperatures, for the upper bound: no from_beta, no both"
+        )
+    if len(instance("betas", betas, tuple | list, "least and greatest inverse temperature")) != 2:
+        raise InvalidInput(f"betas has {len(betas)} entries, expected least and greatest inverse temperature")
+    low, high = (number("betas", beta) for beta in betas)
+    return FamilyConfig.from_preset(preset, what.lattice, low, high, flow=flow, seed=seed, iterations=iterations)
 
 
 def _usual_bounds(magnet: HubbardStratonovich, preset: str) -> str:

@@ -246,7 +246,7 @@ def test_parameters_of_numpy_are_numbers():
         ("symmetry", {}, "not a symmetry group"),
         ("symmetry", None, "not a symmetry group"),
         ("start", {"latent": "eigen"}, "start.latent is 'eigen'"),
-        ("kind", "crystal", "kind is 'crystal', expected one of magnet, data, target"),
+        ("kind", "crystal", "kind is 'crystal', expected one of magnet, family, data, target"),
         (
             "flow",
             {"kind": "coupling"},

@@ -1,0 +1,147 @@
+"""Families of flows: members are ordinary flows, whose parameters are series in beta, and so are gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isingflow.architectures.build import build_flow
+from isingflow.architectures.cp_flow import ConvexFlowConfig
+from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.architectures.ot_flow import OTFlowConfig
+from isingflow.errors import InvalidInput
+from isingflow.flows import Family, gradient_flows
+from isingflow.lattice import edwards_anderson, square
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+
+LOW, HIGH, TERMS = 0.2, 0.5, 4
+KINDS = {
+    "lattice": (square(4), FlowConfig(hidden=4, radial=2, oriented=1, steps=6)),
+    "dense": (square(3), FlowConfig(potential="dense", hidden=5, radial=0, oriented=0, steps=6)),
+    "local": (
+        edwards_anderson(3, seed=1),
+        FlowConfig(potential="local", hidden=2, radius=1, radial=0, oriented=0, steps=6),
+    ),
+    "ot": (square(3), OTFlowConfig(width=4, steps=6)),
+    "convex": (square(3), ConvexFlowConfig(blocks=2, width=4)),
+}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def build_of(kind):
+    lattice, config = KINDS[kind]
+    return lambda beta: build_flow(HubbardStratonovich(lattice, beta), config, seed=1)
+
+
+def family_of(kind, seed=0, by=0.1):
+    family = Family(build_of(kind), LOW, HIGH, TERMS)
+    with torch.no_grad():
+        for parameter in family.parameters():
+            parameter += by * torch.randn(parameter.shape, generator=generator(seed))
+    return family.eval()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_untrained_member_is_the_untrained_flow_of_its_temperature(kind):
+    family, build = Family(build_of(kind), LOW, HIGH, TERMS), build_of(kind)
+    middle = dict(build((LOW + HIGH) / 2).named_parameters())
+    for beta in (LOW, 0.31, HIGH):
+        plain, z = build(beta).eval(), torch.randn(3, *family.shape, generator=generator())
+        with torch.no_grad():
+            for name, parameter in plain.named_parameters():
+                parameter.copy_(middle[name])  # parameters start at the values in the middle
+        torch.testing.assert_close(family.at(beta)(z), plain(z))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parameters_of_a_member_are_the_series_at_its_temperature(kind):
+    family = family_of(kind)
+    for beta in (LOW, 0.27, 0.41, HIGH):
+        s = (2 * beta - LOW - HIGH) / (HIGH - LOW)
+        for series, found in zip(family.parameters(), family.at(beta).parameters(), strict=True):
+            wanted = np.polynomial.chebyshev.chebval(s, series.detach().double().numpy())
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bound_member_is_the_member_and_its_gradient_that_of_the_series(kind):
+    family, beta = family_of(kind), 0.33
+    z = torch.randn(4, *family.shape, generator=generator(3))
+    bound, member = family.bound(beta), family.at(beta)
+    torch.testing.assert_close(bound(z), member(z))
+
+    def loss(flow):
+        x, logdet = flow(z)
+        return x.square().sum() - logdet.sum()
+
+    found = torch.autograd.grad(loss(bound), list(family.parameters()))
+    member.requires_grad_(True)
+    plain = torch.autograd.grad(loss(member), list(member.parameters()))
+    basis = family.basis(beta).float()
+    for series, gradient in zip(found, plain, strict=True):
+        wanted = basis.view(-1, *[1] * gradient.ndim) * gradient
+        torch.testing.assert_close(series, wanted, rtol=2e-3, atol=2e-3 * float(wanted.abs().max()) + 1e-5)
+
+
+def test_members_have_parameters_of_their_own_and_the_steps_of_the_family():
+    family = family_of("lattice")
+    before = family.at(0.3)
+    with torch.no_grad():
+        for parameter in family.parameters():
+            parameter.zero_()
+    gradient_flows(family)[0].steps = 11
+    assert any(parameter.abs().max() > 0 for parameter in before.parameters())
+    assert (gradient_flows(before)[0].steps, gradient_flows(family.at(0.3))[0].steps) == (6, 11)
+    assert gradient_flows(family.bound(0.3))[0].steps == 11
+
+
+def test_what_is_drawn_for_the_family_is_drawn_for_its_members():
+    lattice, config = KINDS["lattice"]
+    family = Family(lambda b: build_flow(HubbardStratonovich(lattice, b), config, seed=1, jitter=0.3), LOW, HIGH, 2)
+    family.train().redraw(generator(1))
+    grids = [gradient_flows(family.bound(beta))[0].grid() for beta in (LOW, 0.4)]
+    assert (
+        grids[0] == grids[1] == gradient_flows(family)[0].grid() != gradient_flows(family.eval().bound(LOW))[0].grid()
+    )
+
+
+def test_terms_are_flows_that_can_be_taken_out_and_put_back():
+    family, other = family_of("lattice"), family_of("lattice", seed=5)
+    for index in range(TERMS):
+        other.set_term(index, family.term(index))
+    assert all(torch.equal(a, b) for a, b in zip(family.parameters(), other.parameters(), strict=True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.2, 0.5))
+def test_the_basis_is_chebyshev_s(beta):
+    family = Family(build_of("dense"), LOW, HIGH, 5)
+    s = min(max((2 * beta - LOW - HIGH) / (HIGH - LOW), -1), 1)
+    wanted = np.polynomial.chebyshev.chebvander([s], 4)[0]
+    np.testing.assert_allclose(family.basis(beta).numpy(), wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.19, 0.51, -0.3, math.nan, math.inf, "x", None])
+def test_members_outside_of_the_range_are_refused(beta):
+    with pytest.raises(InvalidInput, match=r"beta"):
+        family_of("dense").at(beta)
+
+
+def test_a_family_takes_no_fields_and_no_range_that_is_none():
+    family = family_of("dense")
+    for call in (
+        lambda: family(torch.zeros(1, 3, 3)),
+        lambda: family.sample(2),
+        lambda: family.log_prob(torch.zeros(1, 3, 3)),
+    ):
+        with pytest.raises(InvalidInput, match=r"\.at\(beta=\.\.\.\)"):
+            call()
+    for low, high, terms in ((0.5, 0.2, 3), (0.2, 0.2, 3), (0.2, 0.5, 0), (math.nan, 0.5, 3)):
+        with pytest.raises(InvalidInput):
+            Family(build_of("dense"), low, high, terms)
