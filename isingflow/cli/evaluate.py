@@ -24,6 +24,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import stopping
+from isingflow.runtime.checks import MOST
 from isingflow.runtime.progress import progress_of
 
 
@@ -42,7 +43,8 @@ from isingflow.runtime.progress import progress_of
     metavar="N",
     help="Steps of a bridge between flow and target; of a run trained --from-beta, sweeps of its paths to the goal.",
 )
-@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of either, in both directions.")
+@click.option("--paths", type=Whole(2, MOST), metavar="N", help="Of either, in both directions.")
+@click.option("--resample", is_flag=True, help="Resample the bridge's paths from the flow, in 16 islands.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @DATA
 @SEED
@@ -55,6 +57,7 @@ def command(
     reference_samples: int | None,
     anneal: int | None,
     paths: int | None,
+    resample: bool,
     time_limit: float | None,
     root: Path | None,
     seed: int,
@@ -84,6 +87,7 @@ def command(
             time_limit=time_limit,
             anneal=anneal,
             paths=paths,
+            resample=resample,
             report_progress=report_progress,
         )
     print_result(evaluation.as_dict(), as_json, evaluation.table)
