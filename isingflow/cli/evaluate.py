@@ -26,6 +26,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import stopping
+from isingflow.runtime.checks import MOST
 from isingflow.runtime.progress import progress_of
 
 
@@ -44,7 +45,8 @@ from isingflow.runtime.progress import progress_of
     metavar="N",
     help="Steps of a bridge between flow and target; of a run trained --from-beta, sweeps of its paths to the goal.",
 )
-@click.option("--paths", type=Whole(2, MOST_SAMPLES), metavar="N", help="Of either, in both directions.")
+@click.option("--paths", type=Whole(2, MOST), metavar="N", help="Of either, in both directions.")
+@click.option("--resample", is_flag=True, help="Resample the bridge's paths from the flow, in 16 islands.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @click.option(
     "--beta",
@@ -63,6 +65,7 @@ def command(
     reference_samples: int | None,
     anneal: int | None,
     paths: int | None,
+    resample: bool,
     time_limit: float | None,
     beta: float | tuple[float, ...] | None,
     root: Path | None,
@@ -96,6 +99,7 @@ def command(
             time_limit=time_limit,
             anneal=anneal,
             paths=paths,
+            resample=resample,
             betas=None if beta is None else beta if isinstance(beta, tuple) else (beta,),
             report_progress=report_progress,
         )

@@ -21,7 +21,7 @@ from isingflow.observables import Series, per_sample
 from isingflow.runs.config import heading
 from isingflow.runs.folder import AnyRun
 from isingflow.runtime import stopping
-from isingflow.runtime.checks import count
+from isingflow.runtime.checks import count, flag
 from isingflow.sampling.chains import magnet
 from isingflow.statistics.free_energy import entropy, internal_energy, reweighted_free_energy, variational_free_energy
 from isingflow.statistics.jackknife import jackknife_mean
@@ -44,21 +44,32 @@ class Asked:
     goal: float | None
     steps: int | None
     paths: int
+    resample: bool
     seed: int
 
     @classmethod
     def of(
-        cls, run: AnyRun, samples: int, reference: int | None, anneal: int | None, paths: int | None, seed: int
+        cls,
+        run: AnyRun,
+        samples: int,
+        reference: int | None,
+        anneal: int | None,
+        paths: int | None,
+        resample: bool,
+        seed: int,
     ) -> Asked:
         """Raises InvalidInput: a number out of range, or paths of nothing; WrongType: no whole number."""
         samples, goal = count("samples", samples, least=2), run.config.goal
         of_target = max(samples // 4, 2) if reference is None else count("reference_samples", reference, least=2)
-        if goal is None and anneal is None and paths is not None:
-            raise InvalidInput("paths are of a bridge (anneal): give its number of steps too")
+        resample = flag("resample", resample)
+        if goal is None and anneal is None and (paths is not None or resample):
+            raise InvalidInput("paths and resampling are of a bridge (anneal): give its number of steps too")
+        if goal is not None and resample:
+            raise InvalidInput(f"resampling is of a bridge to the target: this run anneals spins to beta = {goal:g}")
         steps = None if anneal is None else count("anneal", anneal, most=MOST_STEPS)
         usual_paths = min(samples, PATHS) if goal is None else SPIN_PATHS
         paths = usual_paths if paths is None else count("paths", paths, least=2)
-        return cls(samples, of_target, goal, steps, paths, seed)
+        return cls(samples, of_target, goal, steps, paths, resample, seed)
 
     def meter(self, target: Target, samples: int, of_target: int, report: Callable[[int, int], None] | None) -> Meter:
         """Of so many samples, and of the paths of a bridge."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
 from isingflow.evaluation.budget import PILOT, Budget, Meter
 from isingflow.flows import Flow
 from isingflow.runtime import stopping
+from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Backend
 from isingflow.sampling.bridge import TURNS, Bridge, Plan, Points
 from isingflow.statistics.chains import MOST_R_HAT, diagnostics
@@ -26,6 +28,7 @@ from isingflow.statistics.free_energy import (
     reweighted_free_energy,
     variational_free_energy,
 )
+from isingflow.statistics.islands import islands_free_energy, log_means
 from isingflow.statistics.weights import effective_sample_size, pareto_k
 from isingflow.targets.base import Referenced, Target
 
@@ -40,26 +43,61 @@ CHAINS = 16
 OF_CHAINS = 0.3
 """Of a limit of time, what they may take."""
 BATCH = 256
+ISLANDS = 16
+"""Of paths that are resampled."""
+ARRAYS = 8
+"""Of float32, as large as all fields of the target, while these are drawn from its states: 30 bytes a site."""
 CHANCE = 3.0
 """Deviations by which R-hat of chains that agree may exceed its limit."""
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What became of the islands of forward paths.
+
+    Attributes:
+        islands: their number.
+        effective: how many of them count, by their estimates of Z.
+        times: resamplings of all of them together.
+        ancestors: distinct samples of the flow from which the paths at the end come.
+    """
+
+    islands: int
+    effective: float
+    times: int
+    ancestors: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "islands": self.islands,
+            "effective_islands": self.effective,
+            "times": self.times,
+            "ancestors": self.ancestors,
+        }
 
 
 @dataclass(frozen=True)
 class Annealed:
     """What a bridge of some steps has found, in nats, -ln Z.
 
+    Where forward paths are resampled, what they give is made of islands, see `statistics.islands`. There is no
+    acceptance ratio then: it compares the weight of a whole path with that of one in reverse, and asks for independent
+    ones, while a resampled path shares part of its weight with its island, and reverse islands there are none of.
+
     Attributes:
         plan: its strengths and angles.
-        upper_bound: mean of -ln W of the flow's paths.
+        upper_bound: mean of -ln W of the flow's paths; over islands, of -ln of their mean W.
         reweighted: -ln mean W of the same.
         lower_bound: mean of -ln W of the target's paths; None where it has no samples of its own, as what follows.
         acceptance_ratio, overlap: of both sets.
         r_hat: of d = ln p + E along the target's chains, pilot included; NaN where it has no samples of its own.
         allowed_r_hat: up to which chains of their length agree.
-        effective_sample_size, pareto_k: of the weights W of the flow's paths.
+        effective_sample_size, pareto_k: of the weights W of the flow's paths, at the end.
         turned, moved: shares of turns, and of moves of the target, that were accepted on the flow's paths.
         paths, reference_paths: numbers of both.
         seconds: on the clock, pilot included.
+        resampled: what became of islands; None where paths were not resampled.
         cut_short: what a limit of time left no room for, in words.
     """
 
@@ -78,6 +116,7 @@ class Annealed:
     paths: int
     reference_paths: int
     seconds: float
+    resampled: Resampled | None = None
     cut_short: tuple[str, ...] = ()
 
     @property
@@ -91,7 +130,7 @@ class Annealed:
         """The best estimate of -ln Z, and how it was found."""
         if self.acceptance_ratio is not None and self.both_ways:
             return self.acceptance_ratio, "annealing both ways"
-        return self.reweighted, "annealing"
+        return self.reweighted, "annealing" if self.resampled is None else "resampled annealing"
 
     @property
     def chains_agree(self) -> bool:
@@ -132,6 +171,7 @@ class Annealed:
             "accepted_turns": self.turned if math.isfinite(self.turned) else None,
             "accepted_moves": self.moved if math.isfinite(self.moved) else None,
             "seconds": self.seconds,
+            "resampled": self.resampled and self.resampled.as_dict(),
         }
 
 
@@ -156,6 +196,7 @@ def anneal(
     pool: Backend,
     budget: Budget,
     meter: Meter,
+    resample: bool = False,
 ) -> Annealed:
     """Anneal both ways between a flow and its target.
 
@@ -169,6 +210,7 @@ def anneal(
         budget: of time, which may leave room for fewer paths, for a plan on fewer samples, and for shorter chains or
             none, without which no paths go back.
         meter: told of paths.
+        resample: forward paths, in `ISLANDS` islands; their number is rounded up to as many in each.
 
     Raises:
         InvalidInput: log-determinants of the flow are stochastic.
@@ -181,17 +223,9 @@ def anneal(
     cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(PILOT)), plan, generator))
     asked, paths = paths, budget.samples(paths, cost=cost, share=0.9 / sides, least=FEWEST)
 
-    forward, turned, moved = [], [], []
     with budget.taken_off():
-        for start in range(0, paths, BATCH):
-            stopping.check()
-            path = bridge.forward(bridge.at(flow.noise(min(BATCH, paths - start), generator)), plan, generator)
-            forward.append(path.log_weight)
-            turned.append(path.turned)
-            moved.append(path.moved)
-            meter.add(len(path.log_weight))
-    weights = torch.cat(forward).cpu().numpy()
-    back = None
+        taken = _forward(bridge, plan, paths, generator, meter, resample=resample)
+    weights, back = taken.log_weight, None
     reverse, r_hat, allowed = None, math.nan, math.nan
     if fields is not None and known is not None:
         before = known.excess.view(CHAINS, -1).cpu().numpy()
@@ -202,11 +236,17 @@ def anneal(
             along = np.concatenate([before, excess], 1)
             r_hat = diagnostics(along).r_hat if np.isfinite(along).all() else math.inf
             allowed = allowed_r_hat(along.shape[1])
-    ratio = None if reverse is None else acceptance_ratio_free_energy(weights, reverse)
+    ratio = None if reverse is None or resample else acceptance_ratio_free_energy(weights, reverse)
+    bound, reweighted, resampled = variational_free_energy(weights), reweighted_free_energy(weights), None
+    if resample:
+        of_islands = weights.reshape(ISLANDS, -1)
+        means = log_means(of_islands)
+        bound, reweighted = variational_free_energy(means), islands_free_energy(of_islands)
+        resampled = Resampled(ISLANDS, ISLANDS * effective_sample_size(means), taken.times, taken.ancestors)
     return Annealed(
         plan=plan,
-        upper_bound=variational_free_energy(weights),
-        reweighted=reweighted_free_energy(weights),
+        upper_bound=bound,
+        reweighted=reweighted,
         lower_bound=None if reverse is None else lower_bound(reverse),
         acceptance_ratio=ratio,
         overlap=None if ratio is None or reverse is None else overlap(weights, reverse, ratio.value),
@@ -214,13 +254,65 @@ def anneal(
         allowed_r_hat=allowed,
         effective_sample_size=effective_sample_size(weights),
         pareto_k=pareto_k(weights),
-        turned=float(np.mean(turned)) if plan.steps > 1 else math.nan,
-        moved=float(np.mean(moved)) if plan.steps > 1 else math.nan,
+        turned=taken.turned,
+        moved=taken.moved,
         paths=len(weights),
         reference_paths=0 if reverse is None else reverse.size,
         seconds=time.perf_counter() - began,
+        resampled=resampled,
         cut_short=_cut_short(target, fields, reverse, asked),
     )
+
+
+def check_paths(target: Target, paths: int, *, resample: bool) -> None:
+    """Refuse paths of a bridge that memory could not hold, or too few to be resampled.
+
+    Raises:
+        InvalidInput: they are.
+    """
+    if resample and paths < ISLANDS:
+        raise InvalidInput(f"{paths} paths in {ISLANDS} islands: resampling takes at least one path (--paths) in each")
+    columns: Columns = {"log_weight": (np.float64, (3,))}
+    if isinstance(target, Referenced):
+        columns = {**columns, "field": (np.float32, (ARRAYS, *target.shape))}
+    elif resample:
+        columns = {**columns, "field": (np.float32, target.shape)}  # of one island, as it moves
+    check_memory(paths, columns, what="paths")
+
+
+class _Forward(NamedTuple):
+    """Of all forward paths: ln W, shares of turns and moves that were accepted, resamplings, ancestors that survive."""
+
+    log_weight: np.ndarray
+    turned: float
+    moved: float
+    times: int
+    ancestors: int
+
+
+def _forward(
+    bridge: Bridge, plan: Plan, paths: int, generator: torch.Generator, meter: Meter, *, resample: bool
+) -> _Forward:
+    """Paths from the flow, in batches. Those of islands are whole ones: where islands fill `BATCH`, as without any."""
+    each, batch = 1, BATCH
+    if resample:
+        each = -(-paths // ISLANDS)
+        paths, batch = each * ISLANDS, max(BATCH // each, 1) * each
+    weights, turned, moved, times, ancestors = [], [], [], 0, 0
+    for start in range(0, paths, batch):
+        stopping.check()
+        number = min(batch, paths - start)
+        islands = number // each if resample else None
+        path = bridge.forward(bridge.at(bridge.flow.noise(number, generator)), plan, generator, islands=islands)
+        weights.append(path.log_weight)
+        turned.append(path.turned)
+        moved.append(path.moved)
+        if path.lineage is not None:
+            times += int(path.lineage.times.sum())
+            ancestors += path.lineage.survivors
+        meter.add(number)
+    shares = np.mean([turned, moved], axis=(1, 2)) if plan.steps > 1 else (math.nan, math.nan)
+    return _Forward(torch.cat(weights).cpu().numpy(), float(shares[0]), float(shares[1]), times, ancestors)
 
 
 def _cut_short(target: Target, fields: Tensor | None, reverse: np.ndarray | None, asked: int) -> tuple[str, ...]:

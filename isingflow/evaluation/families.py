@@ -173,6 +173,7 @@ def evaluate_family(
     time_limit: float | None = None,
     anneal: int | None = None,
     paths: int | None = None,
+    resample: bool = False,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> FamilyEvaluation:
     """Evaluate a family at several temperatures; each becomes a run folder inside that of the family.
@@ -180,7 +181,7 @@ def evaluate_family(
     Args:
         run: the family's, with a checkpoint.
         betas: inverse temperatures within its range; nine of them if not given.
-        samples, device, reference_samples, anneal, paths: for each of them, as in `evaluate_target`.
+        samples, device, reference_samples, anneal, paths, resample: for each of them, as in `evaluate_target`.
         seed: of the first; others have the seeds that follow.
         time_limit: in seconds, of all of them.
         report_progress: called with temperatures done and in all.
@@ -206,6 +207,7 @@ def evaluate_family(
                 time_limit=None if time_limit is None else time_limit / len(chosen),
                 anneal=anneal,
                 paths=paths,
+                resample=resample,
             )
             member.save_report(found.as_dict(), found.table())
         drawn = found.samples

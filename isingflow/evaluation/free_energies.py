@@ -355,9 +355,12 @@ class Evaluation:
         if self.annealed is None:
             return []
         found = self.annealed
-        paths = f"{found.paths} + {found.reference_paths} paths" if found.both_ways else f"{found.paths} paths"
+        alone = f"{found.paths} paths"
+        if found.resampled is not None:
+            alone = f"{found.resampled.islands} x {found.paths // found.resampled.islands} paths"
+        paths = f"{found.paths} + {found.reference_paths} paths" if found.both_ways else alone
         rows: list[tuple[str, str, Estimate | float | None]] = [
-            (f"annealed bound, {found.plan.steps} steps", f"from above, {found.paths} paths", found.upper_bound),
+            (f"annealed bound, {found.plan.steps} steps", f"from above, {alone}", found.upper_bound),
             ("annealed estimate", paths, found.best[0]),
         ]
         if found.lower_bound is not None:

@@ -49,6 +49,7 @@ def evaluate(
     time_limit: float | None = None,
     anneal: int | None = None,
     paths: int | None = None,
+    resample: bool = False,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> AnyEvaluation:
     """Evaluate a trained run; the result prints as a table.
@@ -64,7 +65,8 @@ def evaluate(
         device: where to evaluate.
         save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
         time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
-        anneal, paths: steps of a bridge between flow and target, and its paths, see `evaluate_target`.
+        anneal, paths, resample: steps of a bridge between flow and target, its paths, and whether those from the flow
+            are resampled, see `evaluate_target`.
         report_progress: called with samples done and in all.
 
     Raises:
@@ -102,6 +104,7 @@ def evaluate(
             time_limit=time_limit,
             anneal=anneal,
             paths=paths,
+            resample=resample,
             report_progress=report_progress,
         )
         if save:
@@ -175,11 +178,12 @@ def _evaluate_data(
     reference_samples: int | None,
     anneal: int | None,
     paths: int | None,
+    resample: bool,
     **options: Any,
 ) -> DensityEvaluation:
     if reference_samples is not None:
         raise InvalidInput("reference samples are of targets; a run on data has its test data")
-    if anneal is not None or paths is not None:
+    if anneal is not None or paths is not None or resample:
         raise InvalidInput("a bridge (anneal) leads from a flow to a target with an energy; a run on data has none")
     return evaluate_density(run, data, **options)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from isingflow.evaluation.assembly import EXACT_SHARE, Asked, Sampled, evaluation_of
-from isingflow.evaluation.bridging import Annealed
+from isingflow.evaluation.bridging import Annealed, check_paths
 from isingflow.evaluation.bridging import anneal as annealed_free_energies
 from isingflow.evaluation.budget import PILOT, Budget, Meter
 from isingflow.evaluation.free_energies import Evaluation, SampleSet
@@ -133,6 +133,7 @@ def evaluate_target(
     time_limit: float | None = None,
     anneal: int | None = None,
     paths: int | None = None,
+    resample: bool = False,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a trained flow on fresh samples of its own and, where the target has some, of the target.
@@ -153,6 +154,7 @@ def evaluate_target(
             with a goal: sweeps of paths to it, see `evaluation.warmer`; what they need if not given.
         paths: of the bridge, from either side; at most as many as samples, and `PATHS` by default. Of a run with a
             goal: of paths to it, `annealing.PATHS` by default.
+        resample: paths of the bridge from the flow, see `sampling.resampling`.
         report_progress: called with samples done and in all, those of the target and paths of a bridge included.
 
     A command that is asked to stop once there are samples of the flow reports what they say.
@@ -162,7 +164,7 @@ def evaluate_target(
         TrainingDiverged: the flow gives weights that are not numbers.
     """
     run, generator = opened(run), _stream(device, seed)
-    asked = Asked.of(run, samples, reference_samples, anneal, paths, seed)
+    asked = Asked.of(run, samples, reference_samples, anneal, paths, resample, seed)
     limit = math.inf if time_limit is None else time_limit
     began = time.perf_counter()
     flow, found, state = load_run(run, generator.device, target, flow)
@@ -250,7 +252,7 @@ def _annealed(
     if asked.steps is not None:
         seed, meter = asked.seed + 1, sampled.meter
         bridge = partial(annealed_free_energies, flow, target, steps=asked.steps, seed=seed, meter=meter, **common)
-        return _in_time(left, bridge)
+        return _in_time(left, partial(bridge, resample=asked.resample))
     return None
 
 
@@ -270,6 +272,8 @@ def _check_all(target: Target, asked: Asked) -> None:
     _check_room(target, asked.of_target, "reference samples")
     if asked.goal is not None:
         _check_room(target, 2 * asked.paths, "paths")
+    elif asked.steps is not None:
+        check_paths(target, asked.paths, resample=asked.resample)
 
 
 def _check_room(target: Target, samples: int, what: str = "samples", *, draws: int = 1) -> None:

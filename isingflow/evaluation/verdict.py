@@ -8,6 +8,7 @@ from isingflow.statistics.free_energy import HEAVY_TAIL, LITTLE_OVERLAP
 
 if TYPE_CHECKING:
     from isingflow.evaluation.annealed import AnnealingReport
+    from isingflow.evaluation.bridging import Resampled
     from isingflow.evaluation.free_energies import Evaluation
 
 FEW = 100.0
@@ -66,7 +67,8 @@ def _distrust(found: Evaluation) -> str:
         why = (
             _apart(bridge.overlap, "paths of both directions")
             if bridge.both_ways
-            else _light(bridge.effective_sample_size * bridge.paths, bridge.pareto_k, "paths")
+            else _uneven(bridge.resampled)
+            or _light(bridge.effective_sample_size * bridge.paths, bridge.pareto_k, "paths")
         )
     elif sides is not None:
         why = _apart(sides.overlap, "samples of flow and target")
@@ -82,6 +84,13 @@ def _distrust(found: Evaluation) -> str:
 def _apart(overlap: float | None, of: str) -> str:
     """Why two sets cannot be taken together; empty if they can."""
     return f"{overlap:.2g} {of} overlap" if overlap is not None and overlap < LITTLE_OVERLAP else ""
+
+
+def _uneven(found: Resampled | None) -> str:
+    """Why islands cannot be averaged; empty if they can, or if there are none."""
+    if found is None or found.effective >= found.islands / 2:
+        return ""
+    return f"{found.effective:.2g} of {found.islands} islands of resampled paths count"
 
 
 def _light(effective: float, pareto_k: float, of: str) -> str:

@@ -18,6 +18,10 @@ n = 1 is what there is without a bridge; both bounds close as 1 / n. Two kernels
 
 On the way back they come in the opposite order. After an inverse d is computed anew: Runge-Kutta's inverse is not
 exact, and d is that of the map f. Where b_k lie, and how far to turn, is planned on samples of their own.
+
+Forward paths may be resampled between steps (`sampling.resampling`): ln W is then such that the mean of W over an
+island still estimates Z without bias, and -ln of it bounds -ln Z from above. Paths in reverse never are, and bound it
+from below as they did: to resample there would ask for islands of which one path alone begins with the target.
 """
 
 from __future__ import annotations
@@ -30,12 +34,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.flows.certificate import log_weights, pushed
 from isingflow.runtime import stopping
 from isingflow.runtime.checks import count
 from isingflow.runtime.parallel import Backend, Workers
 from isingflow.sampling.hmc import BATCH_SITES
+from isingflow.sampling.resampling import Lineage, resampled
 from isingflow.sampling.sampler import check_density
 from isingflow.statistics.free_energy import acceptance_ratio_free_energy
 from isingflow.targets.base import Reversible, Target, as_target
@@ -102,15 +108,17 @@ class Path:
     """What annealing has done to a batch.
 
     Attributes:
-        log_weight: ln W, float64, shape (n,).
+        log_weight: ln W, float64, shape (n,); of paths that were resampled, since then, with ln of the mean W of then.
         end: where the paths have arrived, on the last stage but the end.
         turned, moved: shares of turns and moves that were accepted, shape (n - 1,); moved is NaN without moves.
+        lineage: of paths in islands; else None.
     """
 
     log_weight: Tensor
     end: Points
     turned: np.ndarray
     moved: np.ndarray
+    lineage: Lineage | None = None
 
 
 class Bridge:
@@ -160,9 +168,25 @@ class Bridge:
         shares = [share for batch in batches for share in self.pool.map(lambda x: self.flow.inverse(x)[0], batch)]
         return self.at(torch.cat(shares))
 
-    def forward(self, start: Points, plan: Plan, generator: torch.Generator) -> Path:
-        """Anneal samples of the flow towards the target."""
-        return self._along(start, plan, generator, backwards=False)
+    def forward(self, start: Points, plan: Plan, generator: torch.Generator, *, islands: int | None = None) -> Path:
+        """Anneal samples of the flow towards the target.
+
+        Args:
+            start: n samples of the flow.
+            plan: of the steps.
+            generator: of what is random.
+            islands: as many sets of paths, of equal size and in order, are resampled, each by itself; none by default.
+
+        Raises:
+            InvalidInput: islands of equal size do not add up to n.
+        """
+        if islands is None:
+            return self._along(start, plan, generator, backwards=False)
+        paths = len(start.excess)
+        if paths % count("islands", islands):
+            raise InvalidInput(f"{paths} paths in {islands} islands: expected as many paths in each")
+        lineage = Lineage.of(paths, islands, start.excess.device)
+        return self._along(start, plan, generator, backwards=False, lineage=lineage)
 
     def backward(self, start: Points, plan: Plan, generator: torch.Generator) -> Path:
         """Anneal samples of the target towards the flow."""
@@ -213,7 +237,15 @@ class Bridge:
             gains.append(float((chance * change.square()).mean()))
         return ANGLES[int(np.argmax(gains))]
 
-    def _along(self, points: Points, plan: Plan, generator: torch.Generator, *, backwards: bool) -> Path:
+    def _along(
+        self,
+        points: Points,
+        plan: Plan,
+        generator: torch.Generator,
+        *,
+        backwards: bool,
+        lineage: Lineage | None = None,
+    ) -> Path:
         total = torch.zeros_like(points.excess)
         b = plan.strengths
         turned, moved = np.full((2, max(plan.steps - 1, 0)), math.nan)
@@ -223,11 +255,14 @@ class Bridge:
             at = stage if backwards else stage + 1
             if not 0 < at < plan.steps:
                 continue
+            if lineage is not None:
+                total, rows, lineage = resampled(total, lineage, generator)
+                points = points.take(rows)
             kernels = [self._turn, self._move] if isinstance(self.target, Reversible) else [self._turn]
             for kernel in reversed(kernels) if backwards else kernels:
                 points, share = kernel(points, b[at], plan.angles[at - 1], generator)
                 (turned if kernel == self._turn else moved)[at - 1] = share
-        return Path(total, points, turned, moved)
+        return Path(total, points, turned, moved, lineage)
 
     def _turn(self, points: Points, strength: float, angle: float, generator: torch.Generator) -> tuple[Points, float]:
         return _accepted(points, *self._turned(points, angle, strength, generator), generator)

@@ -638,6 +638,20 @@ class TestTrainedRun:
         for number in (0, -1, "many"):
             assert failure("evaluate", trained, "--anneal", number).startswith(f"--anneal {number}: expected")
         assert "number of steps" in failure("evaluate", trained, "--paths", 64)
+        assert "of memory" in failure("evaluate", trained, "--anneal", 2, "--paths", 10**12)
+
+    def test_evaluate_with_a_bridge_that_is_resampled(self, trained):
+        found = document("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64, "--resample")
+        annealed = found["annealed"]
+        assert annealed["resampled"]["islands"] == 16 and annealed["acceptance_ratio"] is None
+        assert found["log_z_ising"]["method"] == "resampled annealing"
+        again = document("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64, "--resample")["annealed"]
+        assert annealed | {"seconds": 0} == again | {"seconds": 0}
+        result = invoke("evaluate", trained, "--samples", 200, "--anneal", 4, "--paths", 64, "--resample")
+        assert "from above, 16 x 4 paths" in result.stdout
+        assert "number of steps" in failure("evaluate", trained, "--resample")
+        few = failure("evaluate", trained, "--anneal", 2, "--paths", 15, "--resample")
+        assert few.startswith("15 paths in 16 islands")
 
     def test_sample(self, trained, empty_folder):
         found = document("sample", trained, "--samples", 7, "--output", "spins.npz", "--seed", 5)

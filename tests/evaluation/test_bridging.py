@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import isingflow
-from isingflow.evaluation.bridging import CHAINS, allowed_r_hat, anneal
+from isingflow.errors import InvalidInput
+from isingflow.evaluation.bridging import CHAINS, ISLANDS, Resampled, allowed_r_hat, anneal
 from isingflow.evaluation.budget import Budget, Meter
 from isingflow.flows import Flow
 from isingflow.lattice import square
@@ -16,6 +17,7 @@ from isingflow.runtime.parallel import Workers
 from isingflow.sampling.bridge import Bridge, Plan
 from isingflow.statistics.chains import diagnostics
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.phi4 import Phi4
 
 
 class Stuck(HubbardStratonovich):
@@ -27,7 +29,7 @@ class Stuck(HubbardStratonovich):
         return states
 
 
-def annealed(target, *, steps=2, paths=64, seconds=None, seed=0):
+def annealed(target, *, steps=2, paths=64, seconds=None, seed=0, resample=False):
     """A bridge from the Gaussian that flows start from."""
     flow = Flow(target.shape, [*target.start().latent, *target.start().field])
     return anneal(
@@ -40,6 +42,7 @@ def annealed(target, *, steps=2, paths=64, seconds=None, seed=0):
         pool=Workers(1),
         budget=Budget(seconds),
         meter=Meter(None, 2 * paths),
+        resample=resample,
     )
 
 
@@ -145,3 +148,76 @@ def test_chains_that_agree_are_believed(length):
     assert np.mean(np.array(found) > allowed_r_hat(length)) < 0.05
     apart = rng.normal(size=(CHAINS, length)) + rng.normal(size=(CHAINS, 1))
     assert diagnostics(apart).r_hat > allowed_r_hat(length)
+
+
+class TestResampling:
+    def test_what_is_reported(self):
+        found = annealed(HubbardStratonovich(square(4), 0.6), steps=3, paths=250, resample=True)
+        document = found.as_dict()
+        assert found.paths == 256 and document["paths"] == 256
+        resampled = document["resampled"]
+        assert set(resampled) == {"islands", "effective_islands", "times", "ancestors"}
+        assert resampled["islands"] == ISLANDS and 1 <= resampled["effective_islands"] <= ISLANDS
+        assert resampled["times"] > 0 and ISLANDS <= resampled["ancestors"] < 256
+        assert found.acceptance_ratio is None and found.overlap is None
+        assert found.lower_bound is not None
+        assert found.best == (found.reweighted, "resampled annealing")
+        assert found.reweighted.value < found.upper_bound.value
+
+    def test_paths_in_reverse_are_those_without_it(self):
+        # One step draws no random numbers on the way, whoever resamples.
+        alone, islands = (annealed(HubbardStratonovich(square(4), 0.5), steps=1, resample=on) for on in (False, True))
+        assert alone.lower_bound == islands.lower_bound and alone.reference_paths == islands.reference_paths
+
+    @pytest.mark.parametrize("paths", [64, 512])
+    def test_paths_that_need_none_have_the_same_weights(self, paths):
+        target = HubbardStratonovich(square(4), 0.1)
+        alone, islands = (annealed(target, paths=paths, resample=on) for on in (False, True))
+        assert islands.resampled.times == 0 and islands.resampled.ancestors == paths
+        for name in ("effective_sample_size", "pareto_k", "turned", "moved", "lower_bound", "plan"):
+            assert getattr(alone, name) == getattr(islands, name), name
+        assert alone.reweighted.value == islands.reweighted.value
+        assert alone.as_dict()["resampled"] is None
+
+    def test_errors_are_those_of_repetitions(self):
+        target = HubbardStratonovich(square(4), 0.5)
+        exact = target.exact_free_energy()[0]
+        found = [annealed(target, paths=128, seed=seed, resample=True) for seed in range(24)]
+        assert all(one.resampled.times for one in found)
+        pulls = [(one.reweighted.value - exact) / one.reweighted.stderr for one in found]
+        assert 0.5 < np.mean(np.square(pulls)) < 2
+        bound = np.array([one.upper_bound.value for one in found])
+        assert bound.mean() > exact + 3 * bound.std() / math.sqrt(24)
+
+    def test_targets_without_samples_of_their_own_have_no_lower_bound(self):
+        found = annealed(Phi4(4, mass_squared=-1.0, coupling=1.0), paths=64, resample=True)
+        assert found.lower_bound is None and found.best[1] == "resampled annealing"
+
+    def test_islands_that_disagree_are_not_believed(self, evaluation):
+        islands = {"acceptance_ratio": None, "overlap": None}
+        for effective, why in ((15.0, None), (3.0, "3 of 16 islands of resampled paths count")):
+            bridge = dataclasses.replace(
+                evaluation.annealed, resampled=Resampled(ISLANDS, effective, 20, 100), pareto_k=0.2, **islands
+            )
+            found = dataclasses.replace(evaluation, annealed=bridge)
+            assert f"{ISLANDS} x {bridge.paths // ISLANDS} paths" in str(found)
+            if why is None:
+                assert found.verdict.startswith("-ln Z by resampled annealing can be trusted")
+            else:
+                assert why in found.verdict and "the estimates cannot" in found.verdict
+
+    def test_paths_are_checked_before_they_are_taken(self, evaluation, tmp_path):
+        magnet = HubbardStratonovich(square(4), 0.3)
+        small = {"flow.hidden": 2, "training.batch": 8}
+        run = isingflow.train(magnet, output=tmp_path / "run", iterations=1, progress=False, settings=small)
+        for options, message in {
+            (("resample", True),): "give its number of steps",
+            (("resample", True), ("anneal", 2), ("paths", 15)): "15 paths in 16 islands",
+            (
+                ("anneal", 2),
+                ("paths", 10**12),
+            ): r"1000000000000 paths take \S+ TiB of memory, .* are free: at most \d+ paths",
+            (("resample", True), ("anneal", 2), ("paths", 10**12)): "of memory",
+        }.items():
+            with pytest.raises(InvalidInput, match=message):
+                isingflow.evaluate(run, samples=16, save=False, **dict(options))

@@ -108,6 +108,8 @@ KINDS: dict[str, list[Any]] = {
         v for v in (*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf), SAMPLES[:3]) if v is not None
     ],
     "weights": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf, -1.0)[:-2], np.zeros(10)],
+    "islands": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES.reshape(2, 5), math.nan, math.inf, 1e300), SAMPLES,
+                SAMPLES.reshape(1, 10)],
     "columns": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[:, None], math.nan, math.inf, 1e300), SAMPLES],
     "blocks": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES, math.nan, math.inf)],
     "starts": [*NO_ARRAYS, *EMPTY, [0, 10], [1, 2], [0, 5, 5], [0, -1], [0.5], [math.nan], [[0, 5]], [0, 10**30]],
@@ -380,6 +382,8 @@ CASES: dict[str, Case] = {
         {"log_weights": SAMPLES, "free_energy": 0.0},
         {"log_weights": "reverse", "free_energy": "log Z"},
     ),
+    "statistics.islands.log_means": ({"log_weights": SAMPLES.reshape(2, 5)}, {"log_weights": "islands"}),
+    "statistics.islands.islands_free_energy": ({"log_weights": SAMPLES.reshape(2, 5)}, {"log_weights": "islands"}),
     "statistics.jackknife.jackknife": (
         {"function": first, "columns": SAMPLES[:, None], "log_weights": SAMPLES},
         {"function": "function", "columns": "columns"},
