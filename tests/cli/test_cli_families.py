@@ -55,7 +55,10 @@ def test_temperatures_are_chosen_and_members_are_runs(family, tmp_path):
         (["evaluate", "{family}", "--beta", 0.5], "beta 0.5 is outside"),
         (["evaluate", "{family}", "--beta", "0.3:0.1:3"], "beta 0.1 is outside"),
         (["sample", "{family}", "--samples", 4, "--output", "{family}/x.npz"], "choose one"),
-        (["hmc", "{family}", "--space", "latent", "--chains", 2, "--samples", 4, "--output", "{family}/x.npz"], "not on a magnet"),
+        (
+            ["hmc", "{family}", "--space", "latent", "--chains", 2, "--samples", 4, "--output", "{family}/x.npz"],
+            "not on a magnet",
+        ),
         (["train", "--resume", "--output", "{family}", "--beta", "0.2:0.5"], "its beta differ"),
         (["train", "--resume", "--output", "{family}", "--beta", 0.3], "its beta differ"),
         (["train", "--resume", "--output", "{family}", "--size", 5], "its lattice differ"),

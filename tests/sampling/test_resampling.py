@@ -61,7 +61,10 @@ def test_mean_weights_and_islands_are_kept(logs, islands):
     assert torch.equal(rows // size, torch.arange(12) // size)
     for island in range(islands):
         weights = (before.view(islands, size)[island] - kept[0][island]).exp()
-        light = float(weights.sum() ** 2 / weights.square().sum()) < size / 2
+        effective = float(weights.sum() ** 2 / weights.square().sum())
+        if effective == pytest.approx(size / 2):
+            continue  # rounding decides
+        light = effective < size / 2
         assert int(lineage.times[island]) == light
         if not light:
             part = slice(island * size, (island + 1) * size)
