@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isingflow import exact, lattice, testing
     from isingflow.evaluation.annealing import anneal
     from isingflow.evaluation.reports import evaluate, plot
+    from isingflow.evaluation.temperatures import scan
     from isingflow.flows.base import Flow
     from isingflow.monte_carlo.simulate import simulate
     from isingflow.observables.measure import measure
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "measure",
     "plot",
+    "scan",
     "simulate",
     "testing",
     "train",
@@ -55,6 +57,7 @@ _NAMES = {
     "load": "runs.loading",
     "measure": "observables.measure",
     "plot": "evaluation.reports",
+    "scan": "evaluation.temperatures",
     "simulate": "monte_carlo.simulate",
     "train": "training.train",
 }

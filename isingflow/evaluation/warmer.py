@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from isingflow.evaluation.annealed import AnnealingReport
-from isingflow.evaluation.annealing import exact_answers, rows_of
+from isingflow.evaluation.annealing import rows_of
 from isingflow.evaluation.budget import PILOT, Budget
 from isingflow.evaluation.free_energies import SampleSet
 from isingflow.evaluation.verdict import FAR

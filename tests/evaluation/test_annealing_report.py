@@ -75,7 +75,7 @@ def test_a_range(betas):
 
 
 def test_exact_answers_that_take_long_are_left_out(monkeypatch):
-    monkeypatch.setattr(annealing, "EXACT_SECONDS", -1.0)
+    monkeypatch.setattr(known, "EXACT_SECONDS", -1.0)
     report = anneal(square(4), [0.2, 0.4], **QUICK)
     assert [row["exact_log_z"] is None for row in report.as_dict()["rows"]] == [True, False]
     assert "no exact answers from beta 0.2" in report.warnings[0]
