@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isingflow import exact, lattice, testing
     from isingflow.evaluation.annealing import anneal
+    from isingflow.evaluation.crossings import crossings
     from isingflow.evaluation.reports import evaluate, plot
     from isingflow.evaluation.temperatures import scan
     from isingflow.flows.base import Flow
@@ -33,6 +34,7 @@ __all__ = [
     "HubbardStratonovich",
     "Target",
     "anneal",
+    "crossings",
     "evaluate",
     "exact",
     "lattice",
@@ -53,6 +55,7 @@ _NAMES = {
     "HubbardStratonovich": "targets.hubbard_stratonovich",
     "Target": "targets.base",
     "anneal": "evaluation.annealing",
+    "crossings": "evaluation.crossings",
     "evaluate": "evaluation.reports",
     "load": "runs.loading",
     "measure": "observables.measure",

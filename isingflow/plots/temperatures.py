@@ -57,9 +57,9 @@ def temperatures_figure(
         ax.set(ylabel=label)
         if ax.get_subplotspec().is_last_row():
             ax.set(xlabel=r"$\beta$")
-        if any(row.get(name) is not None for row in rows):
+        if name == next(iter(PANELS)):
             ax.legend()
-        else:
+        if all(row.get(name) is None for row in rows):
             ax.text(0.5, 0.5, "not defined", transform=ax.transAxes, ha="center", color=NEUTRAL)
     return figure
 
