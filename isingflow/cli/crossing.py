@@ -30,8 +30,9 @@ TABLE, FIGURE = ".csv", ".png"
 def command(study: tuple[Path, ...], resamples: int, output: Path | None, seed: int, as_json: bool) -> None:
     """Where the Binder ratio and xi/L of several sizes cross, and the critical point by finite-size scaling.
 
-    STUDY is a folder, or several files or folders, with what `isingflow monte-carlo --output` wrote at several sizes and
-    temperatures: series beside the tables of ranges, or samples at one temperature each; folders are searched through.
+    STUDY is a folder, or several files or folders, with what `isingflow monte-carlo --output` wrote at several sizes
+    and temperatures: series beside the tables of ranges, or samples at one temperature each; folders are searched
+    through.
     """
     if output is not None:
         check_new_file(output, (TABLE,))
@@ -42,6 +43,4 @@ def command(study: tuple[Path, ...], resamples: int, output: Path | None, seed: 
     report = crossings(study, resamples=resamples, seed=seed)
     if output is not None:
         report.write(output, output.with_suffix(FIGURE))
-    print_result(
-        report.as_dict() | ({} if output is None else {"output": str(output)}), as_json, lambda: str(report)
-    )
+    print_result(report.as_dict() | ({} if output is None else {"output": str(output)}), as_json, lambda: str(report))

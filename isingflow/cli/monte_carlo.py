@@ -1,9 +1,9 @@
-"""`isingflow monte-carlo`: the Ising model by Markov chains: samples in a file, or a table at a range of temperatures."""
+"""`isingflow monte-carlo`: Markov chains of spins: samples in a file, or a table at a range of temperatures."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from isingflow.cli.options import JSON, MOST_STREAMED, QUIET, SEED, Command, Pla
 from isingflow.cli.output import print_result, show_notes
 from isingflow.errors import InvalidInput
 from isingflow.runtime.progress import progress_of
+
+if TYPE_CHECKING:
+    from isingflow.evaluation.scanned import ScanReport
+    from isingflow.evaluation.spins import SpinsReport
 
 MOST_SITES = 2**24
 CHAINS = 8
@@ -68,9 +72,9 @@ def command(
     form is affordable, fields drawn from p(x | s) and, where the exact free energy is known, their log_prob are added.
     Samples go to disk as they are drawn: they need not fit in memory.
 
-    A range of temperatures gives energy, heat capacity, magnetisation, Binder ratio, susceptibility and correlation length
-    at each, with errors, beside the exact answers; with --output FILE.csv as a table, with a figure and the series that
-    `isingflow crossing` reads.
+    A range of temperatures gives energy, heat capacity, magnetisation, Binder ratio, susceptibility and correlation
+    length at each, with errors, beside the exact answers; with --output FILE.csv as a table, with a figure and the
+    series that `isingflow crossing` reads.
     """
     suffix = None if output is None else output.suffix
     if output is not None:
@@ -85,26 +89,25 @@ def command(
         raise InvalidInput(f"--output {output}: samples are kept at one temperature; a range goes to FILE.csv")
     if len(betas) == 1 and output is None:
         raise InvalidInput("--output is missing: a new file for the samples, FILE.npz, or FILE.csv for their averages")
-    options = {
+    options: dict[str, Any] = {
         "chains": chains,
         "sampler": sampler,
         "every": every,
         "thermalise": thermalise,
         "seed": seed,
     }
+    report: SpinsReport | ScanReport
     with progress_of("sweeps", quiet=quiet or as_json) as report_progress:
         if output is not None and suffix == SAMPLES:
             from isingflow.evaluation.spins import write_spins
 
-            report = write_spins(
-                output, lattice, betas[0], samples=samples, report_progress=report_progress, **options
-            )
+            report = write_spins(output, lattice, betas[0], samples=samples, report_progress=report_progress, **options)
         else:
             from isingflow.evaluation.temperatures import scan
 
             each = max(-(-samples // chains), 2)
-            report = scan(lattice, betas, samples=each, report_progress=report_progress, **options)
+            report = found = scan(lattice, betas, samples=each, report_progress=report_progress, **options)
             if output is not None:
-                report.write(output, output.with_suffix(SAMPLES), output.with_suffix(FIGURE))
+                found.write(output, output.with_suffix(SAMPLES), output.with_suffix(FIGURE))
     document = report.as_dict() | ({} if output is None else {"output": str(output)})
     print_result(document, as_json, lambda: str(report))

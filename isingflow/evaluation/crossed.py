@@ -18,7 +18,10 @@ from isingflow.runtime.numbers import finite_or_none
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.scaling import ScalingFit
 
+UNKNOWN = {"value": None, "stderr": None}
 WORDS = {"binder": "Binder ratio", "correlation_length_over_size": "xi/L"}
+WIDTHS = {"beta": 24, "temperature": 22, "nu": 18, "value": 20}
+"""Of the columns of estimates."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,15 @@ class CrossingReport:
 
     @property
     def best(self) -> FittedQuantity | None:
-        """The fit to quote: of those whose chi^2 is acceptable the one with the smallest error; None without any."""
+        """The fit to quote: with a correction if there is one, of the largest sizes otherwise; None without any.
+
+        Of those whose chi^2 is acceptable; of both quantities the one with the smaller error.
+        """
         accepted = [one for one in self.fits if one.fit.accepted and one.fit.beta.stderr > 0]
-        return min(accepted, key=lambda one: one.fit.beta.stderr, default=None)
+        corrected = [one for one in accepted if one.fit.omega is not None]
+        least = max((one.fit.sizes[0] for one in accepted), default=0)
+        among = corrected or [one for one in accepted if one.fit.sizes[0] == least]
+        return min(among, key=lambda one: one.fit.beta.stderr, default=None)
 
     @property
     def warnings(self) -> list[str]:
@@ -77,13 +86,18 @@ class CrossingReport:
         lost = [one for one in self.crossings if math.isnan(one.beta.stderr)]
         for one in lost:
             found.append(
-                f"{WORDS[one.quantity]} of L = {one.sizes[0]} and {one.sizes[1]}: many draws have no crossing, so that its "
-                "error is not known; more samples, or temperatures farther from the crossing, are needed"
+                f"{WORDS[one.quantity]} of L = {one.sizes[0]} and {one.sizes[1]}: many draws have no crossing, so that "
+                "its error is not known; more samples, or temperatures farther from the crossing, are needed"
             )
         if not self.fits:
             found.append("too few temperatures near the transition for a fit by finite-size scaling")
         elif self.best is None:
             found.append("no fit has an acceptable chi^2: do not trust their errors; larger sizes are needed")
+        elif self.best.fit.omega is None:
+            found.append(
+                "the fit leaves corrections of small sizes out, for which three sizes are needed: its error is that of "
+                "statistics alone"
+            )
         return found
 
     def table_rows(self) -> list[dict[str, Any]]:
@@ -95,6 +109,8 @@ class CrossingReport:
             found = fitted.fit
             row = _row(fitted.quantity, "fit", found.sizes, found.beta, found.nu, found.value)
             row |= {
+                "omega": found.omega,
+                "correction": found.correction.as_dict() if found.omega else UNKNOWN,
                 "chi_squared": found.chi_squared,
                 "degrees_of_freedom": found.degrees,
                 "probability": found.probability,
@@ -138,8 +154,9 @@ class CrossingReport:
         from isingflow.plots.crossings import crossings_figure
         from isingflow.plots.style import png
 
-        shown = {one.quantity: one.fit for one in reversed(self.fits)}
-        drawn = png(crossings_figure(self.curves, self.rows, self.series, self.crossings, shown, self.critical_beta))
+        shown = {one.quantity: one.fit for one in reversed(self.fits) if one.fit.accepted}
+        figures = crossings_figure(self.curves, self.rows, self.series, self.crossings, shown, self.critical_beta)
+        drawn = png(figures, self.title)
         write_table(table, self.table_rows())
         try:
             write_atomically(figure, drawn)
@@ -149,19 +166,19 @@ class CrossingReport:
     def __str__(self) -> str:
         lines = [
             f"{self.title}: {sum(len(of_size) for of_size in self.series.values())} series, {self.resamples} draws",
-            f"  {'quantity':<14}{'sizes':<18}{'beta':>24}{'T':>22}{'nu':>18}{'value':>20}{'chi^2':>18}",
+            f"  {'quantity':<14}{'sizes':<24}"
+            + "".join(f"{name:>{width}}" for name, width in WIDTHS.items())
+            + f"{'chi^2':>18}",
         ]
         for row in self.table_rows():
             fitted = row["chi_squared"] is not None
             chi = f"{row['chi_squared']:.1f} / {row['degrees_of_freedom']}" if fitted else ""
-            sizes = ("fit " if fitted else "") + row["sizes"]
-            cells = [_shown(row[name]) for name in ("beta", "temperature", "nu", "value")]
-            lines.append(
-                f"  {WORDS[row['quantity']]:<14}{sizes:<18}{cells[0]:>24}{cells[1]:>22}{cells[2]:>18}{cells[3]:>20}{chi:>18}"
-            )
+            sizes = ("fit " if fitted else "") + row["sizes"] + (f", L^-{row['omega']}" if row["omega"] else "")
+            cells = "".join(f"{_shown(row[name]):>{width}}" for name, width in WIDTHS.items())
+            lines.append(f"  {WORDS[row['quantity']]:<14}{sizes:<24}{cells}{chi:>18}")
         best, exact = self.best, self.critical_beta
         if exact is not None:
-            lines.append(f"  {'exact, infinite lattice':<32}{exact:>24.8f}{1 / exact:>22.8f}")
+            lines.append(f"  {'exact, infinite lattice':<38}{exact:>24.8f}{1 / exact:>22.8f}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         if best is not None:
             there = best.fit.beta
@@ -179,8 +196,10 @@ def _shown(entry: dict[str, float | None]) -> str:
     if entry["value"] is None:
         return ""
     error = entry["stderr"]
-    return str(Estimate(entry["value"], math.nan if error is None else error)) if error is not None else (
-        f"{entry['value']:.6f} ± ?"
+    return (
+        str(Estimate(entry["value"], math.nan if error is None else error))
+        if error is not None
+        else (f"{entry['value']:.6f} ± ?")
     )
 
 
@@ -196,5 +215,7 @@ def _row(
         "temperature": temperature.as_dict(),
         "nu": nu.as_dict(),
         "value": value.as_dict(),
+        "omega": None,
+        "correction": UNKNOWN,
         **dict.fromkeys(("chi_squared", "degrees_of_freedom", "probability", "points")),
     }

@@ -22,16 +22,18 @@ from isingflow.runtime import stopping
 from isingflow.runtime.checks import LARGEST_SEED, count, instance
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.reweighting import MOST_RESAMPLES, RESAMPLES
-from isingflow.statistics.scaling import ScalingFit, fit
+from isingflow.statistics.scaling import fit
 
 logger = logging.getLogger(__name__)
+
+OMEGA = {2: 1.75, 3: 0.83}
+"""Exponents of the leading corrections to scaling of Ising magnets by dimension: in two the background of the
+susceptibility, gamma / nu (Blote and Kamieniarz 1993), in three that of Hasenbusch (2010)."""
 
 Study = Path | str | Sequence[Path | str]
 
 
-def crossings(
-    study: Study | Sequence[ThermalSeries], *, resamples: int = RESAMPLES, seed: int = 0
-) -> CrossingReport:
+def crossings(study: Study | Sequence[ThermalSeries], *, resamples: int = RESAMPLES, seed: int = 0) -> CrossingReport:
     """Crossings of the Binder ratio and of xi/L between sizes, and the critical point by finite-size scaling.
 
     Args:
@@ -41,8 +43,8 @@ def crossings(
         seed: of the draws.
 
     Raises:
-        InvalidInput: fewer than two sizes, or than two temperatures at one of them; lattices that differ in more than their
-            size, or whose couplings vary; the same samples twice; curves that do not cross.
+        InvalidInput: fewer than two sizes, or than two temperatures at one of them; lattices that differ in more than
+            their size, or whose couplings vary; the same samples twice; curves that do not cross.
         FileError: a file that is named holds no such samples, or none is found.
 
     Example:
@@ -94,7 +96,7 @@ def _fits(
     rows: dict[int, list[dict[str, Estimate | None]]],
     start: Crossing,
 ) -> list[FittedQuantity]:
-    """Fits to all sizes, and to all but the smallest, as long as there are two."""
+    """Fits to all sizes, with a correction and without, and to all but the smallest, as long as there are enough."""
     points = [
         (size, one.beta, value)
         for size, of_size in by_size.items()
@@ -104,22 +106,24 @@ def _fits(
     sizes, betas = np.array([p[0] for p in points], float), np.array([p[1] for p in points])
     values, errors = (np.array([getattr(p[2], name) for p in points]) for name in ("value", "stderr"))
     found = []
-    for least in list(by_size)[:-1]:
-        taken = sizes >= least
-        nu = start.nu.value if 0.2 < start.nu.value < 5 else 1.0
-        fitted: ScalingFit | None = fit(
-            sizes[taken], betas[taken], values[taken], errors[taken], beta=start.beta.value, nu=nu
-        )
-        if fitted is not None:
-            found.append(FittedQuantity(quantity, fitted))
+    nu = start.nu.value if 0.2 < start.nu.value < 5 else 1.0
+    known = OMEGA.get(next(iter(by_size.values()))[0].lattice.dimensions)
+    for omega in (None,) if known is None else (known, None):
+        for least in list(by_size)[: -1 if omega is None else -2]:
+            taken = sizes >= least
+            points_taken = (axis[taken] for axis in (sizes, betas, values, errors))
+            fitted = fit(*points_taken, beta=start.beta.value, nu=nu, omega=omega)
+            if fitted is not None:
+                found.append(FittedQuantity(quantity, fitted))
     return found
 
 
 def _series(study: Study | Sequence[ThermalSeries]) -> list[tuple[str, ThermalSeries]]:
     """All series, with the names of their files."""
     parts = [study] if isinstance(study, Path | str) else list(instance("study", study, Sequence, "a folder, or files"))
-    if parts and all(isinstance(part, ThermalSeries) for part in parts):
-        found = [(f"series {index}", part) for index, part in enumerate(parts)]
+    given = [part for part in parts if isinstance(part, ThermalSeries)]
+    if parts and len(given) == len(parts):
+        found = [(f"series {index}", part) for index, part in enumerate(given)]
     else:
         read: dict[Path, tuple[str, list[ThermalSeries]]] = {}
         for part in parts:
@@ -169,8 +173,8 @@ def _by_size(series: list[tuple[str, ThermalSeries]]) -> dict[int, list[ThermalS
             )
         if _alike(lattice) != _alike(first.lattice):
             raise InvalidInput(
-                f"lattices of several kinds: {first.lattice} in {first_name}, {lattice} in {name}; expected one, of the same "
-                "proportions, at several sizes"
+                f"lattices of several kinds: {first.lattice} in {first_name}, {lattice} in {name}; expected one, of "
+                "the same proportions, at several sizes"
             )
         found.setdefault(max(lattice.shape), []).append(one)
     if len(found) < 2:
@@ -178,8 +182,8 @@ def _by_size(series: list[tuple[str, ThermalSeries]]) -> dict[int, list[ThermalS
     for size, of_size in found.items():
         if len({one.beta for one in of_size}) < 2:
             raise InvalidInput(
-                f"one temperature, beta {of_size[0].beta:g}, of size L = {size}: crossings need two at least, on both sides "
-                "of the transition"
+                f"one temperature, beta {of_size[0].beta:g}, of size L = {size}: crossings need two at least, on both "
+                "sides of the transition"
             )
     return {size: sorted(found[size], key=lambda one: one.beta) for size in sorted(found)}
 

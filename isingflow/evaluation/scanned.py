@@ -164,7 +164,7 @@ class ScanReport:
             raise FileError(f"cannot write {figure}: {error.strerror or error}") from None
 
     def figure(self) -> Any:
-        """Every observable against beta: chains with their errors, the reweighted curve, exact curves, the transition."""
+        """Every observable against beta: chains with their errors, reweighted and exact curves, the transition."""
         from isingflow.plots.temperatures import temperatures_figure
 
         betas = np.array([row.beta for row in self.rows])
@@ -172,9 +172,7 @@ class ScanReport:
         exact, late = stopping.watched(exact_answers, self.lattice, fine.tolist(), seconds=CURVE_SECONDS)
         if late is not None:
             fine, exact = betas, [row.exact for row in self.rows]
-        known = {
-            name: np.array([getattr(one, there, None) for one in exact], float) for name, there in EXACT.items()
-        }
+        known = {name: np.array([getattr(one, there, None) for one in exact], float) for name, there in EXACT.items()}
         try:
             between = None if len(betas) == 1 else stopping.watched(self.reweighted().at, fine)
         except InvalidInput:
@@ -189,7 +187,13 @@ class ScanReport:
 
     def __str__(self) -> str:
         chains, samples = self.series[0].energy.shape
-        shown = ("energy_per_site", "heat_capacity_per_site", "magnetisation_abs", "binder", "correlation_length_over_size")
+        shown = (
+            "energy_per_site",
+            "heat_capacity_per_site",
+            "magnetisation_abs",
+            "binder",
+            "correlation_length_over_size",
+        )
         names = ("energy", "heat capacity", "|m|", "Binder", "xi/L")
         lines = [
             f"{self.title}: {chains} chains of {samples} samples at each ({', '.join(sorted(set(self.samplers)))}); "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -41,8 +41,9 @@ def scan(
 ) -> ScanReport:
     """Monte Carlo at several temperatures: every thermal observable with its error, beside the exact answers.
 
-    Chains begin with the last states at the temperature before, from beta = 0 on, and thermalise at each. Spins are not kept, but a few numbers a sample: `ScanReport.reweighted` takes those of all temperatures together
-    for the curve between them.
+    Chains begin with the last states at the temperature before, from beta = 0 on, and thermalise at each. Spins are not
+    kept, but a few numbers a sample: `ScanReport.reweighted` takes those of all temperatures together for the curve
+    between them.
 
     Args:
         lattice: the spins, in their external field if there is one.
@@ -119,14 +120,14 @@ def scan(
 class _Followed:
     """Blocks as they are handed out, of which the last one stays."""
 
-    last: SpinChains
-
-    def __init__(self, blocks) -> None:
+    def __init__(self, blocks: Iterator[SpinChains]) -> None:
         self._blocks = blocks
+        self.last: SpinChains
 
-    def __iter__(self):
-        for self.last in self._blocks:
-            yield self.last
+    def __iter__(self) -> Iterator[SpinChains]:
+        for block in self._blocks:
+            self.last = block
+            yield block
 
 
 def _report(report_progress: Callable[[int, int], None], row: int, rows: int, done: int, total: int) -> None:

@@ -1,8 +1,8 @@
 """Where a dimensionless quantity is the same on two sizes of a lattice: an estimate of the critical point.
 
-The Binder ratio and xi/L of a larger lattice are smaller than those of a smaller one where there is no order, and larger
-where there is. Chains at several temperatures are taken together, so that both curves are known at every temperature
-between; every draw of the bootstrap has a crossing of its own, and their spread is the error.
+The Binder ratio and xi/L of a larger lattice are smaller than those of a smaller one where there is no order, and
+larger where there is. Chains at several temperatures are taken together, so that both curves are known at every
+temperature between; every draw of the bootstrap has a crossing of its own, and their spread is the error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import brentq
@@ -94,8 +95,8 @@ def crossing(small: Reweighted, large: Reweighted, quantity: str) -> Crossing:
     bracket = _bracket(difference(grid), drawn(grid).std(axis=0, ddof=1), math.copysign(1, low + high))
     if bracket is None:
         raise InvalidInput(
-            f"{words}: do not cross between beta {low:g} and {high:g}: expected the larger lattice below the smaller one at "
-            "one end and above it at the other, beyond their errors"
+            f"{words}: do not cross between beta {low:g} and {high:g}: expected the larger lattice below the smaller "
+            "one at one end and above it at the other, beyond their errors"
         )
     first, last = grid[list(bracket)]
     there = float(brentq(lambda beta: difference(np.array([beta]))[0], first, last, xtol=1e-14))
@@ -114,13 +115,13 @@ def crossing(small: Reweighted, large: Reweighted, quantity: str) -> Crossing:
 def _bracket(difference: np.ndarray, error: np.ndarray, sign: float) -> tuple[int, int] | None:
     """The points of the grid, clearly apart on both sides, between which the larger lattice comes out on top.
 
-    Of several pairs the one that is clearest on its less clear side: noise crosses too, far from the transition. Then both
-    move apart, as far as the sign stays the same, until every draw may be expected to cross between.
+    Of several pairs the one that is clearest on its less clear side: noise crosses too, far from the transition. Then
+    both move apart, as far as the sign stays the same, until every draw may be expected to cross between.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         clear = np.nan_to_num(sign * difference / error)
     marks = np.flatnonzero(np.abs(clear) > CLEAR)
-    pairs = [(int(a), int(b)) for a, b in zip(marks[:-1], marks[1:], strict=True) if clear[a] < 0 < clear[b]]
+    pairs = [(int(a), int(b)) for a, b in pairwise(marks) if clear[a] < 0 < clear[b]]
     if not pairs:
         return None
     left, right = max(pairs, key=lambda pair: min(-clear[: pair[0] + 1].min(), clear[pair[1] :].max()))
@@ -132,7 +133,7 @@ def _bracket(difference: np.ndarray, error: np.ndarray, sign: float) -> tuple[in
 
 
 def _roots(drawn: Callable[[np.ndarray], np.ndarray], grid: np.ndarray, near: float) -> np.ndarray:
-    """The zero of every draw that is nearest to a temperature, between neighbours of a grid; NaN where there is none."""
+    """The zero of every draw nearest to a temperature, between neighbours of a grid; NaN where there is none."""
     values = drawn(grid)
     left, right = values[:, :-1], values[:, 1:]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Files of short series along chains at several temperatures: what `isingflow monte-carlo --beta FIRST:LAST:COUNT` keeps.
+"""Files of short series along chains at several temperatures, as `isingflow monte-carlo` keeps them of a range.
 
     lattice, size               JSON text of `Lattice.to_dict`, and the shape of a configuration
     beta                        inverse temperatures, float64, (temperatures,)
@@ -78,13 +78,13 @@ def read_series(path: Path | str) -> list[ThermalSeries]:
 
 def _of_samples(samples: Samples) -> ThermalSeries:
     """Of the chains of a file of samples."""
-    shape = () if samples.spins is None or samples.drawn else samples.spins.shape
-    weights = samples.log_weight
-    if len(shape) != 2 + len(samples.lattice.shape) or (weights is not None and np.ptp(weights) > 0):
+    spins, weights = samples.spins, samples.log_weight
+    chains = spins is not None and not samples.drawn and spins.ndim == 2 + len(samples.lattice.shape)
+    if spins is None or not chains or (weights is not None and np.ptp(weights) > 0):
         raise FileError(
             f"{samples.path}: expected spins of Markov chains without weights, as isingflow monte-carlo writes them"
         )
     try:
-        return ThermalSeries.of(samples.lattice, samples.beta, samples.spins)
+        return ThermalSeries.of(samples.lattice, samples.beta, spins)
     except InvalidInput as error:
         raise FileError(f"{samples.path}: {reason(error)}") from None

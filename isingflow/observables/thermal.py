@@ -91,7 +91,7 @@ class ThermalSeries:
         return cls(lattice, block.beta, energy, magnetisation, np.concatenate(known, axis=1) if known else None)
 
     def columns(self, reference: float) -> np.ndarray:
-        """What averages are taken of, by `COLUMNS`, shape (chains, samples, k), with energies relative to a reference."""
+        """What averages are taken of, by `COLUMNS`, shape (chains, samples, k); energies less a reference."""
         excess, m = self.energy - reference, self.magnetisation
         known = [] if self.structure_factor is None else [self.structure_factor]
         return np.stack([excess, excess**2, m, np.abs(m), m**2, m**4, *known], axis=-1)

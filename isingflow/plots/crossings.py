@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from isingflow.observables.reweighted import Reweighted
 from isingflow.observables.thermal import ThermalSeries
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, LOWER, NEUTRAL, STYLE, WIDTH
-from isingflow.plots.temperatures import PANELS, Rows, draw_points, values_of
+from isingflow.plots.temperatures import PANELS, POINTS, Rows, values_of
 
 if TYPE_CHECKING:
     from isingflow.observables.crossing import Crossing
     from isingflow.statistics.scaling import ScalingFit
 
 COLORS = (FLOW, LOWER, ERROR, NEUTRAL, "#cc79a7", "#56b4e9")
-POINTS = 101
+FINE = 101
 
 
 @matplotlib.rc_context(STYLE)
@@ -50,20 +50,22 @@ def crossings_figure(
         fit = fits.get(quantity)
         for (size, curve), color in zip(curves.items(), COLORS * (len(curves) // len(COLORS) + 1), strict=False):
             betas = np.array([one.beta for one in series[size]])
-            fine = np.linspace(curve.low, curve.high, POINTS)
+            fine = np.linspace(curve.low, curve.high, FINE)
             value, _ = values_of(curve.at(fine), quantity)
             above.plot(fine, value, color=color, linewidth=1)
-            draw_points(above, betas, rows[size], quantity, color, f"L = {size}")
+            above.errorbar(betas, *values_of(rows[size], quantity), **POINTS, color=color, label=f"L = {size}")
             if fit is not None:
                 scaled = (betas - fit.beta.value) * size ** (1 / fit.nu.value)
-                draw_points(below, scaled, rows[size], quantity, color, f"L = {size}")
+                value, error = values_of(rows[size], quantity)
+                below.errorbar(scaled, fit.corrected(value, size), error, **POINTS, color=color)
         above.set(xlabel=r"$\beta$", ylabel=PANELS[quantity])
         above.legend()
         if fit is None:
             below.text(0.5, 0.5, "no fit", transform=below.transAxes, ha="center", color=NEUTRAL)
             continue
-        x = np.linspace(-fit.width, fit.width, POINTS)
+        x = np.linspace(-fit.width, fit.width, FINE)
         below.plot(x, np.polynomial.polynomial.polyval(x, fit.coefficients), color="black", linewidth=1, label="fit")
-        below.set(xlabel=r"$(\beta - \beta_c)\, L^{1/\nu}$", ylabel=PANELS[quantity])
+        less = "" if fit.omega is None else rf" $-\ b\, L^{{-{fit.omega}}}$"
+        below.set(xlabel=r"$(\beta - \beta_c)\, L^{1/\nu}$", ylabel=PANELS[quantity] + less)
         below.set_title(rf"$\beta_c$ = {fit.beta}, $\nu$ = {fit.nu}", fontsize=10)
     return figure

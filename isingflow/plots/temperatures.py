@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from isingflow.plots.style import EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH
@@ -21,6 +21,9 @@ PANELS = {
     "correlation_length_over_size": r"$\xi/L$",
 }
 """Observables of the figure, with the names of their axes."""
+
+POINTS: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "linewidth": 1}
+"""How estimates with their errors are drawn."""
 
 Rows = Sequence[Mapping[str, Estimate | None]]
 
@@ -51,7 +54,7 @@ def temperatures_figure(
             between, (value, error) = curve[0], values_of(curve[1], name)
             ax.plot(between, value, color=FLOW, linewidth=1, label="reweighted")
             ax.fill_between(between, value - error, value + error, color=FLOW, alpha=0.25, linewidth=0)
-        draw_points(ax, betas, rows, name)
+        ax.errorbar(betas, *values_of(rows, name), **POINTS, color=FLOW, label="Monte Carlo")
         if name in exact[1] and np.isfinite(exact[1][name]).any():
             ax.plot(exact[0], exact[1][name], color=EXACT, linewidth=1, linestyle="--", label="exact")
         ax.set(ylabel=label)
@@ -62,12 +65,6 @@ def temperatures_figure(
         if all(row.get(name) is None for row in rows):
             ax.text(0.5, 0.5, "not defined", transform=ax.transAxes, ha="center", color=NEUTRAL)
     return figure
-
-
-def draw_points(ax: Axes, x: np.ndarray, rows: Rows, name: str, color: str = FLOW, label: str = "Monte Carlo") -> None:
-    """Estimates with their errors against x."""
-    value, error = values_of(rows, name)
-    ax.errorbar(x, value, error, fmt="o", markersize=3.5, linewidth=1, color=color, label=label)
 
 
 def values_of(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,14 @@
 """Multi-histogram reweighting: chains at several temperatures together give averages at every temperature between.
 
-With the energies E_n of all samples, c_n how often each counts, and n_k samples at beta_k, the most likely Z_k are those
-with (Ferrenberg and Swendsen 1989; without histograms, Shirts and Chodera 2008)
+With the energies E_n of all samples, c_n how often each counts, and n_k samples at beta_k, the most likely Z_k are
+those with (Ferrenberg and Swendsen 1989; without histograms, Shirts and Chodera 2008)
 
     Z_k = sum_n c_n exp(-beta_k E_n) / D_n,     D_n = sum_j n_j exp(-beta_j E_n) / Z_j,
 
 the minimum of the convex function sum_n c_n ln D_n + sum_k n_k ln Z_k, which Newton's steps find. Averages at any beta
 weight the samples by exp(-beta E_n) / D_n. Samples of equal energy count as one, so that the sums of most lattices are
-short. Errors are by the bootstrap over blocks in time, of which every draw solves the equations again: from the solution
-of all samples, with their Hessian, for all draws at once.
+short. Errors are by the bootstrap over blocks in time, of which every draw solves the equations again: from the
+solution of all samples, with their Hessian, for all draws at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy import linalg, sparse
 from scipy.special import logsumexp
 
 from isingflow.errors import InvalidInput
-from isingflow.runtime.checks import LARGEST_SEED, array, count
+from isingflow.runtime.checks import LARGEST_SEED, array, count, instance
 from isingflow.runtime.resources import require_memory
 from isingflow.statistics.jackknife import block_starts
 
@@ -54,15 +54,15 @@ class Reweighting:
             might be of any of them, 0 where some share no energies with the others.
 
     Raises:
-        InvalidInput: shapes that do not fit, numbers that are not finite, fewer than two samples at a temperature, or too
-            little memory. WrongType: no real numbers.
+        InvalidInput: shapes that do not fit, numbers that are not finite, fewer than two samples at a temperature, or
+            too little memory. WrongType: no real numbers.
 
     Example:
         >>> rng = np.random.default_rng(0)
         >>> betas = np.array([0.0, 0.5, 1.0])  # of a Gaussian density of states, <E> = -beta
         >>> energies = [rng.normal(-beta, 1.0, size=(4, 1000)) for beta in betas]
         >>> together = Reweighting(betas, energies, [e[..., None] for e in energies])
-        >>> together.log_z.round(2), together.means(0.7).round(2)
+        >>> together.log_z.round(2), together.means([0.7]).round(2)
         (array([0.  , 0.12, 0.49]), array([[-0.71]]))
     """
 
@@ -78,6 +78,8 @@ class Reweighting:
         self.betas = array("betas", betas, (None,))
         self.resamples = count("resamples", resamples, least=2, most=MOST_RESAMPLES)
         seed = count("seed", seed, least=0, most=LARGEST_SEED)
+        energies = instance("energies", energies, Sequence, "a list of arrays, one for each temperature")
+        columns = instance("columns", columns, Sequence, "a list of arrays, one for each temperature")
         if not len(energies) == len(columns) == len(self.betas):
             raise InvalidInput(
                 f"{len(self.betas)} temperatures, energies of {len(energies)} and columns of {len(columns)}: expected "
@@ -143,7 +145,7 @@ class Reweighting:
         length = max(1, _BATCH // max(1, len(self._levels)))
         return [slice(first, first + length) for first in range(0, self.resamples, length)]
 
-    def means(self, betas: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    def means(self, betas: Sequence[float] | np.ndarray) -> np.ndarray:
         """The columns' means at inverse temperatures within the range of the chains, shape (n, k).
 
         Raises:
@@ -154,7 +156,7 @@ class Reweighting:
         sums = np.stack([weights @ (column @ ones) for column in self._sums])
         return (sums[1:] / sums[0]).T
 
-    def replicates(self, betas: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    def replicates(self, betas: Sequence[float] | np.ndarray) -> np.ndarray:
         """The same of every draw of the bootstrap, shape (resamples, n, k): their spread is the error.
 
         Raises:
@@ -168,9 +170,9 @@ class Reweighting:
             found[part] = (sums[1:] / sums[0]).transpose(2, 1, 0)
         return found
 
-    def _weights(self, betas: float | Sequence[float] | np.ndarray) -> np.ndarray:
+    def _weights(self, betas: Sequence[float] | np.ndarray) -> np.ndarray:
         """exp(-beta E) / D of all energies relative to the largest, shape (n, levels)."""
-        asked = array("betas", np.atleast_1d(np.asarray(betas)), (None,))
+        asked = array("betas", betas, (None,))
         low, high = self.betas.min(), self.betas.max()
         room = 1e-12 * max(abs(low), abs(high))
         if asked.min() < low - room or asked.max() > high + room:

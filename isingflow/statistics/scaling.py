@@ -2,10 +2,10 @@
 
 Near the critical point a quantity such as the Binder ratio or xi/L depends on size and temperature by one combination,
 
-    R(beta, L) = f(x),     x = (beta - beta_c) L^(1/nu),
+    R(beta, L) = f(x) + b L^-omega,     x = (beta - beta_c) L^(1/nu),
 
-with f a polynomial. The fit takes points with |x| up to a width, the largest at which chi^2 is acceptable: farther away a
-low polynomial does not do, and corrections to scaling are largest.
+with f a polynomial, and the leading correction b of small sizes, whose exponent is given or which is left out. The fit
+takes points with |x| up to a width, the largest at which chi^2 is acceptable: farther away a low polynomial does not do.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ class ScalingFit:
     Attributes:
         beta: the critical inverse temperature.
         nu: the exponent of the correlation length.
-        value: f(0), the quantity at the critical point of an infinite lattice.
+        value: f(0), the quantity at the critical point in the limit of large sizes.
         coefficients: of f, the lowest first.
+        omega: exponent of the correction; None without one.
+        correction: its amplitude b, 0 without one.
         chi_squared, degrees: of the fit, and how many degrees of freedom it has.
         probability: that of a larger chi^2; errors are scaled up where it is below `ACCEPTED`.
         sizes: that took part.
@@ -50,6 +52,8 @@ class ScalingFit:
     nu: Estimate
     value: Estimate
     coefficients: np.ndarray
+    omega: float | None
+    correction: Estimate
     chi_squared: float
     degrees: int
     probability: float
@@ -62,9 +66,20 @@ class ScalingFit:
         """Whether chi^2 is what it may be."""
         return self.probability >= ACCEPTED
 
+    def corrected(self, values: np.ndarray, size: float) -> np.ndarray:
+        """The quantity at a size without the correction: what f is fitted to."""
+        return values - (0.0 if self.omega is None else self.correction.value * size**-self.omega)
+
 
 def fit(
-    sizes: np.ndarray, betas: np.ndarray, values: np.ndarray, errors: np.ndarray, *, beta: float, nu: float
+    sizes: np.ndarray,
+    betas: np.ndarray,
+    values: np.ndarray,
+    errors: np.ndarray,
+    *,
+    beta: float,
+    nu: float,
+    omega: float | None = None,
 ) -> ScalingFit | None:
     """The fit in the largest window whose chi^2 is acceptable, else in the smallest that has points enough.
 
@@ -72,6 +87,7 @@ def fit(
         sizes, betas: of the points, shape (n,).
         values, errors: the quantity there with its standard errors, independent of each other, shape (n,).
         beta, nu: where the search begins.
+        omega: exponent of the correction, which needs three sizes; None leaves it out.
 
     Returns:
         None where no window holds points enough, of two sizes at least, on both sides of the critical point.
@@ -94,10 +110,11 @@ def fit(
     if errors.min() <= 0 or sizes.min() <= 0:
         raise InvalidInput("errors and sizes: expected numbers > 0")
     beta, nu = number("beta", beta), number("nu", nu, above=0)
+    omega = None if omega is None else number("omega", omega, above=0)
     widest = float(np.abs((betas - beta) * sizes ** (1 / nu)).max())
     best = None
     for width in widest * 0.8 ** np.arange(WIDTHS):
-        found = _fit_within(float(width), sizes, betas, values, errors, beta, nu)
+        found = _fit_within(float(width), sizes, betas, values, errors, beta, nu, omega)
         if found is not None and (best is None or found.probability > best.probability):
             best = found
         if best is not None and best.accepted:
@@ -106,7 +123,14 @@ def fit(
 
 
 def _fit_within(
-    width: float, sizes: np.ndarray, betas: np.ndarray, values: np.ndarray, errors: np.ndarray, beta: float, nu: float
+    width: float,
+    sizes: np.ndarray,
+    betas: np.ndarray,
+    values: np.ndarray,
+    errors: np.ndarray,
+    beta: float,
+    nu: float,
+    omega: float | None,
 ) -> ScalingFit | None:
     """The fit to the points with |x| <= width, as the start has them; None where there are too few."""
     x = (betas - beta) * sizes ** (1 / nu)
@@ -114,38 +138,47 @@ def _fit_within(
     if not near.any() or x[near].min() >= 0 or x[near].max() <= 0:
         return None
     taken, numbers = np.unique(sizes[near], return_counts=True)
-    degree = min(DEGREE, int(near.sum()) - 3 - SPARE, int(numbers.max()) - 1)
-    if len(taken) < 2 or numbers.min() < 2 or degree < 1:
+    others = 0 if omega is None else 1
+    degree = min(DEGREE, int(near.sum()) - 3 - others - SPARE, int(numbers.max()) - 1)
+    if len(taken) < 2 + others or numbers.min() < 2 or degree < 1:
         return None
     sizes, betas, values, errors = sizes[near], betas[near], values[near], errors[near]
     scale = float(np.abs(x[near]).max())
     powers = np.arange(degree + 1)
-    steps = np.array([scale / sizes.max() ** (1 / nu), 1 / nu])
-    """Of the two parameters that are not linear, so that all are of order one."""
+    steps = np.array([scale / sizes.max() ** (1 / nu), 1 / nu])  # of what is not linear, so that all are of order one
 
     def arguments(parameters: np.ndarray) -> np.ndarray:
         there, exponent = np.array([beta, 1 / nu]) + steps * parameters[:2]
         return (betas - there) * sizes**exponent / scale
 
-    def residuals(parameters: np.ndarray) -> np.ndarray:
-        return (arguments(parameters)[:, None] ** powers @ parameters[2:] - values) / errors
+    small = np.empty((len(sizes), 0)) if omega is None else (sizes[:, None] / sizes.min()) ** -omega
 
-    design = arguments(np.zeros(2))[:, None] ** powers / errors[:, None]
-    first = np.linalg.lstsq(design, values / errors, rcond=None)[0]
+    def design(parameters: np.ndarray) -> np.ndarray:
+        return np.hstack([arguments(parameters)[:, None] ** powers, small]) / errors[:, None]
+
+    def residuals(parameters: np.ndarray) -> np.ndarray:
+        return design(parameters) @ parameters[2:] - values / errors
+
+    first = np.linalg.lstsq(design(np.zeros(2)), values / errors, rcond=None)[0]
     solved = least_squares(residuals, np.concatenate([np.zeros(2), first]), x_scale="jac")
     there, exponent = np.array([beta, 1 / nu]) + steps * solved.x[:2]
     degrees = len(values) - len(solved.x)
     chi_squared = float(np.sum(solved.fun**2))
     probability = float(stats.chi2.sf(chi_squared, degrees))
+    jacobian = np.asarray(solved.jac)
     stretch = 1.0 if probability >= ACCEPTED else np.sqrt(chi_squared / degrees)
-    error = stretch * np.sqrt(np.maximum(np.diag(np.linalg.pinv(solved.jac.T @ solved.jac)), 0))
+    error = stretch * np.sqrt(np.maximum(np.diag(np.linalg.pinv(jacobian.T @ jacobian)), 0))
     if not (np.all(np.isfinite(solved.x)) and exponent > 0):
         return None
     return ScalingFit(
         beta=Estimate(float(there), float(steps[0] * error[0])),
         nu=Estimate(float(1 / exponent), float(steps[1] * error[1] / exponent**2)),
         value=Estimate(float(solved.x[2]), float(error[2])),
-        coefficients=solved.x[2:] / scale**powers,
+        coefficients=solved.x[2 : 3 + degree] / scale**powers,
+        omega=omega,
+        correction=Estimate(0.0, 0.0)
+        if omega is None
+        else Estimate(float(solved.x[-1]), float(error[-1])) * float(sizes.min() ** omega),
         chi_squared=chi_squared,
         degrees=degrees,
         probability=probability,

@@ -14,7 +14,7 @@ import pytest
 import isingflow
 from isingflow import exact
 from isingflow.errors import FileError, InvalidInput
-from isingflow.evaluation import annealing
+from isingflow.evaluation import annealing, known
 from isingflow.evaluation.annealing import anneal
 from isingflow.lattice import CRITICAL_BETA, cubic, edwards_anderson, square
 from isingflow.monte_carlo import paths as paths_module
