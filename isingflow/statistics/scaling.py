@@ -5,7 +5,7 @@ Near the critical point a quantity such as the Binder ratio or xi/L depends on s
     R(beta, L) = f(x) + b L^-omega,     x = (beta - beta_c) L^(1/nu),
 
 with f a polynomial, and the leading correction b of small sizes, whose exponent is given or which is left out. The fit
-takes points with |x| up to a width, the largest at which chi^2 is acceptable: farther away a low polynomial does not do.
+takes points with |x| up to a width, the largest at which chi^2 is acceptable: farther away no low polynomial does.
 """
 
 from __future__ import annotations

@@ -87,3 +87,32 @@ def test_bad_input_is_refused(bad):
     good = {"sizes": sizes, "betas": betas, "values": np.ones(27), "errors": np.ones(27), "beta": 0.44, "nu": 1.0}
     with pytest.raises(InvalidInput):
         fit(**(good | bad))
+
+
+def test_corrections_of_small_sizes_are_found_again():
+    sizes, betas = points(sizes=(8.0, 12.0, 16.0, 32.0))
+    values = curve(sizes, betas, cubic) + 0.3 * sizes**-1.75
+    found = fit(sizes, betas, values, np.full(36, 1e-3), beta=0.438, nu=1.1, omega=1.75)
+    assert found.beta.value == pytest.approx(BETA, abs=1e-8) and found.nu.value == pytest.approx(NU, abs=1e-5)
+    assert found.correction.value == pytest.approx(0.3, rel=1e-5) and found.degrees == 29
+    assert found.corrected(values[sizes == 12.0], 12.0) == pytest.approx(values[sizes == 12.0] - 0.3 * 12**-1.75)
+    plain = fit(sizes, betas, values, np.full(36, 1e-4), beta=0.438, nu=1.1)
+    assert not plain.accepted
+    assert fit(*(a[sizes < 16] for a in (sizes, betas, values, values)), beta=0.44, nu=1.0, omega=1.75) is None
+
+
+def test_errors_with_a_correction_are_honest():
+    rng, (sizes, betas) = np.random.default_rng(4), points()
+    truth, errors = curve(sizes, betas, cubic) + 0.2 * sizes**-1.75, np.full(27, 1e-3)
+    pulls = []
+    for _ in range(150):
+        found = fit(sizes, betas, truth + errors * rng.normal(size=27), errors, beta=0.441, nu=1.0, omega=1.75)
+        pulls.append(
+            [
+                (found.beta.value - BETA) / found.beta.stderr,
+                (found.nu.value - NU) / found.nu.stderr,
+                (found.correction.value - 0.2) / found.correction.stderr,
+            ]
+        )
+    assert np.abs(np.mean(pulls, axis=0)).max() < 4.5 / math.sqrt(150)
+    assert np.abs(np.std(pulls, axis=0) - 1).max() < 4.5 / math.sqrt(300)
