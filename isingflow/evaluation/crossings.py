@@ -26,7 +26,7 @@ from isingflow.statistics.scaling import fit
 
 logger = logging.getLogger(__name__)
 
-OMEGA = {2: 1.75, 3: 0.83}
+OMEGA: dict[int | None, float] = {2: 1.75, 3: 0.83}
 """Exponents of the leading corrections to scaling of Ising magnets by dimension: in two the background of the
 susceptibility, gamma / nu (Blote and Kamieniarz 1993), in three that of Hasenbusch (2010)."""
 
