@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from isingflow import exact, lattice, testing
     from isingflow.evaluation.annealing import anneal
+    from isingflow.evaluation.crossings import crossings
     from isingflow.evaluation.reports import evaluate, plot
+    from isingflow.evaluation.temperatures import scan
     from isingflow.flows.base import Flow
     from isingflow.monte_carlo.simulate import simulate
     from isingflow.observables.measure import measure
@@ -32,12 +34,14 @@ __all__ = [
     "HubbardStratonovich",
     "Target",
     "anneal",
+    "crossings",
     "evaluate",
     "exact",
     "lattice",
     "load",
     "measure",
     "plot",
+    "scan",
     "simulate",
     "testing",
     "train",
@@ -51,10 +55,12 @@ _NAMES = {
     "HubbardStratonovich": "targets.hubbard_stratonovich",
     "Target": "targets.base",
     "anneal": "evaluation.annealing",
+    "crossings": "evaluation.crossings",
     "evaluate": "evaluation.reports",
     "load": "runs.loading",
     "measure": "observables.measure",
     "plot": "evaluation.reports",
+    "scan": "evaluation.temperatures",
     "simulate": "monte_carlo.simulate",
     "train": "training.train",
 }

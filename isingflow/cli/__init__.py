@@ -24,6 +24,7 @@ COMMANDS = (
     "hmc",
     "monte_carlo",
     "anneal",
+    "crossing",
     "observables",
     "density",
     "plot",

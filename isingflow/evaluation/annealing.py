@@ -12,8 +12,9 @@ import numpy as np
 
 from isingflow.errors import FileError, InvalidInput, NoExactSolution
 from isingflow.evaluation.annealed import AnnealedRow, AnnealingReport
+from isingflow.evaluation.known import exact_answers
 from isingflow.exact import thermodynamics
-from isingflow.exact.transfer_matrix import LONGEST
+from isingflow.exact.thermodynamics import Thermodynamics
 from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo.annealing import MOVES
 from isingflow.monte_carlo.path_files import PathFile
@@ -38,8 +39,6 @@ PATHS = 64
 MOST_ROWS = 10**4
 SAVE_SECONDS = 10.0
 """From one save of the paths to the next, and twenty times as long as it takes, at least."""
-EXACT_SECONDS = 60.0
-"""In which exact answers for a range are found, but for the first that is looked for."""
 _SPEED, _LONGEST = 1e9, 3e7
 """Spin updates a second that no machine exceeds, and seconds that paths may take at that speed: a year."""
 
@@ -166,13 +165,13 @@ class _Keeper:
             self.save()
 
 
-def rows_of(paths: Paths, log_z_start: float, exact: Sequence[tuple[float, str] | None]) -> tuple[AnnealedRow, ...]:
+def rows_of(paths: Paths, log_z_start: float, exact: Sequence[Thermodynamics | None]) -> tuple[AnnealedRow, ...]:
     """What paths that are all run say at each of their temperatures.
 
     Args:
         paths: of both directions.
         log_z_start: ln Z where forward paths begin.
-        exact: ln Z at each of the temperatures with its method, as far as it is known.
+        exact: the answer at each of the temperatures, as far as it is known.
     """
     forward, reverse = paths.by_chains
     free, bounds = path_free_energies(forward, reverse), path_lower_bounds(reverse)
@@ -181,7 +180,7 @@ def rows_of(paths: Paths, log_z_start: float, exact: Sequence[tuple[float, str] 
     both = agree and math.isfinite(free.stderr[-1])
     found = []
     for row, beta in enumerate(paths.rows.tolist()):
-        there, back = forward[..., row], reverse[..., row]
+        there, back, known = forward[..., row], reverse[..., row], exact[row]
         estimate = free.scalars()[row] if both else reweighted_free_energy(there.ravel())
         found.append(
             AnnealedRow(
@@ -194,7 +193,7 @@ def rows_of(paths: Paths, log_z_start: float, exact: Sequence[tuple[float, str] 
                 reverse_effective_sample_size=reverse_effective_sample_size(back, estimate.value),
                 counting=effective_sample_size((back - reverse[..., -1]).ravel()) * back.size,
                 overlap=shared,
-                exact=exact[row],
+                exact=None if known is None else (known.log_z, known.method),
             )
         )
     return tuple(found)
@@ -230,35 +229,6 @@ def _log_z_of_start(lattice: Lattice, start: float) -> float:
         raise InvalidInput(
             f"from_beta {start:g}: ln Z is not known there, so paths cannot begin with it: {error}"
         ) from None
-
-
-def exact_answers(
-    lattice: Lattice, rows: np.ndarray, longest: float = LONGEST
-) -> tuple[list[tuple[float, str] | None], str | None]:
-    """Exact ln Z with its method as far as it is known and found in time, the last temperature first; and a note.
-
-    Args:
-        lattice: the spins.
-        rows: inverse temperatures.
-        longest: seconds that one of them may take, as estimated; none are found in no time.
-    """
-    if longest <= 0:
-        return [None] * len(rows), None
-    found: list[tuple[float, str] | None] = [None] * len(rows)
-    started = time.monotonic()
-    for row in reversed(range(len(rows))):
-        stopping.check()
-        if row < len(rows) - 1 and time.monotonic() - started > EXACT_SECONDS:
-            return (
-                found,
-                f"no exact answers from beta {rows[row]:g} on: they take more than {EXACT_SECONDS:g} s",
-            )
-        try:
-            exact = thermodynamics(lattice, float(rows[row]), longest=min(longest, LONGEST))
-        except NoExactSolution:
-            continue
-        found[row] = exact.log_z, exact.method
-    return found, None
 
 
 def _earlier(path: Path | None, asked: dict, resume: bool) -> PathFile | None:

@@ -23,7 +23,7 @@ from isingflow.monte_carlo import clusters, local, tempering
 from isingflow.monte_carlo.couplings import Couplings
 from isingflow.monte_carlo.source import random_stream
 from isingflow.runtime import stopping
-from isingflow.runtime.checks import LARGEST_SEED, choice, count, shown
+from isingflow.runtime.checks import LARGEST_SEED, array, choice, count, shown
 from isingflow.runtime.resources import duration, require_memory
 
 _BLOCK_UPDATES = 2**24
@@ -71,6 +71,7 @@ def simulate(
     sampler: str | None = None,
     every: int = 1,
     thermalise: int | None = None,
+    start: np.ndarray | None = None,
     seed: int = 0,
     threads: int | None = None,
     report_progress: ReportProgress | None = None,
@@ -97,6 +98,8 @@ def simulate(
             Swendsen-Wang sweeps) and 2000 for the others. That is ample for clusters and for tempering of small
             glasses; Metropolis and heat bath need of the order of L^2.2 sweeps near criticality, and more to lose the
             domain walls of a random start below it.
+        start: states that the chains begin with, +1 or -1, shape (chains, *lattice.shape), such as the last ones at a
+            temperature nearby; None: random ones. Tempering begins with them at every temperature of its ladder.
         seed: an integer from 0 to 2**62.
         threads: chains that run at the same time; None: as many as there are cores.
         report_progress: called now and then with the sweeps done and the sweeps in all, per chain.
@@ -123,6 +126,7 @@ def simulate(
         sampler=sampler,
         every=every,
         thermalise=thermalise,
+        start=start,
         seed=seed,
         threads=threads,
         report_progress=report_progress,
@@ -151,6 +155,7 @@ def stream(
     sampler: str | None = None,
     every: int = 1,
     thermalise: int | None = None,
+    start: np.ndarray | None = None,
     seed: int = 0,
     threads: int | None = None,
     report_progress: ReportProgress | None = None,
@@ -178,6 +183,7 @@ def stream(
     if not (report_progress is None or callable(report_progress)):
         raise WrongType(f"report_progress is {shown(report_progress)}, expected a function or None")
     beta = check_magnet(lattice, beta)
+    start = None if start is None else _checked_states(start, (chains, *lattice.shape))
     require_memory(
         f"one sample of each of {chains} chains of {lattice}", 4.0 * chains * lattice.sites, "fewer chains may fit"
     )
@@ -209,6 +215,9 @@ def stream(
         sweep = chains * math.prod(updates.shape)
         require_memory(f"{sampler} of {chains} chains of {lattice}", float(sweep), "fewer chains may fit")
         ensemble = [_Chain(updates.shape, random_stream(seed, chain)) for chain in range(chains)]
+        if start is not None:
+            for chain, state in zip(ensemble, model.with_ghost(start.reshape(chains, -1)), strict=True):
+                chain.spins[...] = updates.inside(state)
         done, total = 0, thermalise + samples * every
 
         def advance_progress(sweeps: int) -> None:
@@ -240,6 +249,13 @@ def stream(
     return blocks()
 
 
+def _checked_states(start: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    states = array("start", start, shape, integers=True)
+    if np.any(np.abs(states) != 1):
+        raise InvalidInput("start: expected spins, +1 or -1")
+    return states.astype(np.int8)
+
+
 class _Chain:
     """Spins of a chain, random at first, and its random stream."""
 
@@ -265,6 +281,10 @@ class _Updates:
     def __init__(self, model: Couplings, rng: np.random.Generator) -> None:
         self.shape: tuple[int, ...] = (model.sites,)
         self.arguments: tuple = (*model.graph, model.beta)
+
+    def inside(self, state: np.ndarray) -> np.ndarray:
+        """The spins that the kernel works on for a state: `sample` turns them back."""
+        return state
 
     def sample(self, chain: _Chain, samples: np.ndarray, every: int) -> None:
         """Fill `samples` with the chain's next states."""
@@ -308,6 +328,9 @@ class _SwendsenWang(_Updates):
         self.shape = (model.sites,)
         self.arguments = (*model.bonds[:2], model.occupation(model.bonds[2]))
         self._gauge = model.gauge
+
+    def inside(self, state: np.ndarray) -> np.ndarray:
+        return state * self._gauge
 
     def sample(self, chain: _Chain, samples: np.ndarray, every: int) -> None:
         super().sample(chain, samples, every)

@@ -31,17 +31,13 @@ def sample_writer(
         lattice, beta: the magnet.
         constants: further arrays.
     """
+    return ArrayWriter(path, count, columns, beta=np.float64(beta), **magnet_arrays(lattice), **constants)
+
+
+def magnet_arrays(lattice: Lattice) -> dict[str, np.ndarray]:
+    """What files say of the lattice of their samples."""
     sites = {"sites": np.array(lattice.labels)} if lattice.kind == "graph" else {}
-    return ArrayWriter(
-        path,
-        count,
-        columns,
-        beta=np.float64(beta),
-        size=np.array(lattice.size),
-        lattice=np.array(json.dumps(lattice.to_dict())),
-        **sites,
-        **constants,
-    )
+    return {"size": np.array(lattice.size), "lattice": np.array(json.dumps(lattice.to_dict())), **sites}
 
 
 def rows_in_time(block: SpinChains) -> dict[str, np.ndarray]:

@@ -275,7 +275,7 @@ def _spatial(
         estimates["correlation_length"] = jackknife_sums(partial(_connected_length_squared, lattice), joined, totals)
     squared = estimates["correlation_length"]
     assert isinstance(squared, Estimate)
-    return estimates | {"correlation_length": _length(lattice, squared)}
+    return estimates | {"correlation_length": length_of(lattice, squared)}
 
 
 # Functions of the mean pair sums, shape (..., *displacements).
@@ -327,11 +327,14 @@ def _length_squared_from(lattice: Lattice, factor: np.ndarray) -> np.ndarray:
     return (by_momentum[0] / at_k - 1) / (2 * math.sin(math.pi / longest)) ** 2
 
 
-def _length(lattice: Lattice, squared: Estimate) -> Estimate | None:
+def length_of(lattice: Lattice, squared: Estimate) -> Estimate | None:
     """xi in bond lengths; None where its square, which may be anything within its error of zero, is not positive."""
     if not squared.value > 0:
         return None
     length = math.sqrt(squared.value)
-    # Rows of sites normal to k are a bond apart on square lattices, sqrt(3) / 2 of one on triangular ones.
-    spacing = math.sqrt(0.75) if lattice.kind == "triangular" else 1.0
-    return spacing * Estimate(length, squared.stderr / (2 * length))
+    return row_spacing(lattice) * Estimate(length, squared.stderr / (2 * length))
+
+
+def row_spacing(lattice: Lattice) -> float:
+    """Distance of the rows of sites normal to k: a bond on square lattices, sqrt(3) / 2 of one on triangular ones."""
+    return math.sqrt(0.75) if lattice.kind == "triangular" else 1.0

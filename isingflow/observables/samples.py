@@ -164,6 +164,15 @@ class Samples:
 def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:
     """Lattice and inverse temperature of a file."""
     beta = checks.number("beta", arrays["beta"], least=-LARGEST_BETA, most=LARGEST_BETA)
+    return lattice_of(arrays), check_beta(beta)
+
+
+def lattice_of(arrays: dict[str, np.ndarray]) -> Lattice:
+    """The lattice of a file.
+
+    Raises:
+        InvalidInput: it does not say which, or not in one voice.
+    """
     size = checks.array("size", arrays["size"], (None,), integers=True)
     if "lattice" in arrays:
         try:
@@ -176,7 +185,7 @@ def _magnet(arrays: dict[str, np.ndarray]) -> tuple[Lattice, float]:
         raise InvalidInput("it does not say of which lattice")
     if lattice.size != tuple(size.tolist()):
         raise InvalidInput(f"its size is {checks.shown(size.tolist())}, that of its lattice {list(lattice.size)}")
-    return lattice, check_beta(beta)
+    return lattice
 
 
 def _without(array: np.ndarray, axis: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import pytest
 import isingflow
 from isingflow import exact
 from isingflow.errors import FileError, InvalidInput
-from isingflow.evaluation import annealing
+from isingflow.evaluation import annealing, known
 from isingflow.evaluation.annealing import anneal
 from isingflow.lattice import CRITICAL_BETA, cubic, edwards_anderson, square
 from isingflow.monte_carlo import paths as paths_module
@@ -75,7 +75,7 @@ def test_a_range(betas):
 
 
 def test_exact_answers_that_take_long_are_left_out(monkeypatch):
-    monkeypatch.setattr(annealing, "EXACT_SECONDS", -1.0)
+    monkeypatch.setattr(known, "EXACT_SECONDS", -1.0)
     report = anneal(square(4), [0.2, 0.4], **QUICK)
     assert [row["exact_log_z"] is None for row in report.as_dict()["rows"]] == [True, False]
     assert "no exact answers from beta 0.2" in report.warnings[0]

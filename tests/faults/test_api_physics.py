@@ -23,8 +23,11 @@ from isingflow.exact.continuous import continuous_form
 from isingflow.lattice import Group, Lattice, ring_group, square
 from isingflow.lattice.permutations import SQUARE_POINT_MAPS
 from isingflow.monte_carlo.couplings import Couplings
+from isingflow.observables.reweighted import Reweighted
+from isingflow.observables.thermal import ThermalSeries
 from isingflow.statistics.estimate import Estimate, Estimates
 from isingflow.statistics.mixing import Mixing
+from isingflow.statistics.reweighting import Reweighting
 
 ROOMS = ("exact", "lattice", "monte_carlo", "observables", "statistics")
 LONGEST = 300
@@ -68,6 +71,8 @@ GRID = np.full((3, 4), 0.3)
 MATRIX = np.array([[0.0, 0.5, 0.1], [0.5, 0.0, 0.2], [0.1, 0.2, 0.0]])
 SAMPLES = np.array([0.1, 0.5, 0.2, 0.7, 0.3, 0.6, 0.25, 0.8, 0.9, 0.4])
 SPINS = np.where(np.arange(64).reshape(4, 4, 4) % 3, 1, -1)
+STATES = SPINS[:2]
+POINTS = np.repeat([4.0, 8.0], 6)
 LARGE = [1e300, -1e200]
 
 KINDS: dict[str, list[Any]] = {
@@ -88,6 +93,22 @@ KINDS: dict[str, list[Any]] = {
     "seed": [*NO_NUMBERS, *NOT_FINITE, -1, 1.5, 10**30],
     "flag": [None, 0, 1, "yes", [], math.nan, np.ones(2)],
     "boundary": [None, 0, "", "closed", "Open", ["open"], b"open"],
+    "states to begin with": [
+        *(v for v in NO_ARRAYS if v is not None), *EMPTY, *spoilt(STATES, math.nan, math.inf, 0, 2), STATES[0],
+    ],
+    "size of a lattice": [*NO_ARRAYS, *EMPTY, *spoilt(POINTS, math.nan, math.inf, 0, -1.0)],
+    "point": [*NO_ARRAYS, *EMPTY, *spoilt(POINTS, math.nan, -math.inf), POINTS[:3]],
+    "error of a point": [*NO_ARRAYS, *EMPTY, *spoilt(POINTS, math.nan, math.inf, 0, -1.0), POINTS[:3]],
+    "curve": [None, 3, "binder", SAMPLES, {}],
+    "quantity": [*NO_NUMBERS, "Binder", "energy_per_site", ""],
+    "series of energies": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[None], math.nan, math.inf), SAMPLES, SAMPLES[None, :3]],
+    "series of m": [*NO_ARRAYS, *EMPTY, *spoilt(SAMPLES[None], math.nan, 1.5), SAMPLES, SAMPLES[None, :3]],
+    "several series": [
+        None, 3, [], [SAMPLES], ["x", "y"], [SAMPLES[None]], [SAMPLES[None], np.full((1, 10), math.nan)]
+    ],
+    "several columns": [
+        None, 3, [], [SAMPLES], ["x", "y"], [SAMPLES[None]] * 2, [SAMPLES[None, :, None], SAMPLES[None, :3, None]]
+    ],
     "sampler": [0, "", "gibbs", "Wolff", ["wolff"], True],
     "lattice": [None, 4, "square", (4, 4), np.ones((4, 4)), networkx.path_graph(3)],
     "grid": [*NO_ARRAYS, *EMPTY, *spoilt(GRID, math.nan, math.inf, 1e300), GRID[0], GRID[:2], GRID.T],
@@ -162,6 +183,15 @@ FORM = continuous_form(LATTICE, 0.3)
 MODEL = Couplings.of(LATTICE, 0.3)
 ROWS = [torch.ones(3, 2), torch.zeros(2, 2)]
 Case = tuple[dict[str, Any], dict[str, str]]
+
+
+def curve_of(size: int, *order: float) -> Reweighted:
+    """Invented chains at two temperatures, with so much order at each."""
+    rng, series = np.random.default_rng(size), []
+    for beta, share in zip((0.4, 0.5), order, strict=True):
+        m = share * rng.choice([-0.5, 0.5], (4, 200)) + (1 - share) * rng.uniform(-0.5, 0.5, (4, 200)) / 2
+        series.append(ThermalSeries(square(size), beta, rng.normal(size=(4, 200)), m, np.ones((4, 200))))
+    return Reweighted(series, resamples=10)
 
 
 def first(means: np.ndarray) -> np.ndarray:
@@ -326,14 +356,24 @@ CASES: dict[str, Case] = {
     ),
     "monte_carlo.simulate.simulate": (
         {"lattice": LATTICE, "beta": 0.3, "samples": 2, "chains": 2, "sampler": "wolff", "every": 1, "thermalise": 1}
-        | {"seed": 0, "threads": 1, "report_progress": None},
+        | {"start": STATES, "seed": 0, "threads": 1, "report_progress": None},
         {"lattice": "lattice", "beta": "beta", "samples": "count", "chains": "count", "sampler": "sampler"}
-        | {"every": "count", "thermalise": "count or none", "seed": "seed", "threads": "count or none"}
+        | {
+            "start": "states to begin with",
+            "every": "count",
+            "thermalise": "count or none",
+            "seed": "seed",
+            "threads": "count or none",
+        }
         | {"report_progress": "callback"},
     ),
     "monte_carlo.tempering.random_spins": (
         {"rng": np.random.default_rng(0), "shape": (4,)},
         {"rng": "generator", "shape": "shape"},
+    ),
+    "observables.crossing.crossing": (
+        {"small": curve_of(4, 0.5, 0.5), "large": curve_of(8, 0.0, 1.0), "quantity": "binder"},
+        {"small": "curve", "large": "curve", "quantity": "quantity"},
     ),
     "observables.measure.measure": (
         {"lattice": LATTICE, "beta": 0.3, "spins": SPINS, "log_weight": SAMPLES[:4]},
@@ -402,6 +442,12 @@ CASES: dict[str, Case] = {
         {"function": "function", "sums": "blocks", "weights": "weights"},
     ),
     "statistics.moments.moments": ({"batches": ROWS}, {"batches": "rows"}),
+    "statistics.scaling.fit": (
+        {"sizes": POINTS, "betas": np.tile(np.linspace(0.42, 0.46, 6), 2), "values": POINTS, "errors": POINTS}
+        | {"beta": 0.44, "nu": 1.0},
+        {"sizes": "size of a lattice", "betas": "point", "values": "point", "errors": "error of a point"}
+        | {"beta": "number", "nu": "positive"},
+    ),
     "statistics.weights.pareto_k": ({"log_weights": SAMPLES}, {"log_weights": "log-weights"}),
     "statistics.weights.effective_fraction": ({"weights": SAMPLES}, {"weights": "weights"}),
     "statistics.weights.effective_sample_size": ({"log_weights": SAMPLES}, {"log_weights": "log-weights"}),
@@ -411,6 +457,8 @@ CASES: dict[str, Case] = {
     ),
 }
 CASES["monte_carlo.simulate.stream"] = CASES["monte_carlo.simulate.simulate"]
+
+ENERGIES = {"energies": [SAMPLES[None], SAMPLES[None]], "columns": [SAMPLES[None, :, None]] * 2}
 
 METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
     "Lattice.with_field": (LATTICE.with_field, {"field": 0.1}, {"field": "external"}),
@@ -441,6 +489,25 @@ METHODS: dict[str, tuple[Callable, dict[str, Any], dict[str, str]]] = {
         Group,
         {"shape": (3,), "translations": False, "point": (np.arange(3),), "flip": True},
         {"shape": "shape", "translations": "flag", "point": "permutations", "flip": "flag"},
+    ),
+    "Reweighting": (
+        Reweighting,
+        {"betas": [0.1, 0.2], **ENERGIES, "resamples": 10, "seed": 0},
+        {"betas": "vector", "energies": "several series", "columns": "several columns", "resamples": "count"}
+        | {"seed": "seed"},
+    ),
+    "Reweighting.means": (Reweighting([0.1, 0.2], **ENERGIES).means, {"betas": [0.15]}, {"betas": "vector"}),
+    "ThermalSeries": (
+        ThermalSeries,
+        {"lattice": LATTICE, "beta": 0.3, "energy": SAMPLES[None], "magnetisation": SAMPLES[None]}
+        | {"structure_factor": SAMPLES[None]},
+        {"lattice": "lattice", "beta": "beta", "energy": "series of energies", "magnetisation": "series of m"}
+        | {"structure_factor": "series of energies"},
+    ),
+    "ThermalSeries.of": (
+        ThermalSeries.of,
+        {"lattice": LATTICE, "beta": 0.3, "spins": SPINS[None]},
+        {"lattice": "lattice", "beta": "beta", "spins": "spins"},
     ),
     "Mixing.of": (Mixing.of, {"values": SAMPLES[None]}, {"values": "series"}),
 }
@@ -497,7 +564,19 @@ TRUSTED = {
     "lattice.files.read_graph": "is about files, which have a campaign of their own",
     "lattice.networks.read_network": "is about files, which have a campaign of their own",
     "monte_carlo.tempering.ladder": "takes the arrays of Couplings.of, as the compiled kernels do",
+    "observables.files.magnet_arrays": "writes what a checked lattice says",
     "observables.files.rows_in_time": "writes what simulate gave",
+    **dict.fromkeys(
+        (f"observables.measure.{name}" for name in ("length_of", "row_spacing")), "are handed a checked lattice"
+    ),
+    "observables.reweighted.length_over_size": "is handed what `Reweighted` gave",
+    "observables.samples.lattice_of": "is about files, which have a campaign of their own",
+    "observables.series_files.read_series": "is about files, with tests of damaged ones in test_thermal",
+    "observables.series_files.write_series": "writes what `ThermalSeries` checked",
+    **dict.fromkeys(
+        (f"observables.thermal.{name}" for name in ("averages_from", "named")),
+        "are handed what `ThermalSeries` checked",
+    ),
     "observables.files.sample_writer": "writes what simulate gave",
 }
 """Functions that are not called with bad values, and why."""

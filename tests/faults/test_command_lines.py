@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from isingflow import cli
 from isingflow.cli.options import Number, OneOf, Size, Value, Whole
+from isingflow.observables.series_files import write_series
 
 COMMANDS = cli.main.commands
 RUN, OUT = "{run}", "{here}/out"
@@ -30,6 +31,7 @@ BASE = {
     "hmc": [RUN, "--space", "physical", "--chains", "2", "--samples", "2", "--warm-up", "1", "--output", f"{OUT}.npz"],
     "monte-carlo": ["--size", "4", "--samples", "8", "--output", f"{OUT}.npz"],
     "anneal": ["--size", "4", "--beta", "0.3", "--paths", "4", "--sweeps", "10"],
+    "crossing": ["{study}", "--resamples", "10"],
     "observables": ["{chains.npz}"],
     "density": ["moons", "--steps", "1", "--device", "cpu", "--output", OUT],
     "plot": [RUN, "--samples", "4", "--device", "cpu"],
@@ -90,6 +92,7 @@ def bad_values(option):
         "run": ["", *(f"{{{kind}}}" for kind in FILES), "{folder}/config.json", "{broken}", "{future}", "{half}"],
         "file": ["", *(f"{{{kind}}}" for kind in FILES), "{zip}.npz", "{arrays.npz}", "{pickle.npy}"],
         "source": ["", *(f"{{{kind}}}" for kind in FILES), "{broken}"],
+        "study": ["", *(f"{{{kind}}}" for kind in FILES), "{zip}.npz", "{arrays.npz}", "{study}/4.npz", "{chains.npz}"],
         "root": [],
         "output": {
             False: ["", "{empty}", "{text}/run", "{long}", "{pipe}", "{under}"],
@@ -134,6 +137,19 @@ CONTRADICTIONS = [
     "monte-carlo --output {here}/out.npz",
     "monte-carlo --samples 8",
     "monte-carlo --samples 8 --output {here}/out.npz --beta 1e6 --jx 1e6 --size 8 --lattice triangular",
+    *(f"monte-carlo --samples 8 --beta {text}" for text in ("0.6:0.2", "0.2:0.6:1", "a:b", "a:b:3", "0.2:0.6:2.5")),
+    "monte-carlo --samples 8 --beta 0.2:0.6:3 --output {here}/out.npz",
+    "monte-carlo --samples 8 --beta 0.2:0.6:3 --output {missing}/out.csv",
+    "monte-carlo --samples 1e12 --beta 0.2:0.6:3",
+    "monte-carlo --samples 8 --beta 0.2:0.6:3 --lattice edwards-anderson --sampler wolff",
+    "crossing",
+    "crossing {study}/4.npz {study}/4.npz",
+    "crossing {study} {one}",
+    "crossing {study} {other}",
+    "crossing {study} {twice}",
+    "crossing {warm}",
+    "crossing {study} --output {here}/a.npz",
+    "crossing {study} --output {missing}/a.csv",
     "train --resume",
     "train --resume --output {missing}",
     "train --resume --output {folder}",
@@ -225,7 +241,9 @@ def campaign():
         for param in command.params:
             if not isinstance(param, click.Option):
                 for value in bad_values(param):
-                    words = [value if word in (RUN, "{chains.npz}", "moons") else word for word in BASE[name]]
+                    words = [
+                        value if word in (RUN, "{chains.npz}", "{study}", "moons") else word for word in BASE[name]
+                    ]
                     yield [name, *(words if param.name != "path" else ["moons", value, *words[1:]])]
                 continue
             option = param.opts[0]
@@ -288,11 +306,31 @@ def materials(training, tmp_path_factory):
     names = {name: str(folder / name) for name in (*FILES, "loop", "broken", "future", "half")}
     names |= {"long": "n" * 300, "under": str(folder / "text" / "below"), "run": run}
     names |= {name: str(folder / f"{name}.edgelist") for name in ("graph", "large")}
+    names |= studies(folder)
     return names | {
         "arrays": f"{folder}/arrays.npz",
         "pickle": f"{folder}/pickle.npy",
         "chains": f"{folder}/chains.npz",
     }
+
+
+def studies(folder):
+    """Series at two sizes, and others that do not go with them."""
+    from isingflow.evaluation.temperatures import scan
+    from isingflow.lattice import square, triangular
+
+    def write(name, lattice, betas, samples=400):
+        report = scan(lattice, betas, samples=samples)
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_series(folder / f"{name}.npz", report.series, report.samplers)
+
+    for size in (4, 8):
+        write(f"study/{size}", square(size), [0.38, 0.44, 0.5])
+        write(f"warm/{size}", square(size), [0.1, 0.12])
+    write("one/6", square(6), [0.44], 20)
+    write("other/8", triangular(8), [0.26, 0.28], 20)
+    shutil.copytree(folder / "study", folder / "twice")
+    return {name: str(folder / name) for name in ("study", "warm", "one", "other", "twice")}
 
 
 def filled(words, materials, here):

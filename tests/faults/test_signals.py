@@ -150,6 +150,10 @@ LONG = {
     "physical": ["hmc", "{run}", "--space", "physical", "--chains", "4", "--samples", ENDLESS, "--output", "out.npz"],
     "gibbs": ["hmc", "{run}", "--sampler", "gibbs", "--chains", "4", "--samples", ENDLESS, "--output", "out.npz"],
     "monte-carlo": ["monte-carlo", "--size", "16", "--samples", "10000000", "--output", "out.npz"],
+    "range": [
+        *("monte-carlo", "--size", "16", "--beta", "0.2:0.6:9", "--samples", "80000", "--every", "1000"),
+        *("--output", "out.csv"),
+    ],
     "few samples": ["monte-carlo", "--size", "16", "--samples", "8", "--every", "1000000000", "--output", "out.npz"],
     "exact": ["exact", "--lattice", "edwards-anderson", "--size", "140", "--beta", "0.3"],
 }

@@ -288,3 +288,29 @@ def test_fields_drawn_from_the_spins_have_the_moments_of_the_continuous_model():
     expected = a + a @ correlations @ a
     for i, j in itertools.combinations_with_replacement(range(6), 2):
         assert abs(deviation(fields[..., i] * fields[..., j], expected[i, j])) < 4.5
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "of",
+    [square(12), square(12, jx=-1.0, jy=-1.0), square(12).with_field(0.5), square(12, jx=-1.0)],
+    ids=str,
+)
+def test_chains_begin_with_the_states_that_are_given(of, sampler):
+    """Near zero temperature a ground state stays one; from random states a sweep does not get there."""
+    x, y = np.indices(of.shape)
+    signs = np.sign([of.jx, of.jy])
+    state = np.where(signs[0] < 0, (-1) ** x, 1) * np.where(signs[1] < 0, (-1) ** y, 1)
+    start = np.broadcast_to(state, (3, *of.shape))
+    lowest = -2 * of.sites - (0.5 * of.sites if of.field else 0)
+    options = {"samples": 1, "chains": 3, "sampler": sampler, "thermalise": 1}
+    found = simulate(of, 20.0, start=start, **options)
+    assert found.energy.ravel().tolist() == [lowest] * 3
+    if sampler in LOCAL_SAMPLERS[:2] and of.field is None:
+        assert simulate(of, 20.0, **options).energy.min() > lowest
+
+
+@pytest.mark.parametrize("start", [np.ones((2, 4, 4)), np.zeros((3, 4, 4)), np.full((3, 4, 4), 0.5), "up", np.ones(48)])
+def test_states_to_begin_with_are_checked(start):
+    with pytest.raises(InvalidInput, match="start"):
+        simulate(square(4), 0.3, samples=1, chains=3, start=start)
