@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 from isingflow.cli.options import MOST_BETAS, Number, OneOf, Size, Value, Whole, Word
@@ -55,8 +56,9 @@ class Axis(Value):
         if first == last:
             raise InvalidInput("expected a range between two different values")
         if isinstance(self.kind, Number):
-            # Twelve digits, so that 0.3:0.6:4 is 0.3, 0.4, 0.5, 0.6.
-            return [float(f"{first + (last - first) * index / (count - 1):.12g}") for index in range(count)]
+            # Of decimals, so that 0.3:0.6:4 is 0.3, 0.4, 0.5, 0.6, and not nearly so.
+            start, end = Fraction(repr(first)), Fraction(repr(last))
+            return [float(start + (end - start) * index / (count - 1)) for index in range(count)]
         if "x" in f"{first}{last}":
             raise InvalidInput("expected a range of lengths, such as 8:32:4")
         step, rest = divmod(int(last) - int(first), count - 1)

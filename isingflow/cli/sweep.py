@@ -18,6 +18,7 @@ from isingflow.cli.options import (
     JSON,
     QUIET,
     STRONGEST,
+    TORCH,
     Command,
     Number,
     OneOf,
@@ -56,6 +57,8 @@ MOST_CHECKED = 100
 MOST_JOBS = 1024
 CHAINED = 4
 """A point that starts from its neighbour trains with the first one's iterations divided by this."""
+OTHERS = {"ignore_unknown_options": True, "allow_extra_args": True}
+"""Options that are not the sweep's own are those of the command."""
 NOT_OF_POINTS = ("resume", "ground-state")
 """Options of the commands that have no place in a sweep."""
 LOOK = 1.0
@@ -71,7 +74,7 @@ AXES = together(
 )
 
 
-@click.command("sweep", cls=Command, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command("sweep", cls=Command, address_space=TORCH, context_settings=OTHERS)
 @click.argument("what", metavar="[COMMAND]", type=OneOf(*MODULES), required=False)
 @AXES
 @click.option("--output", type=Place(), required=True, metavar="STUDY", help="The study's folder, new or begun.")

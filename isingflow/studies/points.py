@@ -5,7 +5,7 @@
     NAME.failed.json    the last attempt ended with an error: its code, its last words, its seconds
     NAME.log            what it said on standard error, one attempt after the other
 
-A document is there only when the command has ended with 0, so a finished point is never run again.
+The document is the last thing that a command does: where it is whole, the point is finished, and never run again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Files:
 
     def state(self) -> State:
         """What became of the point."""
-        if document := _read(self.document):
+        if document := self.printed():
             return State(Status.FINISHED, document)
         if failure := _read(self.failure):
             return State(Status.FAILED, failure)
@@ -84,13 +84,18 @@ class Files:
         """Whether there is something to go on with."""
         return (self.output / CONFIG).exists() or self.output.is_file()
 
+    def printed(self) -> dict[str, Any]:
+        """The document, empty until it is whole."""
+        return _read(self.document)
+
     def finish(self, document: dict[str, Any], seconds: float) -> None:
-        """Keep what the command has printed: from now on the point is finished."""
+        """Add to the document how long it took to come to it."""
         write_atomically(self.document, as_json(document | {SECONDS: seconds}))
         self.failure.unlink(missing_ok=True)
 
     def fail(self, code: int, error: str, seconds: float) -> None:
         """Keep how the command has failed."""
+        self.document.unlink(missing_ok=True)
         write_atomically(self.failure, as_json({"code": code, "error": error, SECONDS: seconds}))
 
     def wait(self) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from isingflow.errors import IsingflowError
 from isingflow.runtime import stopping
 from isingflow.runtime.files import reason
-from isingflow.runtime.numbers import parse
 from isingflow.studies import leash
 from isingflow.studies.plan import Point, Study
 from isingflow.studies.points import Files, State, Status
@@ -62,13 +61,15 @@ def run_point(study: Study, folder: Path, point: Point, threads: int) -> State:
         words = study.words(point, folder, resume=files.is_begun)
         if study.command == "monte-carlo":  # what is there was not told of
             files.output.unlink(missing_ok=True)
-        code, printed = _run(words, files.log, threads)
+        code = _run(words, files, threads)
         seconds = time.monotonic() - started
-        document = _document(printed) if code == 0 else None
-        if document is not None:
+        document = files.printed() if code == 0 else {}
+        if document:
             files.finish(document, seconds)
         elif code not in STOPPED:
             files.fail(code, _why(code, files.last_words()), seconds)
+        else:
+            files.document.unlink()
     except (OSError, IsingflowError) as error:
         with suppress(OSError):
             files.fail(2, reason(error), time.monotonic() - started)
@@ -87,14 +88,15 @@ def environment(threads: int) -> dict[str, str]:
     return found
 
 
-def _run(words: Sequence[str], log: Path, threads: int) -> tuple[int, bytes]:
-    """The code with which a command ends, and what it prints."""
-    leashed = [sys.executable, leash.__file__, str(os.getpid()), *PROGRAM, *words]
+def _run(words: Sequence[str], files: Files, threads: int) -> int:
+    """The code with which a command ends. It prints into the file of its document itself: if we are killed before it
+    is done, or just after, the document will be there or not be one.
+    """
     with (
-        open(log, "ab") as errors,
-        open(log.with_name(f".{log.name}.out"), "w+b") as printed,
+        open(files.log, "ab") as errors,
+        open(files.document, "wb") as printed,
         subprocess.Popen(
-            leashed,
+            [sys.executable, leash.__file__, str(os.getpid()), *PROGRAM, *words],
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=errors,
@@ -102,25 +104,13 @@ def _run(words: Sequence[str], log: Path, threads: int) -> tuple[int, bytes]:
             start_new_session=True,  # Ctrl-C on the terminal is for us, and told once
         ) as process,
     ):
-        os.unlink(printed.name)
         told = False
         while True:
             with suppress(subprocess.TimeoutExpired):
-                code = process.wait(_LOOK)
-                break
+                return process.wait(_LOOK)
             if stopping.requested() and not told:
                 process.send_signal(signal.SIGTERM)
                 told = True
-        printed.seek(0)
-        return code, printed.read()
-
-
-def _document(printed: bytes) -> dict[str, Any] | None:
-    """The JSON document that a command has printed."""
-    with suppress(ValueError):
-        found = parse(printed)
-        return found if isinstance(found, dict) else None
-    return None
 
 
 def _why(code: int, last: str) -> str:
