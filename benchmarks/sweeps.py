@@ -2,8 +2,8 @@
 
     python benchmarks/sweeps.py --output docs/benchmarks/sweeps.json
 
-Seconds are those of the clock, and processor seconds those of all commands together; on a machine that does other things
-as well only the latter mean much, so its load is told. A training of one iteration tells what a point costs besides its
+Seconds are those of the clock, and processor seconds those of all commands together; on a machine that does other work
+too only the latter mean much, so its load is told. A training of one iteration tells what a point costs besides its
 training: start, evaluation, figures.
 """
 

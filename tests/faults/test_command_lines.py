@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from types import SimpleNamespace
+from copy import copy
 
 import click
 import numpy as np
@@ -53,21 +53,10 @@ def bad_values(option):
     """What an option or argument of this type must refuse."""
     kind = option.type
     if isinstance(kind, Axis):
-        ranges = [
-            "0.6:0.2",
-            "0.2:0.6:1",
-            "a:b",
-            "0.2:0.6:x",
-            "1:2:3:4",
-            "0.2:0.2:3",
-            ",",
-            "4,",
-            "4,4",
-            f"1:2:{'9' * 4000}",
-        ]
-        return [
-            value for value in bad_values(SimpleNamespace(type=kind.kind, name=option.name)) if value != "1,5"
-        ] + ranges
+        single = copy(option)
+        single.type = kind.kind
+        ranges = ["0.6:0.2", "0.2:0.6:1", "a:b", "0.2:0.6:x", "1:2:3:4", "2:2:3", ",", "4,", "4,4", f"1:2:{'9' * 4000}"]
+        return [value for value in bad_values(single) if value != "1,5"] + ranges
     if isinstance(kind, Size):
         return [*TEXTS, "1", "0", "-4", "4x", "x4", "4x4x4", "1e99", "nan", "inf", "4.0", "9" * 4000, "2x1"]
     if isinstance(kind, Whole):
