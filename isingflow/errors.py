@@ -48,6 +48,10 @@ class CheckpointError(RunFolderError):
     """A checkpoint is missing, truncated, foreign or does not fit the run's configuration."""
 
 
+class StudyError(IsingflowError, ValueError):
+    """The folder of a study cannot be made, read or gone on with."""
+
+
 class FileError(IsingflowError, ValueError):
     """A file of samples or chains cannot be read or written."""
 

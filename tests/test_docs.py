@@ -18,6 +18,7 @@ PAGES = (
     "docs/how-to/annealing.md",
     "docs/how-to/large-lattices.md",
     "docs/how-to/fine-tune.md",
+    "docs/how-to/sweeps.md",
 )
 
 

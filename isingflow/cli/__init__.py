@@ -28,6 +28,7 @@ COMMANDS = (
     "observables",
     "density",
     "plot",
+    "sweep",
 )
 """Modules of this package; what each adds to the command line is its `command`."""
 

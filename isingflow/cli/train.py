@@ -107,7 +107,7 @@ def command(
     else:
         family = isinstance(options["beta"], tuple)
         earlier = None if source is None else (open_family if family else open_magnet)(source)
-        config = _new_config(options, rate, earlier)
+        config = new_config(options, rate, earlier)
         where = device_from(device)
         _check_possible(config)
         run = RunFolder.create(output, config, begun=earlier is None)
@@ -125,7 +125,7 @@ def command(
     print_json(document, as_json)
 
 
-def _new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[Any] | None) -> AnyRunConfig:
+def new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[Any] | None) -> AnyRunConfig:
     """The configuration asked for; what was not given is the default, or as in the earlier run."""
     from isingflow.targets import HubbardStratonovich
     from isingflow.training.train import configured

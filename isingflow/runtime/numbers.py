@@ -22,6 +22,16 @@ def finite_or_none(value: Any) -> Any:
     return [finite_or_none(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
+def as_json(value: Any) -> bytes:
+    """A JSON document as files hold it, null where it is not finite.
+
+    Example:
+        >>> as_json({"gap": math.nan})
+        b'{\\n  "gap": null\\n}\\n'
+    """
+    return (json.dumps(finite_or_none(value), indent=2, allow_nan=False) + "\n").encode()
+
+
 def parse(text: str | bytes) -> Any:
     """What a JSON text holds, if it is one that can be written: no NaN, no infinities, no name twice in one place.
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from copy import copy
 
 import click
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from isingflow import cli
+from isingflow.cli.axes import Axis
 from isingflow.cli.options import Number, OneOf, Size, Value, Whole
 from isingflow.observables.series_files import write_series
 
@@ -35,6 +37,7 @@ BASE = {
     "observables": ["{chains.npz}"],
     "density": ["moons", "--steps", "1", "--device", "cpu", "--output", OUT],
     "plot": [RUN, "--samples", "4", "--device", "cpu"],
+    "sweep": ["exact", "--size", "4", "--beta", "0.3,0.4", "--output", OUT],
 }
 """By command, words with which it would succeed, and soon."""
 
@@ -51,6 +54,11 @@ LATTICES = [
 def bad_values(option):
     """What an option or argument of this type must refuse."""
     kind = option.type
+    if isinstance(kind, Axis):
+        single = copy(option)
+        single.type = kind.kind
+        ranges = ["0.6:0.2", "0.2:0.6:1", "a:b", "0.2:0.6:x", "1:2:3:4", "2:2:3", ",", "4,", "4,4", f"1:2:{'9' * 4000}"]
+        return [value for value in bad_values(single) if value != "1,5"] + ranges
     if isinstance(kind, Size):
         return [*TEXTS, "1", "0", "-4", "4x", "x4", "4x4x4", "1e99", "nan", "inf", "4.0", "9" * 4000, "2x1"]
     if isinstance(kind, Whole):
@@ -71,6 +79,8 @@ def bad_values(option):
         return [*TEXTS, "nan", "-nan", "inf", "-inf", "1e309", "1e999999", *beyond]
     if isinstance(kind, OneOf):
         return [*TEXTS, kind.words[0].upper(), kind.words[0] + " ", "/".join(kind.words), "nan"]
+    if option.name == "output" and option.metavar == "STUDY":
+        return ["", "{empty}", "{text}/run", "{long}", "{pipe}", "{under}", "{run}", "{materials}"]
     return {
         "lattice": LATTICES,
         "boundary": [*TEXTS, "Periodic", "open ", "open,open,open", "periodic;open", "open,", "nan"],
@@ -86,6 +96,7 @@ def bad_values(option):
                 for value in ("0", "-1", "1.5", "nan", "1e99", "9" * 4000, "true", "null", "many")
             ),
         ],
+        "slurm": [*TEXTS, "time", "time=", "=3", "time=60"],
         "sampler": [*TEXTS, "gibbs", "Wolff", "wolff,metropolis"],
         "name": [*TEXTS, "Moons", "tabular", "cifar10", "eight gaussians"],
         "path": ["tabular", "extra.csv", "", "{missing}.csv"],
@@ -226,6 +237,41 @@ CONTRADICTIONS = [
     "evaluate {run} --resample",
     "evaluate {run} --anneal 2 --paths 15 --resample",
     "evaluate {run} --anneal 2 --paths 1000000000000",
+    "sweep --output {here}/out",
+    "sweep --output {missing} --follow",
+    "sweep --output {here}/out --beta 0.3,0.4",
+    "sweep exact --beta 0.3,0.4",
+    "sweep exact --output {here}/out",
+    "sweep evaluate --beta 0.3,0.4 --output {here}/out",
+    "sweep density --seed 0,1 --output {here}/out",
+    "sweep exact --seed 0,1 --beta 0.3 --output {here}/out",
+    "sweep anneal --preset quick --output {here}/out",
+    "sweep exact --beta 0:1:1000 --field 0:1:1000 --output {here}/out",
+    "sweep exact --beta 0:1:1000 --field 0:1:1001 --output {here}/out --yes",
+    "sweep exact --beta 0:1:1000 --field 0:1:10 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --critical --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --temperature 2 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --stepz 5 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --samples 5 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 extra --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --boundary closed --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --ground-state --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --chain beta --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --lattice cubic --size 4,4x4 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --slurm time=60 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --launcher slurm --slurm colour=red --output {here}/out",
+    "sweep monte-carlo --beta 0.3,0.4 --output {here}/out",
+    "sweep train --beta 0.3,0.4 --resume --output {here}/out",
+    "sweep train --beta 0.3,0.4 --preset quick,fast --output {here}/out",
+    "sweep train --beta 0.3,0.4 --flow ot,real-nvp --output {here}/out",
+    "sweep train --beta 0.3,0.4 --device gpu --output {here}/out",
+    "sweep train --beta 0.3,0.4 --steps 0 --output {here}/out",
+    "sweep train --beta 0.3,0.4 --set flow.hiden=3 --output {here}/out",
+    "sweep train --beta 0.3,0.4 --chain size --output {here}/out",
+    "sweep train --beta 0.3,0.4 --chain-steps 5 --output {here}/out",
+    "sweep train --beta 0.3,0.4 --chain-rate 0.1 --output {here}/out",
+    "sweep train --size 8,12 --chain size --output {here}/out",
+    "sweep train --size 8 --beta 0.3 --chain beta --output {here}/out",
     "plot",
     "exat --size 4",
     "--size 4 exact",
@@ -242,7 +288,8 @@ def campaign():
             if not isinstance(param, click.Option):
                 for value in bad_values(param):
                     words = [
-                        value if word in (RUN, "{chains.npz}", "{study}", "moons") else word for word in BASE[name]
+                        value if word in (RUN, "{chains.npz}", "{study}", "moons", "exact") else word
+                        for word in BASE[name]
                     ]
                     yield [name, *(words if param.name != "path" else ["moons", value, *words[1:]])]
                 continue
@@ -307,6 +354,7 @@ def materials(training, tmp_path_factory):
     names |= {"long": "n" * 300, "under": str(folder / "text" / "below"), "run": run}
     names |= {name: str(folder / f"{name}.edgelist") for name in ("graph", "large")}
     names |= studies(folder)
+    names["materials"] = str(folder)
     return names | {
         "arrays": f"{folder}/arrays.npz",
         "pickle": f"{folder}/pickle.npy",
