@@ -31,11 +31,11 @@ from isingflow.sampling.bridge import Bridge, Plan
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import (
     acceptance_ratio_free_energy,
-    effective_sample_size,
     reweighted_free_energy,
     variational_free_energy,
 )
 from isingflow.statistics.islands import islands_free_energy, log_means
+from isingflow.statistics.weights import effective_sample_size
 
 FLOWS = {"quick": None, "quick, 20 iterations": 20}
 ESTIMATES = ("bound", "bound_of_islands", "resampled_bound", "reweighted", "resampled", "acceptance_ratio")
