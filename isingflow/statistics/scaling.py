@@ -26,6 +26,8 @@ ACCEPTED = 0.05
 """Least probability of chi^2 with which a fit is accepted."""
 WIDTHS = 12
 """Tried, the largest first, each 0.8 of the one before."""
+MOST = 100.0
+"""Largest exponent."""
 SPARE = 2
 """Points beyond the number of parameters that a fit has, at least."""
 
@@ -109,8 +111,8 @@ def fit(
     )
     if errors.min() <= 0 or sizes.min() <= 0:
         raise InvalidInput("errors and sizes: expected numbers > 0")
-    beta, nu = number("beta", beta), number("nu", nu, above=0)
-    omega = None if omega is None else number("omega", omega, above=0)
+    beta, nu = number("beta", beta), number("nu", nu, above=0, most=MOST)
+    omega = None if omega is None else number("omega", omega, above=0, most=MOST)
     widest = float(np.abs((betas - beta) * sizes ** (1 / nu)).max())
     best = None
     for width in widest * 0.8 ** np.arange(WIDTHS):

@@ -190,7 +190,7 @@ def curve_of(size: int, *order: float) -> Reweighted:
     rng, series = np.random.default_rng(size), []
     for beta, share in zip((0.4, 0.5), order, strict=True):
         m = share * rng.choice([-0.5, 0.5], (4, 200)) + (1 - share) * rng.uniform(-0.5, 0.5, (4, 200)) / 2
-        series.append(ThermalSeries(square(size), beta, rng.normal(size=(4, 200)), m, np.ones((4, 200))))
+        series.append(ThermalSeries(square(size), beta, rng.normal(-400 * beta, 20, (4, 200)), m, np.ones((4, 200))))
     return Reweighted(series, resamples=10)
 
 
