@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, Run
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
+from isingflow.runs.presets import FEWEST_SAMPLES
 from isingflow.runs.solution import recall
 from isingflow.runs.warmer import beta_and_goal, planned
 from isingflow.runtime import devices
@@ -283,6 +285,7 @@ def configured(
             iterations=iterations or before.iterations,
             learning_rate=FINE * before.learning_rate,
             bounds=bounds or before.bounds,
+            evaluation_samples=_as_dear(before.evaluation_samples, earlier.config, config),
         )
         flow = earlier.config.flow
         if isinstance(what, Target) and flow.fitted(Domain.of_target(what)) != flow:
@@ -297,6 +300,12 @@ def configured(
     if learning_rate is not None:
         config = replace(config, training=replace(config.training, learning_rate=learning_rate))
     return overridden(config, settings)
+
+
+def _as_dear(samples: int, before: AnyRunConfig, now: AnyRunConfig) -> int:
+    """Samples for the evaluation of a run that starts from another: fewer on a larger lattice, where each is dear."""
+    sites, earlier = (math.prod(config.sample[1]) for config in (now, before))
+    return samples if sites <= earlier else min(samples, max(samples * earlier // sites, FEWEST_SAMPLES))
 
 
 def _by_preset(

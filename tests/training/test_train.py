@@ -13,6 +13,8 @@ from isingflow.errors import InvalidInput, InvalidTarget, RunFolderError, Symmet
 from isingflow.flows import Flow, GradientFlow
 from isingflow.lattice import CRITICAL_BETA, Group, edwards_anderson, square, triangular
 from isingflow.potentials import DensePotential
+from isingflow.runs.config import RunConfig
+from isingflow.runs.folder import RunFolder
 from isingflow.targets import HubbardStratonovich, Phi4, Target
 from isingflow.training import Outcome, Plateau, train
 from isingflow.training.objectives import reverse_kl
@@ -283,3 +285,9 @@ class TestStart:
     def test_no_run_there(self, magnet, tmp_path):
         with pytest.raises(RunFolderError, match="no run folder"):
             train(magnet, start=tmp_path / "nowhere", output=tmp_path / "run", **QUICK)
+
+
+def test_a_run_from_half_the_lengths_is_evaluated_on_fewer_samples(tmp_path):
+    small = RunFolder.create(tmp_path / "small", RunConfig.from_preset("accurate", square(16), 0.4))
+    found = [configured(HubbardStratonovich(square(n), 0.4), small).training.evaluation_samples for n in (16, 32)]
+    assert found == [16384, 4096]
