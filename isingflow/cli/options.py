@@ -67,11 +67,15 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = repeated("--set", args)
-        given = self.make_parser(ctx).parse_args(args=list(args))[2]
-        for option in given:
-            if isinstance(option, click.Option) and not (option.is_flag or option.multiple) and given.count(option) > 1:
-                raise InvalidInput(f"{option.opts[0]} is given {given.count(option)} times: give it once")
+        check_once(self.make_parser(ctx).parse_args(args=list(args))[2])
         return super().parse_args(ctx, args)
+
+
+def check_once(given: Sequence[click.Parameter]) -> None:
+    """Refuse an option that is among the given ones twice, but for flags and those that may be."""
+    for option in given:
+        if isinstance(option, click.Option) and not (option.is_flag or option.multiple) and given.count(option) > 1:
+            raise InvalidInput(f"{option.opts[0]} is given {given.count(option)} times: give it once")
 
 
 def repeated(option: str, args: Sequence[str]) -> list[str]:

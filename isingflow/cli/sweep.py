@@ -27,6 +27,7 @@ from isingflow.cli.options import (
     Size,
     Whole,
     Word,
+    check_once,
     device_from,
     repeated,
     settings_from,
@@ -247,8 +248,9 @@ def _check_cost(what: str, points: int, yes: bool) -> None:
 def _options(what: str, rest: list[str]) -> dict[str, Any]:
     """The options of the command itself as they were typed, and the settings of --set."""
     target = _command(what)
-    with target.make_context(what, [], resilient_parsing=True) as context:
-        given, words, _ = target.make_parser(context).parse_args(repeated("--set", rest))
+    parser = target.make_parser(click.Context(target, info_name=what))
+    given, words, order = parser.parse_args(repeated("--set", rest))
+    check_once(order)
     if words:
         raise InvalidInput(f"unexpected argument {words[0]}")
     found: dict[str, Any] = {}

@@ -252,6 +252,7 @@ CONTRADICTIONS = [
     "sweep exact --beta 0.3,0.4 --critical --output {here}/out",
     "sweep exact --beta 0.3,0.4 --temperature 2 --output {here}/out",
     "sweep exact --beta 0.3,0.4 --stepz 5 --output {here}/out",
+    "sweep exact --beta 0.3,0.4 --jx 2 --jx 3 --output {here}/out",
     "sweep exact --beta 0.3,0.4 --samples 5 --output {here}/out",
     "sweep exact --beta 0.3,0.4 extra --output {here}/out",
     "sweep exact --beta 0.3,0.4 --boundary closed --output {here}/out",
