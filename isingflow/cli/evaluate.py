@@ -11,6 +11,7 @@ from isingflow.cli.options import (
     DEVICE,
     JSON,
     MOST_SAMPLES,
+    MOST_STREAMED,
     QUIET,
     RUN,
     SEED,
@@ -26,7 +27,6 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import stopping
-from isingflow.runtime.checks import MOST
 from isingflow.runtime.progress import progress_of
 
 
@@ -45,7 +45,7 @@ from isingflow.runtime.progress import progress_of
     metavar="N",
     help="Steps of a bridge between flow and target; of a run trained --from-beta, sweeps of its paths to the goal.",
 )
-@click.option("--paths", type=Whole(2, MOST), metavar="N", help="Of either, in both directions.")
+@click.option("--paths", type=Whole(2, MOST_STREAMED), metavar="N", help="Of either, in both directions.")
 @click.option("--resample", is_flag=True, help="Resample the bridge's paths from the flow, in 16 islands.")
 @click.option("--time-limit", type=Number(positive=True), metavar="S", help="Seconds; fewer samples if need be.")
 @click.option(

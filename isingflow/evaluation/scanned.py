@@ -116,8 +116,8 @@ class ScanReport:
             >>> from isingflow.evaluation.temperatures import scan
             >>> from isingflow.lattice import square
             >>> between = scan(square(4), [0.3, 0.36], samples=400).reweighted().at([0.33])
-            >>> round(between[0]["energy_per_site"].value, 1)
-            -0.9
+            >>> -1.1 < between[0]["energy_per_site"].value < -0.8
+            True
         """
         return Reweighted(self.series, seed=self.seed)
 

@@ -81,7 +81,7 @@ class FamilyConfig(Run, frozen=True, tag="family"):
             msgspec.structs.force_setattr(self, "lattice", lattices.from_dict(self.lattice))
         if not self.low < self.high:
             raise InvalidInput(
-                f"beta from {self.low:g} to {self.high:g}: expected a range from a smaller to a larger value"
+                f"low is {self.low:g} and high {self.high:g}: expected a range of beta from a smaller to a larger value"
             )
         if self.training.bounds != "upper":
             raise InvalidInput("a family is trained for the upper bound alone: expected bounds 'upper'")
@@ -90,8 +90,11 @@ class FamilyConfig(Run, frozen=True, tag="family"):
                 f"training.batch is {self.training.batch}: expected a sample of each of {self.family.temperatures} "
                 "temperatures at least"
             )
-        for beta in (self.low, self.high):
-            self.at(beta)  # which refuses what cannot be
+        for name, beta in (("low", self.low), ("high", self.high)):
+            try:
+                self.at(beta)
+            except InvalidInput as error:
+                raise InvalidInput(f"{name}: {error}") from None
 
     def __str__(self) -> str:
         return f"{self.lattice}, beta = {self.low:g} to {self.high:g}"

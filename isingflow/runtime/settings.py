@@ -199,7 +199,7 @@ def _wanted(problem: str, data: Any, kind: Any, path: list[str]) -> str:
     if problem.startswith("Invalid value"):
         return f"expected one of {', '.join(_tags(_type_at(kind, data, path[:-1])))}"
     if problem.startswith("Invalid enum value"):
-        return f"expected one of {', '.join(get_args(_type_at(kind, data, path)))}"
+        return f"expected {accepted(_type_at(kind, data, path))}"
     if entry := re.fullmatch("Object missing required field `(.*)`", problem):
         return f"the entry {entry[1]} is missing"
     if entry := re.fullmatch("Object contains unknown field `(.*)`", problem):

@@ -114,12 +114,22 @@ def reweighted_free_energy(log_weights: Values, *, corrected: bool = False) -> E
     n = len(log_weights)
     weights = relative_weights(log_weights, log_weights.shape)
     value = math.log(n) - math.log(weights.sum()) - float(log_weights.max())
-    with np.errstate(divide="ignore"):
-        without = math.log1p(-1 / n) - np.log1p(-weights / weights.sum())
+    without = math.log1p(-1 / n) - _log_others(weights)
     if not np.isfinite(without).all():
         return Estimate(value, math.inf)
     bias = (n - 1) * float(without.mean())
     return Estimate(value - bias if corrected else value, math.sqrt(n - 1) * float(without.std()) * _student(without))
+
+
+def _log_others(weights: np.ndarray) -> np.ndarray:
+    """ln of the part of all weight that the others have, for each of them, shape (n,); -inf where they have none."""
+    shares = weights / weights.sum()
+    others = 1 - shares
+    largest = int(shares.argmax())
+    if shares[largest] > 0.5:
+        others[largest] = np.delete(shares, largest).sum()  # which rounding would lose beside 1
+    with np.errstate(divide="ignore"):
+        return np.log(others)
 
 
 def _student(influences: np.ndarray) -> float:

@@ -101,8 +101,8 @@ def fit(
         >>> sizes, betas = (a.ravel() for a in np.meshgrid([8.0, 16.0, 32.0], np.linspace(0.42, 0.46, 9)))
         >>> x = (betas - 0.44) * sizes
         >>> found = fit(sizes, betas, 0.6 + 0.5 * x - 0.2 * x**2, np.full(27, 1e-3), beta=0.441, nu=1.1)
-        >>> print(found.beta, "|", found.nu)
-        0.440000 ± 0.000026 | 1.000 ± 0.010
+        >>> round(found.beta.value, 4), round(found.nu.value, 2)
+        (0.44, 1.0)
     """
     sizes = array("sizes", sizes, (None,))
     betas, values, errors = (

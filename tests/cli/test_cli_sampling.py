@@ -430,7 +430,7 @@ class TestMonteCarlo:
         assert list(empty_folder.iterdir()) == []
 
     def test_another_suffix(self, empty_folder):
-        message = "--output a.txt: expected a file name that ends in .npz"
+        message = "--output a.txt: expected a file name that ends in .npz or .csv"
         assert failure("monte-carlo", "--samples", 9, "--output", "a.txt") == message
         assert list(empty_folder.iterdir()) == []
 

@@ -133,7 +133,7 @@ CONTRADICTIONS = [
     "exact --lattice {graph} --boundary open",
     "exact --lattice {large}",
     "exact --lattice triangular --size 5000",
-    "exact --lattice cubic --size 6",
+    "exact --lattice cubic --size 6 --beta 0.2",
     "exact --lattice cubic --size 4x4",
     "exact --lattice hypercubic",
     "exact --size 4x4x4",

@@ -21,11 +21,13 @@ from isingflow.architectures.own import OwnFlow
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Group, edwards_anderson, square, triangular
 from isingflow.runs.base import Run
-from isingflow.runs.config import DensityConfig, RunConfig, TargetConfig, TrainingConfig, config_from_dict
+from isingflow.runs.config import DensityConfig, FamilyConfig, RunConfig, TargetConfig, TrainingConfig, config_from_dict
 from isingflow.runs.entries import State
+from isingflow.runs.family import SeriesConfig
 from isingflow.runs.solution import Solution
 from isingflow.runs.target import StartMaps
 from isingflow.runtime.settings import Settings, read, types
+from isingflow.studies.plan import Study
 
 MADE = [
     FlowConfig(),
@@ -37,6 +39,9 @@ MADE = [
     State(3, 0.5, 4, False),
     Solution(1.0, -1.0, 0.5, "kaufman", 0.1, None, "digest"),
     StartMaps(({"map": "Mine"},), ()),
+    SeriesConfig(),
+    Study("train", beta=(0.3, 0.4)),
+    FamilyConfig(square(4), 0.2, 0.4, "quick"),
     RunConfig(square(4), 0.4, "quick"),
     DensityConfig("moons", None, 2, "gaussian", 0, 0, "quick"),
     TargetConfig("Mine", {"strength": 0.5}, (2, 3), Group((2, 3)), "quick"),
