@@ -20,10 +20,13 @@ from typing import Any
 
 from machine import describe
 
+from isingflow import HubbardStratonovich, evaluate, train
 from isingflow.cli.sweep import CHAINED
+from isingflow.lattice import square
 from isingflow.studies.launch import sweep
 from isingflow.studies.plan import Study
 
+PARTS = ("chains", "trainings", "jobs")
 SIZE = ("8",)
 BETAS = (0.36, 0.38, 0.40, 0.42, 0.44)
 ITERATIONS, RATE = 300, 6e-3
@@ -73,10 +76,30 @@ def chains(seed: int) -> dict[str, Any]:
     }
 
 
+def trainings(seed: int) -> dict[str, Any]:
+    """Training alone, in one process that is warm, without what a command costs besides: a chain, and its end."""
+
+    def trained(name: str, beta: float, **options: Any) -> dict[str, Any]:
+        before = time.process_time()
+        magnet = HubbardStratonovich(square(int(SIZE[0])), beta)
+        run = train(magnet, output=f"{folder}/{name}", seed=seed, progress=False, **options)
+        seconds = time.process_time() - before
+        found = evaluate(run, samples=4096).as_dict()
+        return {"beta": beta, "processor_seconds": seconds, "gap_nats": found["gap_nats"]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        trained("warm", BETAS[0], iterations=1)
+        rows = [trained("0", BETAS[0])]
+        for number, beta in enumerate(BETAS[1:]):
+            start = {"start": f"{folder}/{number}", "iterations": ITERATIONS // CHAINED, "learning_rate": RATE}
+            rows.append(trained(str(number + 1), beta, **start))
+        return {"seed": seed, "chained": rows, "last_from_nothing": trained("last", BETAS[-1])}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", choices=("jobs", "chains"), default=["jobs", "chains"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--trainings", type=int, default=16, help="of the sweep with one job and with two")
     parser.add_argument("--steps", type=int, default=ITERATIONS, help="iterations of each of them")
     parser.add_argument("--seed", type=int, default=0, help="of the chain")
@@ -85,6 +108,9 @@ def main() -> None:
     found["machine"] = describe()
     if "chains" in options.parts:
         found["chains"] = chains(options.seed)
+        options.output.write_text(json.dumps(found, indent=2) + "\n")
+    if "trainings" in options.parts:
+        found["trainings"] = trainings(options.seed)
         options.output.write_text(json.dumps(found, indent=2) + "\n")
     if "jobs" in options.parts:
         seeds = tuple(range(options.trainings))

@@ -152,6 +152,7 @@ def command(
         _print_commands(study, output, launcher, jobs, parameters)
         return
     where = [] if launcher == "local" else ["--launcher", launcher]
+    where += [word for name, value in parameters.items() for word in ("--slurm", f"{name}={value}")]
     to_continue(ctx, ["isingflow", "sweep", "--output", str(output), "--jobs", str(jobs), *where])
     table = _run(study, output, launcher, jobs, parameters, follow=follow, quiet=quiet or as_json)
     _answer(table, as_json, follow)

@@ -20,8 +20,8 @@ from isingflow.studies.plan import Point, Study
 from isingflow.studies.points import Files, State, Status
 
 PROGRAM = (sys.executable, "-m", "isingflow.cli")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-"""What libraries ask how many threads they may start."""
+THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""What libraries ask how many threads they may start; those for linear algebra ask the first."""
 STOPPED = {128 + number for number in stopping.SIGNALS} | {-number for number in stopping.SIGNALS}
 """Codes of a command that was asked to stop."""
 _LOOK = 0.1
@@ -83,8 +83,9 @@ def environment(threads: int) -> dict[str, str]:
     """That of a command which may start so many threads, or fewer if fewer are wanted."""
     found = dict(os.environ)
     for name in THREADS:
-        given = found.get(name, "")
-        found[name] = str(min(threads, int(given)) if given.isdecimal() and int(given) else threads)
+        given = (found.get(each, "") for each in (THREADS[0], name))
+        wanted = [int(number) for number in given if number.isdecimal() and int(number)]
+        found[name] = str(min([threads, *wanted]))
     return found
 
 

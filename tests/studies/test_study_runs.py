@@ -140,10 +140,16 @@ class TestShares:
         documents = [json.loads(path.read_text()) for path in (tmp_path / "study" / "points").glob("*.json")]
         assert [document["threads"] for document in documents] == 4 * [str(threads)]
 
-    def test_fewer_threads_stay_fewer(self, monkeypatch):
-        monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        monkeypatch.setenv("MKL_NUM_THREADS", "many")
-        assert [runner.environment(8)[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")] == ["2", "8"]
+    @pytest.mark.parametrize(
+        ("given", "wanted"),
+        [({}, ["8", "8"]), ({0: "2"}, ["2", "2"]), ({1: "2"}, ["8", "2"]), ({0: "many", 1: "0"}, ["8", "8"])],
+    )
+    def test_fewer_threads_stay_fewer(self, monkeypatch, given, wanted):
+        for number, name in enumerate(runner.THREADS):
+            monkeypatch.delenv(name, raising=False)
+            if number in given:
+                monkeypatch.setenv(name, given[number])
+        assert [runner.environment(8)[name] for name in runner.THREADS] == wanted
 
 
 def test_a_signal_reaches_what_runs(journal, tmp_path, monkeypatch):
