@@ -76,7 +76,10 @@ class DensityConfig(Run, frozen=True, tag="data"):
         if self.columns and len(self.columns) != self.dimension:
             raise InvalidInput(f"columns has {len(self.columns)} names of {self.dimension} columns")
         if self.image_width and self.dimension % (self.image_width * self.channels):
-            raise InvalidInput(f"images of {self.dimension} pixels in rows of {self.image_width}: not a whole number")
+            raise InvalidInput(
+                f"dimension is {self.dimension} and image_width {self.image_width}: images in rows of {self.image_width} "
+                "pixels, not a whole number of them"
+            )
 
     def __str__(self) -> str:
         return f"{self.data if self.path is None else self.path} in {self.dimension} dimensions"
