@@ -77,8 +77,8 @@ class DensityConfig(Run, frozen=True, tag="data"):
             raise InvalidInput(f"columns has {len(self.columns)} names of {self.dimension} columns")
         if self.image_width and self.dimension % (self.image_width * self.channels):
             raise InvalidInput(
-                f"dimension is {self.dimension} and image_width {self.image_width}: images in rows of {self.image_width} "
-                "pixels, not a whole number of them"
+                f"dimension is {self.dimension} and image_width {self.image_width}: "
+                f"images in rows of {self.image_width} pixels, not a whole number of them"
             )
 
     def __str__(self) -> str:
