@@ -164,7 +164,7 @@ class Trainer(Generic[Samples]):
             record |= {"integration_error_nats": self.error, **checked}
         elif config.adapt_steps and self.iteration == self.next_look:
             with stopping.heard():
-                self.look()
+                self.look(shrink=False)
                 stopping.check()
             record |= {"integration_error_nats": self.error}
         self.run.append_metrics(record)
@@ -179,14 +179,19 @@ class Trainer(Generic[Samples]):
         assert self.error is not None
         return self.offered(self.error)
 
-    def look(self) -> None:
-        """Measure the integration error and adapt the steps; look again soon where it is too large."""
+    def look(self, *, shrink: bool = True) -> None:
+        """Measure the integration error and adapt the steps; look again soon where it is too large.
+
+        Args:
+            shrink: whether steps may be taken away.
+        """
         self.error = error = self.measure_error(self.config.batch)
         if not self.config.adapt_steps:
             return
         allowed = self.config.looseness * self.config.tolerance
         calm = error <= allowed
-        self.adapt_steps(error, allowed)
+        if shrink or not calm:
+            self.adapt_steps(error, allowed)
         self.wait = min(2 * self.wait, self.config.check_every) if calm else SOON
         self.next_look = self.iteration + self.wait
 
