@@ -78,3 +78,15 @@ class NotConverged(IsingflowError):
             f"{what}: {int(missed.sum())} of {residuals.numel()} samples did not converge in {iterations} iterations; "
             f"the worst residual is {float(residuals[missed].max()):.2g}, the tolerance {tolerance:g}"
         )
+
+
+class ProcessLost(IsingflowError):
+    """Another of the processes that train one flow together has ended, failed, or does not answer.
+
+    Attributes:
+        told: whether another process that has noticed says so already.
+    """
+
+    def __init__(self, message: str, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.told = told

@@ -30,6 +30,8 @@ from isingflow.cli.training import (
     run_to_resume,
     train_and_report,
 )
+from isingflow.errors import InvalidInput
+from isingflow.runtime import launched
 
 if TYPE_CHECKING:
     from isingflow.datasets import Dataset
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from isingflow.runs.folder import RunFolder
 
 
-@click.command("density", cls=Command, address_space=TORCH)
+@click.command("density", cls=Command, address_space=TORCH, together=True)
 @click.argument("name", type=Word(), required=False, metavar="mnist|cifar10|TOY|tabular")
 @click.argument("path", type=Word(), required=False, metavar="[FILE]")
 @flow_option("; or all: one after the other, and one table")
@@ -77,6 +79,8 @@ def command(
     show_notes(quiet or as_json)
     asked = Asked(name, path, root, options | {"settings": settings_from(settings)})
     data: Dataset
+    if launched.place().world > 1 and options["flow"] == ALL:
+        raise InvalidInput("--flow all trains one flow after the other: name one of them, or start one process")
     if options["flow"] == ALL or (resumed is not None and options["flow"] is None and is_comparison(resumed)):
         if resumed is not None:
             folder, runs = resumed, resumed_runs(resumed, asked)
@@ -97,7 +101,8 @@ def command(
             as_json=as_json,
         )
         return
-    from isingflow.runs.folder import RunFolder, open_density
+    from isingflow.runs.folder import open_density
+    from isingflow.runs.shared import create
 
     run: RunFolder[DensityConfig]
     if resumed is not None:
@@ -108,7 +113,7 @@ def command(
         where, data = device_from(device), run.config.data_set(root)
     else:
         where, data = device_from(device), asked.data_set()
-        run = RunFolder.create(output, asked.config(data, options["flow"]))
+        run = create(output, asked.config(data, options["flow"]))
     resuming = resume_words(["density"], run.path, device, time_limit) + ([] if root is None else ["--data", str(root)])
     document = train_and_report(
         ctx, run, device=where, data=data, time_limit=time_limit, resuming=resuming, quiet=quiet, as_json=as_json

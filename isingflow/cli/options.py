@@ -16,6 +16,7 @@ import click
 
 from isingflow.cli.output import warn
 from isingflow.errors import FileError, InvalidInput
+from isingflow.runtime import launched
 from isingflow.runtime.resources import require_address_space
 
 if TYPE_CHECKING:
@@ -51,16 +52,23 @@ THREAD = 72 * 2**20
 class Command(click.Command):
     """A command that refuses an option which is given twice: which of the two is meant?
 
+    Of several processes that torchrun has started the first one alone runs it, or all of them.
+
     Args:
+        together: whether all of them run it.
         address_space: bytes that it takes, besides those of threads. A smaller limit (`ulimit -v`) is told at once:
             libraries that find no room for their threads hang, or end the process.
     """
 
-    def __init__(self, *args: Any, address_space: int = 0, **options: Any) -> None:
+    def __init__(self, *args: Any, address_space: int = 0, together: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.address_space = address_space
+        self.address_space, self.together = address_space, together
 
     def invoke(self, ctx: click.Context) -> Any:
+        if self.together:
+            launched.place()
+        elif launched.follows():
+            return None
         if self.address_space:
             require_address_space(f"isingflow {self.name}", self.address_space + (os.cpu_count() or 1) * THREAD)
         return super().invoke(ctx)

@@ -8,14 +8,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 import click
 
 from isingflow.cli.signals import last_words
-from isingflow.errors import IsingflowError
+from isingflow.errors import IsingflowError, ProcessLost
+from isingflow.runtime.launched import follows
 from isingflow.runtime.numbers import finite_or_none
 from isingflow.runtime.stopping import Stopped, StopRequest
 
@@ -70,20 +71,34 @@ class Commands(click.Group):
     """A group of commands whose errors are one line on standard error and exit code 2.
 
     Signals are heard as long as a command runs. One that stops it is one line too, and exit code 128 plus its number.
+    Of several processes that torchrun has started the first one speaks for all, as long as it lives.
     """
 
     def main(self, *args: Any, **options: Any) -> Any:
-        options |= {"standalone_mode": False, "prog_name": "isingflow"}
         process = not args and options.get("args") is None  # else somebody's Python calls, and lives on
+        try:
+            with _silence() if process and follows() else nullcontext():
+                code = self._code(process, *args, **options)
+        except ProcessLost as lost:
+            code = 2 if lost.told else _fail(str(lost))
+            if process:  # at once: connections to the others are waited for at the interpreter's end
+                leave(code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _code(self, process: bool, *args: Any, **options: Any) -> Any:
+        """The exit code, or what a command has returned."""
+        options |= {"standalone_mode": False, "prog_name": "isingflow"}
         if process and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # the names of files may be any bytes
         try:
             with StopRequest().listening(process=process):
-                code = super().main(*args, **options)
+                return super().main(*args, **options)
         except Stopped as stopped:
             code = 128 + stopped.signal
             if process:  # not by way of the interpreter's end, which waits for threads that are still at work
                 leave(code)
+        except ProcessLost:
+            raise
         except IsingflowError as error:
             code = _fail(str(error))
         except click.ClickException as error:
@@ -97,7 +112,7 @@ class Commands(click.Group):
             if not _out_of_memory(error):
                 raise
             code = _fail("out of memory: a smaller lattice, batch or preset may fit")
-        sys.exit(code if isinstance(code, int) else 0)
+        return code
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -105,6 +120,13 @@ class Commands(click.Group):
         except Stopped as stopped:
             tell(last_words(stopped, ctx))
             raise
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Within this context nothing is printed; a traceback, which comes after it, is."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def tell(line: str) -> None:

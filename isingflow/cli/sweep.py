@@ -36,7 +36,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_json, tell
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
-from isingflow.runtime import stopping
+from isingflow.runtime import launched, stopping
 from isingflow.runtime.numbers import finite_or_none
 from isingflow.runtime.progress import progress_display
 from isingflow.runtime.resources import duration
@@ -137,6 +137,8 @@ def command(
     with every one. The same command goes on where it was stopped or killed: what is finished is skipped, what has
     failed is tried again. Without COMMAND the study in STUDY goes on as it is.
     """
+    if launched.place().world > 1:
+        raise InvalidInput("sweep starts processes of its own: run it without torchrun, with --jobs")
     given = {axis: values for axis, values in axes.items() if values is not None}
     parameters = settings_from(slurm)
     if parameters and launcher != "slurm":

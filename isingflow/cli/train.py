@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MOST_SITES = 2**18
 
 
-@click.command("train", cls=Command, address_space=TORCH)
+@click.command("train", cls=Command, address_space=TORCH, together=True)
 @size_option(Size(sites=MOST_SITES))
 @FAMILY
 @flow_option()
@@ -91,6 +91,7 @@ def command(
     show_notes(quiet or as_json)
     options["settings"] = settings_from(settings)
     from isingflow.runs.folder import RunFolder, open_family, open_magnet
+    from isingflow.runs.shared import create
 
     earlier = None
     run: AnyRun
@@ -110,7 +111,7 @@ def command(
         config = new_config(options, rate, earlier)
         where = device_from(device)
         _check_possible(config)
-        run = RunFolder.create(output, config, begun=earlier is None)
+        run = create(output, config, begun=earlier is None)
     resuming = resume_words(["train"], run.path, device, time_limit)
     document = train_and_report(
         ctx,

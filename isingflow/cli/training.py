@@ -11,7 +11,7 @@ from isingflow.cli.options import Number, Option, Place, Setting, Whole, Word, s
 from isingflow.cli.output import print_result
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
-from isingflow.runtime import stopping
+from isingflow.runtime import launched, stopping
 from isingflow.runtime.progress import progress_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from isingflow.datasets import Dataset
     from isingflow.runs.folder import AnyRun
+    from isingflow.training import Trained
 
 EVALUATION_SHARE = 0.2
 """Of a time limit, what is left for the evaluation and the figures."""
@@ -100,7 +101,7 @@ def train_and_report(
     Returns:
         The JSON document of the run.
     """
-    from isingflow.evaluation.reports import draw_figures, evaluate
+    from isingflow.runtime.processes import first
     from isingflow.training import train
 
     to_continue(ctx, resuming)
@@ -114,13 +115,31 @@ def train_and_report(
         should_stop=stopping.requested,
     )
     stopping.check()
+    return first(
+        lambda: report(trained, run, device=device, data=data, time_limit=time_limit, quiet=quiet, as_json=as_json)
+    )
+
+
+def report(
+    trained: Trained,
+    run: AnyRun,
+    *,
+    device: torch.device,
+    data: Dataset | None,
+    time_limit: float | None,
+    quiet: bool,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Evaluate a trained run, draw its figures and print its table; arguments and result as of `train_and_report`."""
+    from isingflow.evaluation.reports import draw_figures, evaluate
+
     with run.results(wait=True), run.drawing():
         left = None
         if time_limit is not None:
             spent = run.load_checkpoint()[1]["seconds"]
             left = (1 - FIGURES_SHARE) * max(time_limit - spent, EVALUATION_SHARE * time_limit)
-        with progress_of("samples", quiet=quiet or as_json) as report:
-            evaluation = evaluate(trained, device=device, save=False, time_limit=left, report_progress=report)
+        with progress_of("samples", quiet=quiet or as_json) as show:
+            evaluation = evaluate(trained, device=device, save=False, time_limit=left, report_progress=show)
         stopping.check()
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:
@@ -133,6 +152,6 @@ def train_and_report(
 
 def resume_words(command: list[str], output: Path, device: str, time_limit: float | None) -> list[str]:
     """The command that continues what is in a folder."""
-    words = ["isingflow", *command, "--resume", "--output", str(output)]
+    words = [*launched.words(), *command, "--resume", "--output", str(output)]
     words += [] if device == "auto" else ["--device", device]
     return words + ([] if time_limit is None else ["--time-limit", f"{time_limit:g}"])

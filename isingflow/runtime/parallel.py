@@ -6,6 +6,7 @@ Python's lock. A share is a fixed slice of the batch, so results depend on the n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+
+from isingflow.runtime import stopping
 
 Result = TypeVar("Result")
 
@@ -46,14 +49,32 @@ class Backend(Protocol):
     def map(self, function: Callable[[Shared], Result], batch: Shared) -> list[Result]:
         """The results of a function for every share of this process's batch, in order."""
 
+    def share(self, count: int) -> int:
+        """How many of so many samples fall to this process."""
+
+    def part(self, batch: Tensor) -> Tensor:
+        """Those rows, of a batch that all processes have, that fall to this one."""
+
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor summed over all processes."""
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all processes, one after the other along the first axis."""
+    def gather(self, tensor: Tensor, count: int) -> Tensor:
+        """The rows of all processes, `count` of them, one after the other; each has as many as `share` says."""
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes the first one's tensors, in place."""
 
     def generator(self, device: torch.device, seed: int) -> torch.Generator:
         """A stream of random numbers of this process's own."""
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """What this process's part of some work gives, which is heard, see `stopping`; Stopped if any was asked to."""
+
+    def first(self, function: Callable[[], Result]) -> Result:
+        """What a function gives, or raises, on the first process, which alone calls it: for decisions and for files."""
+
+    def clock(self) -> float:
+        """Seconds of a clock on which all processes agree."""
 
 
 class Workers:
@@ -86,17 +107,43 @@ class Workers:
 
         return list(self._pool.map(run, shares))
 
+    def share(self, count: int) -> int:
+        """All of them: there is no other process."""
+        return count
+
+    def part(self, batch: Tensor) -> Tensor:
+        """The batch itself."""
+        return batch
+
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors themselves: there is no other process."""
+        """The tensors themselves."""
         return list(tensors)
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def gather(self, tensor: Tensor, count: int) -> Tensor:
         """The tensor itself."""
         return tensor
+
+    def spread(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing is to be done."""
 
     def generator(self, device: torch.device, seed: int) -> torch.Generator:
         """The stream of this seed."""
         return torch.Generator(device).manual_seed(seed)
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """What a function gives that hears of signals."""
+        with stopping.heard():
+            result = function()
+            stopping.check()
+        return result
+
+    def first(self, function: Callable[[], Result]) -> Result:
+        """What a function gives."""
+        return function()
+
+    def clock(self) -> float:
+        """Seconds of this process's clock."""
+        return time.perf_counter()
 
     def close(self) -> None:
         """End the threads."""

@@ -119,6 +119,12 @@ class StopRequest:
             os._exit(128 + number)
 
 
+def note(number: int) -> None:
+    """Take a signal that another process has got, in work that is shared with it, as if it had come here."""
+    if _listening is not None and _listening._signal is None:
+        _listening._signal, _listening._since = number, time.monotonic()
+
+
 def requested() -> bool:
     """Whether whoever listens has been asked to stop."""
     return _listening is not None and _listening.requested()

@@ -44,7 +44,8 @@ def _errors(trainer: Trainer[Any]) -> tuple[float, float]:
         samples = max(samples // 2, FEWEST_FINAL)
     error = trainer.measure_error(samples)
     tolerance = trainer.config.tolerance
-    return error, max(error / (FINAL_MARGIN * tolerance), 2 * trainer.problem.defect() / tolerance)
+    defect = trainer.pool.run(trainer.problem.defect)
+    return error, max(error / (FINAL_MARGIN * tolerance), 2 * defect / tolerance)
 
 
 def _take_best(trainer: Trainer[Any]) -> None:

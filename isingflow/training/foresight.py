@@ -18,6 +18,8 @@ from torch import Tensor
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.gradient import gradient_flows
+from isingflow.runs.config import AnyRunConfig
+from isingflow.runtime.launched import place
 from isingflow.runtime.parallel import Backend, workers
 from isingflow.runtime.resources import duration, free_memory, memory
 from isingflow.training.problems import Problem
@@ -72,8 +74,9 @@ def foresee(problem: Problem[Any], *, time_limit: float | None = None) -> Needs 
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise InvalidInput(f"{name} needs more memory than is free, for one sample already: {advice}") from error
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    if free is not None and needs.memory > free:
-        raise InvalidInput(f"{name} needs at least {memory(needs.memory)} of memory, {memory(free)} are free: {advice}")
+    needed = needs.memory * (1 if device.type == "cuda" else place().local_world)
+    if free is not None and needed > free:
+        raise InvalidInput(f"{name} needs at least {memory(needed)} of memory, {memory(free)} are free: {advice}")
     if time_limit is not None and needs.iteration > time_limit:
         with workers(device) as pool:
             seconds = iteration_seconds(problem, pool, time_limit)
@@ -92,6 +95,21 @@ def foresee(problem: Problem[Any], *, time_limit: float | None = None) -> Needs 
     return needs
 
 
+def check_shares(config: AnyRunConfig) -> None:
+    """Refuse a training with more processes than samples in a batch, on smaller lattices too.
+
+    Raises:
+        InvalidInput: there are.
+    """
+    world = place().world
+    if config.training.batch < world:
+        raise InvalidInput(
+            f"a batch of {config.training.batch} on {config} cannot be shared by {world} processes: start fewer of them"
+        )
+    if config.coarse is not None:
+        check_shares(config.coarse)
+
+
 def measured(problem: Problem[Any], pool: Backend) -> Needs:
     """What a training needs, from gradients of one and of two samples for every thread.
 
@@ -104,7 +122,7 @@ def measured(problem: Problem[Any], pool: Backend) -> Needs:
     _remembered(problem, pool, 1)  # kernels are compiled
     (one, first), (two, second) = (_remembered(problem, pool, n) for n in (1, 2))
     problem.flow.train(trains)
-    more = max(training.batch / pool.count - 1, 0)
+    more = max(training.batch / (pool.count * place().world) - 1, 0)
     parameters = sum(p.numel() * p.element_size() for p in problem.flow.parameters())
     share = work(problem.config) / (math.prod(problem.config.sample[1]) * training.batch * training.iterations)
     iteration = first + more * max(second - first, 0.0)
@@ -128,7 +146,7 @@ def iteration_seconds(problem: Problem[Any], pool: Backend, limit: float) -> flo
         pool: of the threads that will share its batches.
         limit: in seconds, of which this takes a part.
     """
-    share, samples, trains = max(problem.training.batch // pool.count, 1), 1, problem.flow.training
+    share, samples, trains = max(problem.training.batch // (pool.count * place().world), 1), 1, problem.flow.training
     _ready(problem)
     before = _remembered(problem, pool, samples)[1]
     while True:

@@ -77,8 +77,9 @@ class Likelihood(Problem[Tensor]):
     def check(self, pool: Backend) -> dict[str, float]:
         """The negative log-likelihood of some validation data, the same ones every time."""
         self.flow.eval()
-        log_prob = torch.cat(pool.map(self.flow.log_prob, self.validation))
-        return {VALIDATION: float(-log_prob.mean())}
+        part = pool.part(self.validation)
+        log_prob = pool.run(lambda: torch.cat(pool.map(self.flow.log_prob, part)))
+        return {VALIDATION: float(-pool.gather(log_prob, len(self.validation)).mean())}
 
     def snapshot(self) -> np.ndarray | None:
         """Samples, float32."""

@@ -13,7 +13,7 @@ from isingflow.flows import Flow
 from isingflow.runs.folder import AnyRun
 from isingflow.runtime import stopping
 from isingflow.runtime.devices import keep_freed_memory
-from isingflow.runtime.parallel import workers
+from isingflow.runtime.processes import together
 from isingflow.training.problems import Problem, Samples
 from isingflow.training.progress import Callback, Outcome, any_stops
 from isingflow.training.stages import on_the_way
@@ -70,20 +70,21 @@ def fit(
     device = problem.flow.device
     if device.type == "cpu":
         keep_freed_memory()
-    with workers(device) as pool, stopping.deferred():
+    with together(device) as pool, stopping.deferred():
         trainer = Trainer(run, problem, time_limit, pool, optimiser)
         if not run.has_checkpoint:
             trainer.begin(start, seconds)
+        pool.spread(list(problem.flow.state_dict().values()))
         stopped = False
         try:
             while not (trainer.done or stopped):
                 trainer.iterate()
                 try:
-                    stopped = any_stops(callbacks, trainer.progress())
+                    stopped, asked = pool.first(lambda: (any_stops(callbacks, trainer.progress()), should_stop()))
                 except Exception:
                     trainer.save()
                     raise
-                if should_stop():
+                if asked:
                     trainer.save()
                     return Outcome.INTERRUPTED
             trainer.finish(stopped)

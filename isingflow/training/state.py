@@ -13,10 +13,14 @@ from torch import Tensor
 
 from isingflow.errors import CheckpointError
 from isingflow.runs.loading import check_moments, restore
+from isingflow.runtime.processes import mixed
 from isingflow.training.keeping import Kept
 
 if TYPE_CHECKING:
     from isingflow.training.trainer import Trainer
+
+STREAM = "generator.noise"
+"""Of the noise in a checkpoint: of the first process, or of one alone; those of others have their number behind it."""
 
 
 def pack(trainer: Trainer[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -26,7 +30,8 @@ def pack(trainer: Trainer[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for key, value in trainer.optimizer.state.get(parameter, {}).items():
             if value is not None:
                 tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-    tensors["generator.noise"] = trainer.noise.get_state()
+    streams = trainer.pool.gather(trainer.noise.get_state()[None], trainer.pool.world)
+    tensors |= {_stream(rank): state for rank, state in enumerate(streams)}
     tensors["generator.draws"] = trainer.draws.get_state()
     tensors |= trainer.kept.packed()
     state = {
@@ -63,9 +68,9 @@ def unpack(trainer: Trainer[Any], tensors: dict[str, Tensor], state: dict[str, A
                 trainer.optimizer.state[parameter] = {
                     key: value if key == "step" else value.to(trainer.device) for key, value in moments.items()
                 }
-        trainer.noise.set_state(tensors["generator.noise"])
         trainer.draws.set_state(tensors["generator.draws"])
         trainer.iteration = int(state["iteration"])
+        _take_up(trainer, tensors)
         trainer.finished = bool(state["finished"])
         trainer.earlier_seconds = float(state["seconds"])
         # Version 0.1 knew one stage, the coarse lattice.
@@ -82,6 +87,21 @@ def unpack(trainer: Trainer[Any], tensors: dict[str, Tensor], state: dict[str, A
         raise CheckpointError(f"{trainer.run.path}: the checkpoint does not fit this run: {error}") from None
     trainer.run.truncate_metrics(trainer.iteration)
     trainer.run.save_state(state)
+
+
+def _stream(rank: int) -> str:
+    """The name of the state of a process's noise."""
+    return f"{STREAM}.{rank}" if rank else STREAM
+
+
+def _take_up(trainer: Trainer[Any], tensors: dict[str, Tensor]) -> None:
+    """Go on with the noise where it was left; with new noise, where there were more processes, or fewer."""
+    pool = trainer.pool
+    if pool.world == sum(name.startswith(STREAM) for name in tensors):
+        trainer.noise.set_state(tensors[_stream(pool.rank)])
+        return
+    seed = mixed(trainer.run.config.seed + 1, trainer.iteration)
+    trainer.noise = pool.generator(trainer.problem.source, seed)
 
 
 def remembered(trainer: Trainer[Any], *, whole: bool) -> Callable[[], None]:

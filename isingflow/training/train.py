@@ -23,14 +23,17 @@ from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
 from isingflow.runs.presets import FEWEST_SAMPLES
+from isingflow.runs.shared import create, shared
 from isingflow.runs.solution import recall
 from isingflow.runs.warmer import beta_and_goal, planned
 from isingflow.runtime import devices
 from isingflow.runtime.checks import LARGEST_SEED, count, flag, function, instance, number
+from isingflow.runtime.launched import follows
+from isingflow.runtime.processes import first, placed
 from isingflow.runtime.progress import is_watched, progress_display
 from isingflow.targets.base import Target, TargetLike, as_target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training.foresight import foresee
+from isingflow.training.foresight import check_shares, foresee
 from isingflow.training.loop import fit
 from isingflow.training.objectives import Objective
 from isingflow.training.problems import Problem, Variational, problem_of
@@ -175,8 +178,8 @@ def train(
         time_limit = number("time_limit", time_limit, finite=False, above=0)
     instance("output", output, Path | str | None, "a path")
     instance("data", data, Dataset | None, "a data set")
-    shown = is_watched() if progress is None else flag("progress", progress)
-    where = devices.resolve(device)
+    shown = (is_watched() if progress is None else flag("progress", progress)) and not follows()
+    where = placed(devices.resolve(device))
     source = None if start is None else _opened(start)
     own = flow if isinstance(flow, Flow) else None
     if isinstance(what, RunFolder):
@@ -215,17 +218,17 @@ def train(
         earlier = None if source is None else load(source, device=where)
         if earlier is not None:
             problem.begin(earlier)  # refused before anything is written
-        if run is None or not run.has_checkpoint:
-            foresee(problem, time_limit=time_limit)
-        run = RunFolder.create(output, config, begun=earlier is None) if run is None else run
+        check_shares(config)
+        first(lambda: None if run is not None and run.has_checkpoint else foresee(problem, time_limit=time_limit))
+        run = create(output, config, begun=earlier is None) if run is None else run
         logger.info("run folder %s", run.path)
         if isinstance(problem, Variational):
             recall(run, problem.target)
             problem.solve()
-        with run.training(), progress_display(quiet=not shown) as show:
+        with shared(run).training(), progress_display(quiet=not shown) as show:
             report = lambda state: show(state.iteration, state.iterations, progress_text(state))  # noqa: E731
             outcome = fit(
-                run,
+                shared(run),
                 problem,
                 time_limit=time_limit,
                 callbacks=[report, *callbacks] if shown else callbacks,
@@ -234,7 +237,7 @@ def train(
                 start=earlier,
             )
     except InvalidInput:
-        if run is not None:
+        if run is not None and not follows():
             run.discard_unused()
         raise
     return Trained(run, problem, outcome)

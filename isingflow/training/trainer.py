@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic
@@ -15,7 +14,6 @@ from torch import Tensor
 from isingflow.errors import TrainingDiverged
 from isingflow.flows import Flow, approximations
 from isingflow.runs.folder import AnyRun
-from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
 from isingflow.training.ending import final_error
 from isingflow.training.keeping import Kept
@@ -81,7 +79,7 @@ class Trainer(Generic[Samples]):
             unpack(self, *run.load_checkpoint())
         else:
             self.problem.prepare(self.config.batch, config.seed)
-        self._started = self._saved = time.perf_counter()
+        self._started = self._saved = pool.clock()
         logger.info(
             "%s on %s, %d threads; %d parameters; elementwise work: %s",
             config,
@@ -99,7 +97,7 @@ class Trainer(Generic[Samples]):
     @property
     def seconds(self) -> float:
         """Seconds of training, earlier parts of a resumed run included."""
-        return self.earlier_seconds + time.perf_counter() - self._started
+        return self.earlier_seconds + self.pool.clock() - self._started
 
     @property
     def fraction(self) -> float:
@@ -134,15 +132,13 @@ class Trainer(Generic[Samples]):
         if self.iteration == 0:
             self._snapshot()
         checks = (self.iteration + 1) % config.check_every == 0
-        self._undo, begun = remembered(self, whole=checks), time.perf_counter()
+        self._undo, begun = remembered(self, whole=checks), self.pool.clock()
         fraction = self.fraction
         for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = learning_rate(config.schedule, peak, fraction)
         self.flow.redraw(self.draws)
-        with stopping.heard():
-            loss, values = self._differentiated()
-            stopping.check()
-        self._iteration_seconds = time.perf_counter() - begun
+        loss, values = self._differentiated()
+        self._iteration_seconds = self.pool.clock() - begun
         self._cost = self._iteration_seconds / (config.batch * max(self.steps, 1))
         self.optimizer.step()
         self.iteration += 1
@@ -158,19 +154,15 @@ class Trainer(Generic[Samples]):
             "steps": self.steps,
         }
         if checks:
-            with stopping.heard():
-                checked = self.check()
-                stopping.check()
+            checked = self.check()
             record |= {"integration_error_nats": self.error, **checked}
         elif config.adapt_steps and self.iteration == self.next_look:
-            with stopping.heard():
-                self.look(shrink=False)
-                stopping.check()
+            self.look(shrink=False)
             record |= {"integration_error_nats": self.error}
         self.run.append_metrics(record)
         if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:
             self._snapshot()
-        if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
+        if self.pool.clock() - self._saved > CHECKPOINT_SECONDS:
             self.save()
 
     def check(self) -> dict[str, float]:
@@ -233,8 +225,7 @@ class Trainer(Generic[Samples]):
         """
         if not self.finished:
             self._undo = remembered(self, whole=True)
-            with stopping.heard():
-                error = final_error(self)
+            error = final_error(self)
             if not math.isfinite(error):
                 logger.warning(
                     "the training has diverged: the integration error of the final flow is %s: nothing "
@@ -255,7 +246,7 @@ class Trainer(Generic[Samples]):
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.flow.parameters()):
             raise self._diverged("parameters of the flow are no longer finite", self.iteration)
         self.run.save_checkpoint(*pack(self))
-        self._saved = time.perf_counter()
+        self._saved = self.pool.clock()
 
     def _diverged(self, how: str, iteration: int) -> TrainingDiverged:
         return TrainingDiverged(
@@ -273,7 +264,7 @@ class Trainer(Generic[Samples]):
             TrainingDiverged: no refinement helps.
         """
         while True:
-            loss, values = self._backward(self.problem.batch(self.config.batch, self.noise))
+            loss, values = self._backward(self.problem.batch(self.pool.share(self.config.batch), self.noise))
             norm = float(torch.nn.utils.clip_grad_norm_(self.flow.parameters(), self.config.clip or math.inf))
             if math.isfinite(loss) and math.isfinite(norm):
                 return loss, values
@@ -285,31 +276,32 @@ class Trainer(Generic[Samples]):
 
     def _backward(self, batch: Samples) -> tuple[float, Tensor]:
         """The batch's loss and values, with the gradient left in the parameters; shares of the batch in threads."""
-        parameters = list(self.flow.parameters())
+        parameters, pool = list(self.flow.parameters()), self.pool
 
         def differentiate(share: Samples) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
             loss, values = self.problem.objective(share)
-            loss = loss * (len(share) / (len(batch) * self.pool.world))
+            loss = loss * (len(share) / self.config.batch)
             if self.config.per_site:
                 loss = loss / self.flow.dimension
             return loss.detach(), torch.autograd.grad(loss, parameters), values
 
         self.flow.train()
-        losses, gradients, values = zip(*self.pool.map(differentiate, batch), strict=True)
+        shares = pool.run(lambda: pool.map(differentiate, batch))
+        losses, gradients, values = zip(*shares, strict=True)
         self.flow.eval()
-        total, *summed = self.pool.sum(
-            [sum(losses[1:], losses[0]), *(sum(shares[1:], shares[0]) for shares in zip(*gradients, strict=True))]
+        total, *summed = pool.sum(
+            [sum(losses[1:], losses[0]), *(sum(parts[1:], parts[0]) for parts in zip(*gradients, strict=True))]
         )
         for parameter, gradient in zip(parameters, summed, strict=True):
             parameter.grad = gradient
-        return float(total), self.pool.gather(torch.cat(values))
+        return float(total), pool.gather(torch.cat(values), self.config.batch)
 
     def measure_error(self, samples: int) -> float:
         """The integration error now, on fresh samples: no more than the evaluation is to have."""
-        begun, samples = time.perf_counter(), min(samples, self.config.evaluation_samples)
-        error = self.problem.error(samples, self.noise, self.pool)
-        self._cost = (time.perf_counter() - begun) / (samples * max(self.steps, 1))
-        return error
+        begun, samples = self.pool.clock(), min(samples, self.config.evaluation_samples)
+        error = self.pool.run(lambda: self.problem.error(self.pool.share(samples), self.noise, self.pool))
+        self._cost = (self.pool.clock() - begun) / (samples * max(self.steps, 1))
+        return float(self.pool.gather(torch.tensor([error], dtype=torch.float64), self.pool.world).mean())
 
     def fits(self, samples: int, steps: int) -> bool:
         """Whether there is time to measure the error so."""
@@ -332,6 +324,6 @@ class Trainer(Generic[Samples]):
             gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
 
     def _snapshot(self) -> None:
-        samples = self.problem.snapshot()
+        samples = self.problem.snapshot() if self.pool.rank == 0 else None
         if samples is not None:
             self.run.save_snapshot(self.iteration, samples)
