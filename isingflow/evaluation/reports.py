@@ -25,6 +25,7 @@ from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import is_certified, opened, trained
 from isingflow.runtime import devices
 from isingflow.runtime.checks import flag, function, instance, number
+from isingflow.runtime.launched import follows
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
 
@@ -63,7 +64,8 @@ def evaluate(
         betas: of a family, inverse temperatures within its range; nine of them if not given.
         seed: of what is random.
         device: where to evaluate.
-        save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
+        save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway. Of
+            several processes (torchrun) each evaluates for itself, and only the first one saves.
         time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
         anneal, paths, resample: steps of a bridge between flow and target, its paths, and whether those from the flow
             are resampled, see `evaluate_target`.
@@ -85,7 +87,7 @@ def evaluate(
         (True, True)
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where, save = devices.resolve(device), flag("save", save)
+    where, save = devices.resolve(device), flag("save", save) and not follows()
     function("report_progress", report_progress)
     if time_limit is not None:
         time_limit = number("time_limit", time_limit, finite=False, above=0)
@@ -127,7 +129,11 @@ def plot(
     Args:
         run, target, flow, data, seed, device: as in `evaluate`.
         samples: of the flow; 4096 if not given.
+
+    Of several processes (torchrun) only the first one draws; the others have no paths.
     """
+    if follows():
+        return []
     folder, given = _opened(run, target=target, flow=flow, data=data)
     where = devices.resolve(device)
     kind, count = _KINDS[type(folder.config)], PLOT_SAMPLES if samples is None else samples

@@ -18,6 +18,7 @@ from isingflow.lattice import Lattice
 from isingflow.runs.entries import read_text
 from isingflow.runs.folder import AnyRun
 from isingflow.runtime.files import reason, write_atomically
+from isingflow.runtime.launched import follows
 from isingflow.runtime.numbers import parse
 from isingflow.runtime.settings import Finite, Settings, Text, read
 from isingflow.targets.base import SolvedOnce, Target
@@ -49,7 +50,7 @@ def recall(run: AnyRun, target: Target) -> None:
 
 def keep(run: AnyRun, target: Target) -> None:
     """Write down the solution that the magnet of a run knows, if it is not there; where one can write."""
-    if not isinstance(target, SolvedOnce) or target.known is None:
+    if not isinstance(target, SolvedOnce) or target.known is None or follows():
         return
     if solution_in(run, target.lattice, target.beta) == target.known:
         return

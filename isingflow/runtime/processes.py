@@ -69,10 +69,12 @@ class Group:
                 options: dict[str, Any] = {"store": dist.PrefixStore("isingflow/group", store), "timeout": PATIENCE}
                 dist.init_process_group(backend, rank=self.rank, world_size=self.world, **options)
                 self._group = dist.group.WORLD
-                atexit.register(self._leave)
         except (RuntimeError, ValueError) as error:
             raise ProcessLost(f"the {self.world} processes of this training do not find each other: {error}") from None
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+        atexit.register(self._leave)
         self.first(lambda: None)
 
     def all_reduce(self, tensor: Tensor, operation: Any = dist.ReduceOp.SUM) -> Tensor:
@@ -221,10 +223,14 @@ class Group:
             store = dist.PrefixStore("isingflow", dist.TCPStore(*address, is_master=False, timeout=JOIN))
             while True:
                 store.set(f"alive/{self.rank}", str(beats))
-                time.sleep(BEAT)
+                if self._ended.wait(BEAT):
+                    return
                 beats += 1
 
     def _leave(self) -> None:
+        """Before the interpreter ends, which no thread may outlive."""
+        self._ended.set()
+        self._heart.join(timeout=LOOK)
         if self._broken is None and dist.is_initialized():
             dist.destroy_process_group()
 
