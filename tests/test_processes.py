@@ -210,19 +210,18 @@ def test_one_process_that_is_killed_ends_all(tmp_path):
     last = errors[0].splitlines()[-1]
     assert last.startswith("isingflow: error: process 1 of 2") and "--resume" in last and "Traceback" not in errors[0]
     assert RunFolder.open(run).load_checkpoint()[1]["finished"] is False
-    processes = started(command_line(run))
-    processes[0].kill()
-    assert ended(processes)[0][1] != 0
 
 
 @pytest.mark.slow
 def test_one_process_that_hangs_is_noticed(tmp_path):
     processes = started([SCRIPT, tmp_path, "silent"])
-    begun = time.monotonic()
-    assert processes[0].wait(timeout=120) == 0
-    processes[1].kill()
+    try:
+        assert processes[0].wait(timeout=90) == 1
+    finally:
+        for process in processes:
+            process.kill()
     kind, words = torch.load(tmp_path / "0.pt")["silent"]["error"]
-    assert kind == "ProcessLost" and "nothing was heard of it" in words and time.monotonic() - begun < 100
+    assert kind == "ProcessLost" and "nothing was heard of it" in words
 
 
 @pytest.mark.slow

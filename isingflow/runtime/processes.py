@@ -16,6 +16,7 @@ import atexit
 import hashlib
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -231,7 +232,11 @@ class Group:
         """Before the interpreter ends, which no thread may outlive."""
         self._ended.set()
         self._heart.join(timeout=LOOK)
-        if self._broken is None and dist.is_initialized():
+        if self._broken is not None:  # the connections would wait for whoever is lost
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(1)
+        if dist.is_initialized():
             dist.destroy_process_group()
 
 
