@@ -7,14 +7,15 @@ layer. All are even where the density is.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from msgspec import Meta
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain, check_size, gradient_flow, known_neighbours, random_directions
+from isingflow.architectures.base import Domain, allowed, check_size, gradient_flow, known_neighbours, random_directions
 from isingflow.errors import InvalidInput
-from isingflow.flows import Transform
+from isingflow.flows import GradientFlow, Transform
 from isingflow.flows.solvers.runge_kutta import TableauName
 from isingflow.potentials import (
     DensePotential,
@@ -22,6 +23,7 @@ from isingflow.potentials import (
     LatticePotential,
     LocalPotential,
     Potential,
+    ProductPotential,
     group_average,
 )
 from isingflow.runtime.settings import (
@@ -37,6 +39,8 @@ from isingflow.runtime.settings import (
 
 UNITS = 8
 """Of the local potential for every site, where nothing else is said."""
+PRODUCT_STEPS = 2
+"""Of the integration along fitted products, at first."""
 MOST_AVERAGED = 32
 """Elements of a group, Z2 aside, up to which a preset averages a dense potential: the work is as many times more."""
 
@@ -58,6 +62,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
             dense potential only: small random weights as published, see `potentials.DensePotential`.
         whitened: targets only: whether the flow starts from what the target knows in closed form, for magnets the best
             Gaussian (and acts on its whitened coordinates); else from a standard normal.
+        products: lattice potential and even densities only: powers of smoothing in the products of nearby functions
+            that a last map is made of, which is fitted after the training, see `potentials.ProductPotential`; 0: none.
         time, steps, tableau: of the integration.
         training_steps: sampled average only, which is another flow in training: its steps there, 0 for as many as
             `steps`, those of the exact average.
@@ -81,6 +87,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     training_steps: StepsFromZero = 0
     reversible: bool = False
     radius: DepthFromZero = 2
+    products: Annotated[int, Meta(ge=0, le=8)] = 0
 
     @property
     def last(self) -> bool:
@@ -94,23 +101,26 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
 
     def fitted(self, domain: Domain) -> FlowConfig:
         """Without convolutions the local potential; without neighbours the dense one, averaged over small groups."""
-        if self.potential != "lattice" or domain.convolutional:
+        if self.potential != "lattice" or domain.evenly_convolutional:
             return self
+        plain = replace(self, products=0)
+        if domain.convolutional:
+            return plain
         if domain.local:
-            return replace(self, potential="local", hidden=UNITS, radial=0, oriented=0)
+            return replace(plain, potential="local", hidden=UNITS, radial=0, oriented=0)
         elements = domain.symmetry.order // (2 if domain.even else 1)
         average = "exact" if 1 < elements <= MOST_AVERAGED else "none"
-        return replace(self, potential="dense", hidden=2 * domain.dimension, radial=0, oriented=0, average=average)
+        return replace(plain, potential="dense", hidden=2 * domain.dimension, radial=0, oriented=0, average=average)
 
     def build(
         self, domain: Domain, generator: torch.Generator, *, jitter: float = 0.0, recompute: bool = False
     ) -> list[Transform]:
-        """One gradient flow."""
+        """One gradient flow, and a second one of products if there are some."""
         if self.potential == "dense":
             check_size(self.hidden * domain.dimension)
         potential = _POTENTIALS[self.potential](self, domain, generator)
         training_steps = self.training_steps if self.average == "sampled" else 0
-        return gradient_flow(
+        trained = gradient_flow(
             potential,
             domain,
             self,
@@ -119,6 +129,16 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
             training_steps=training_steps or None,
             reversible=self.reversible,
         )
+        return trained + (self._products(domain, recompute) if self.products else [])
+
+    def _products(self, domain: Domain, recompute: bool) -> list[Transform]:
+        if self.potential != "lattice" or not domain.even:
+            raise InvalidInput(
+                f"flow.products is {self.products}: products of nearby functions are for the lattice potential, on "
+                "tori without a field; expected 0"
+            )
+        products = ProductPotential(domain.symmetry, smoothings=self.products)
+        return [GradientFlow(allowed(products, domain), steps=PRODUCT_STEPS, recompute=recompute)]
 
 
 def _lattice(settings: FlowConfig, domain: Domain, generator: torch.Generator) -> Potential:

@@ -366,11 +366,14 @@ def checked(transform: Transform, given: Any, x: Tensor, parts: int) -> Any:
 def approximations(module: nn.Module) -> list[Approximate]:
     """All transforms inside a flow, at whatever depth, that are computed in steps; from the base on.
 
+    Those at rest, which are the identity until something is fitted, are left out.
+
     Example:
         >>> approximations(Flow((2,), []))
         []
     """
-    return [part for part in module.modules() if isinstance(part, Approximate)]
+    parts = (part for part in module.modules() if isinstance(part, Approximate))
+    return [part for part in parts if not getattr(part, "resting", False)]
 
 
 @contextmanager

@@ -112,6 +112,11 @@ class GradientFlow(Transform):
             self.steps = usual
 
     @property
+    def resting(self) -> bool:
+        """Whether the flow is the identity, and nothing is integrated."""
+        return self.potential.resting
+
+    @property
     def order(self) -> int:
         """Order of the integrator: the error falls as steps^-order."""
         return TABLEAUX[self.tableau].order
@@ -159,6 +164,8 @@ class GradientFlow(Transform):
         """
         grid = self.grid()
         intervals = list(pairwise(grid))
+        if self.resting:
+            return z, torch.zeros(len(z), dtype=torch.float64, device=z.device), score
         if self.reversible or self.recompute or self._tables(z, intervals, 0) is not None:
             return super().forward_with_score(z, score)
 
@@ -207,6 +214,8 @@ class GradientFlow(Transform):
         """
         state: State = (x, *[torch.zeros(len(x), dtype=torch.float64, device=x.device)] * (1 + costs))
         intervals = list(pairwise(grid))
+        if self.resting:
+            return state
         if self.reversible:
             learnt = [tensor for tensor in (*self.potential.parameters(), self.context) if tensor is not None]
             return self._reversible(intervals, costs == 2).integrate(state, [t for t in learnt if t.requires_grad])

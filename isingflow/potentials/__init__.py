@@ -14,6 +14,7 @@ from isingflow.potentials.local import LocalPotential
 from isingflow.potentials.local_resnet import LocalResidualPotential
 from isingflow.potentials.log_sum_exp import LogSumExpPotential
 from isingflow.potentials.partial_convex import PartiallyConvexPotential
+from isingflow.potentials.products import ProductPotential
 from isingflow.potentials.resnet import ResidualPotential
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "LogSumExpPotential",
     "PartiallyConvexPotential",
     "Potential",
+    "ProductPotential",
     "ResidualPotential",
     "SampledAverage",
     "SymmetricAverage",

@@ -57,12 +57,14 @@ class Potential(nn.Module):
         shape: shape of one field.
         symmetry: group under which phi is exactly invariant, phi(g x, t) = phi(x, t).
         compiled: whether elementwise work is fused by torch.compile.
+        resting: whether phi is zero, so that a flow along it is the identity.
         opening_parameters: names of the directions and biases of its opening layer, which may learn at another rate.
     """
 
     shape: tuple[int, ...]
     symmetry: Group
     compiled = False
+    resting = False
     opening_parameters: tuple[str, ...] = ()
 
     @property

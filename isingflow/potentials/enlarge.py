@@ -13,13 +13,12 @@ hence Phi(X, t) = 2^d phi(x, t), exactly. What is left to learn are the longest 
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.lattice.distances import squared_lengths
 from isingflow.lattice.symmetry import Group
 from isingflow.potentials import LatticePotential
 from isingflow.potentials.layers.convolutional import field_of, half_spectrum
@@ -67,36 +66,10 @@ def enlarge(small: LatticePotential, large: LatticePotential) -> None:
 
 def _shares(symmetry: Group) -> Tensor:
     """1 / n(r) for the shortest images of every small displacement, else 0: float64, shape (2, lx / 2, 2, ly / 2)."""
-    images = _squared_lengths(symmetry).reshape([part for length in symmetry.shape for part in (2, length // 2)])
+    images = squared_lengths(symmetry).reshape([part for length in symmetry.shape for part in (2, length // 2)])
     axes = tuple(range(0, images.ndim, 2))
     shortest = images == images.min(axis=axes, keepdims=True)
     return torch.from_numpy(shortest / shortest.sum(axis=axes, keepdims=True))
-
-
-def _squared_lengths(symmetry: Group) -> np.ndarray:
-    """The squared length of the shortest way to every displacement, up to a factor: integers, of a field's shape.
-
-    Integers, so that equal lengths are equal. On an oblique torus the shortest way may wind around a short side more
-    than once.
-    """
-    metric = _metric(symmetry)
-    turns = 1 + max(symmetry.shape) // min(symmetry.shape)
-    displacement = np.indices(symmetry.shape)
-    shortest = np.full(symmetry.shape, np.iinfo(int).max)
-    for winding in product(range(-turns, turns + 1), repeat=len(symmetry.shape)):
-        way = displacement + np.multiply(winding, symmetry.shape).reshape(-1, *[1] * len(symmetry.shape))
-        length = np.einsum("a...,ab,b...->...", way, metric, way)
-        shortest = np.minimum(shortest, length)
-    return shortest
-
-
-def _metric(symmetry: Group) -> np.ndarray:
-    """Inner products of the unit displacements, shape (d, d), that the whole point group keeps: integers."""
-    lengths = np.array(symmetry.shape)
-    units = np.ravel_multi_index(np.eye(len(lengths), dtype=int), symmetry.shape)
-    images = np.stack([np.unravel_index(p[units], symmetry.shape) for p in symmetry.point]).swapaxes(1, 2)
-    images = (images + lengths // 2) % lengths - lengths // 2
-    return np.einsum("gax,gbx->ab", images, images)
 
 
 def _enlarged(kernels: Tensor, shares: Tensor) -> Tensor:

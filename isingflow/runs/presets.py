@@ -23,6 +23,8 @@ SMALL_SITES = 256
 FEWEST_SAMPLES = 1024
 LARGE_SITES = 256
 """Least number of sites of the tori that a preset trains up from half their lengths."""
+FEWEST_FITTED = 2048
+"""Samples that products are fitted to on large tori, at least."""
 FEWEST_TRAINED_ON = 8
 """Samples of a batch of large tori, at least."""
 
@@ -70,6 +72,7 @@ class Preset:
             iterations=max(int(self.fine.iterations * less), 1),
             batch=max(int(self.fine.batch * less), FEWEST_TRAINED_ON),
             learning_rate=self.fine.learning_rate * less**2,
+            fitting_samples=max(int(self.fine.fitting_samples * less), FEWEST_FITTED),
             coarse=coarse,
         )
 
@@ -85,7 +88,9 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
     return replace(training, evaluation_samples=min(samples, training.evaluation_samples))
 
 
-_QUICK = TrainingConfig(iterations=300, batch=32, learning_rate=6e-3, gradient="path", evaluation_samples=4096)
+_QUICK = TrainingConfig(
+    iterations=300, batch=32, learning_rate=6e-3, gradient="path", evaluation_samples=4096, fitting_samples=4096
+)
 _LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
 _BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
 
@@ -95,14 +100,14 @@ _CONVEX_BY_PATHS = TrainingConfig(batch=48, learning_rate=4e-2, gradient="path")
 
 PRESETS = {
     "quick": Preset(
-        FlowConfig(steps=6),
+        FlowConfig(steps=6, products=4),
         _QUICK,
         replace(_QUICK, iterations=220, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100, learning_rate=1e-2)),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
         more=4,
     ),
     "accurate": Preset(
-        FlowConfig(radial=6, oriented=4, hidden=64, steps=6),
+        FlowConfig(radial=6, oriented=4, hidden=64, steps=6, products=4),
         TrainingConfig(iterations=3000, batch=48, learning_rate=1e-2, gradient="path"),
         TrainingConfig(iterations=1200, batch=32, learning_rate=1e-3, gradient="path"),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=2000, learning_rate=3e-2)),

@@ -49,6 +49,8 @@ class TrainingConfig(Settings, frozen=True):
         looseness: integration error allowed while training, in units of the tolerance.
         check_every: iterations between checks: of the integration error, and of validation data.
         evaluation_samples: samples of the report at the end.
+        fitting_samples: samples that products of nearby sites are fitted to after the training, see `flow.products`;
+            no more than were trained on.
         recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
         coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
     """
@@ -75,6 +77,7 @@ class TrainingConfig(Settings, frozen=True):
     looseness: Positive = LOOSENESS
     check_every: Count = 25
     evaluation_samples: Count = 16384
+    fitting_samples: CountFromZero = 8192
     recompute: bool = False
     coarse: TrainingConfig | None = None
 

@@ -16,6 +16,7 @@ from isingflow.runs.config import AnyRunConfig
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.parallel import Backend, Batch
 from isingflow.training.inherit import inherit
+from isingflow.training.products import Fitted
 
 SNAPSHOT_SAMPLES = 25
 
@@ -89,6 +90,16 @@ class Problem(ABC, Generic[Samples]):
     def defect(self) -> float:
         """How far the flow is from being a density, in nats, apart from the error of ln p; 0 where nobody asks."""
         return 0.0
+
+    def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
+        """Fit in closed form what can be fitted after the training; None where nothing is.
+
+        Args:
+            samples: to fit to, at most.
+            generator: of their noise.
+            pool: shares them.
+        """
+        return None
 
     @abstractmethod
     def snapshot(self) -> np.ndarray | None:

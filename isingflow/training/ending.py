@@ -17,13 +17,16 @@ FINAL_BATCHES, FEWEST_FINAL = 8, 8
 """Batches in the final measurement of the error, and samples of it where a time limit leaves no room for these."""
 
 
-def final_error(trainer: Trainer[Any]) -> float:
+def final_error(trainer: Trainer[Any], *, last: bool = True) -> float:
     """Give the flow its final weights and steps; returns the integration error that it then has, in nats.
 
-    Steps are added until all errors are within the tolerance, or no time is left: then what was measured stands.
+    Steps are added until all errors are within the tolerance, or no time is left: then what was measured stands. Where
+    another training goes on from here, nothing is fitted.
     """
     _take_best(trainer)
     _rest_if_worse(trainer)
+    if last:
+        _correct(trainer)
     error, worst = _errors(trainer)
     while not worst <= 1 and 0 < trainer.steps < MAX_STEPS and trainer.fits(FEWEST_FINAL, 2 * trainer.steps):
         trainer.adapt_steps(worst, 1.0)
@@ -46,6 +49,15 @@ def _errors(trainer: Trainer[Any]) -> tuple[float, float]:
     tolerance = trainer.config.tolerance
     defect = trainer.pool.run(trainer.problem.defect)
     return error, max(error / (FINAL_MARGIN * tolerance), 2 * defect / tolerance)
+
+
+def _correct(trainer: Trainer[Any]) -> None:
+    """Fit what is fitted in closed form, to as many samples as there is time for, and no more than were trained on."""
+    config = trainer.config
+    samples = min(config.fitting_samples, config.batch * trainer.iteration)
+    while samples > 1 and not trainer.fits(samples, trainer.steps):
+        samples //= 2
+    trainer.fitted = trainer.problem.correct(samples, trainer.noise, trainer.pool)
 
 
 def _take_best(trainer: Trainer[Any]) -> None:

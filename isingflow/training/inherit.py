@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, Transform, gradient_flows
+from isingflow.flows import Flow, GradientFlow, Transform, gradient_flows
 from isingflow.potentials import LatticePotential
 from isingflow.potentials.enlarge import enlarge
 from isingflow.runs.settings import LOOSENESS
@@ -27,7 +27,7 @@ def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True, looseness: f
     Raises:
         InvalidInput: the flows are of another make; the message says what fits.
     """
-    own_steps = [gradient.steps for gradient in gradient_flows(flow)]
+    own_steps = [gradient.steps for gradient in _trained(flow)]
     if earlier.shape == flow.shape:
         _copy(earlier, flow)
     elif tuple(2 * length for length in earlier.shape) == flow.shape:
@@ -38,13 +38,18 @@ def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True, looseness: f
             "the same lattice, or a lattice potential on the torus of half the lengths"
         )
     growth = flow.dimension / earlier.dimension
-    for before, now, own in zip(gradient_flows(earlier), gradient_flows(flow), own_steps, strict=True):
+    for before, now, own in zip(_trained(earlier), _trained(flow), own_steps, strict=True):
         now.steps = relaxed_steps(before.steps, growth, now.order, looseness) if adapt_steps else own
 
 
 def trained_maps(flow: Flow) -> list[Transform]:
     """The maps of a flow that have parameters."""
     return [transform for transform in flow.transforms if any(True for _ in transform.parameters())]
+
+
+def _trained(flow: Flow) -> list[GradientFlow]:
+    """The gradient flows that have parameters."""
+    return [gradient for transform in trained_maps(flow) for gradient in gradient_flows(transform)]
 
 
 def _copy(earlier: Flow, flow: Flow) -> None:
@@ -60,7 +65,7 @@ def _copy(earlier: Flow, flow: Flow) -> None:
 
 
 def _enlarge(earlier: Flow, flow: Flow) -> None:
-    before, now = ([gradient.potential for gradient in gradient_flows(one)] for one in (earlier, flow))
+    before, now = ([gradient.potential for gradient in _trained(one)] for one in (earlier, flow))
     match before, now:
         case [LatticePotential() as small], [LatticePotential() as large]:
             enlarge(small, large)

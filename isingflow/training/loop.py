@@ -29,6 +29,7 @@ def fit(
     optimiser: Optimiser | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     start: Flow | None = None,
+    last: bool = True,
 ) -> Outcome:
     """Train the flow of a problem, from the checkpoint in its run folder if there is one, until done or stopped.
 
@@ -45,6 +46,7 @@ def fit(
         optimiser: that of the run's settings, Adam, if not given.
         should_stop: asked after every iteration; True saves and returns INTERRUPTED.
         start: a trained flow to begin with, where the run has no checkpoint yet.
+        last: whether no other training goes on from this one's flow, see `Trainer.finish`.
 
     Raises:
         TrainingDiverged: the loss or its gradient is no longer finite; the last good checkpoint is kept.
@@ -63,6 +65,7 @@ def fit(
             ],
             optimiser=optimiser,
             should_stop=should_stop,
+            last=False,
         )
         if outcome is Outcome.INTERRUPTED:
             return outcome
@@ -87,7 +90,7 @@ def fit(
                 if asked:
                     trainer.save()
                     return Outcome.INTERRUPTED
-            trainer.finish(stopped)
+            trainer.finish(stopped, last=last)
         except stopping.Stopped:
             trainer.undo()
             trainer.save()

@@ -36,6 +36,7 @@ from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Samples, Stage
 from isingflow.training.families import FamilyProblem
 from isingflow.training.likelihood import Likelihood
 from isingflow.training.objectives import Objective
+from isingflow.training.products import Fitted, fit_products
 from isingflow.training.stages import coarse_share
 
 if TYPE_CHECKING:
@@ -168,6 +169,12 @@ class Variational(Problem[Tensor | Pair]):
             "gap_nats": None if self.exact is None else bounds["variational_free_energy"] - self.exact,
             "effective_sample_size": effective_sample_size(-excess[:, 0]),
         }
+
+    def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
+        """Products of nearby sites, where nobody minimises something else than the free energy."""
+        if self._objective not in objectives.OBJECTIVES.values():
+            return None
+        return fit_products(self.flow, self.target, samples, generator, pool)
 
     def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
         """Change of ln p + E at half the step; the larger of both directions where both are trained."""

@@ -15,6 +15,7 @@ from isingflow.errors import CheckpointError
 from isingflow.runs.loading import check_moments, restore
 from isingflow.runtime.processes import mixed
 from isingflow.training.keeping import Kept
+from isingflow.training.products import rest_products
 
 if TYPE_CHECKING:
     from isingflow.training.trainer import Trainer
@@ -47,6 +48,7 @@ def pack(trainer: Trainer[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "resting": trainer.resting,
         "wait": trainer.wait,
         "next_look": trainer.next_look,
+        "fitted": None if trainer.fitted is None else trainer.fitted._asdict(),
     }
     return {name: value.cpu() for name, value in tensors.items()}, state
 
@@ -81,6 +83,8 @@ def unpack(trainer: Trainer[Any], tensors: dict[str, Tensor], state: dict[str, A
         # Before there were looks between checks, there was a check every so many iterations.
         trainer.wait = int(state.get("wait", trainer.config.check_every))
         trainer.next_look = int(state.get("next_look", 0))
+        if not trainer.finished:
+            rest_products(trainer.flow)  # which training knows nothing of
         if state.get("resting") and not trainer.finished:
             trainer.flow.load_state_dict(trainer.kept.tensors)  # from rest nothing is learnt
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import TrainingDiverged
-from isingflow.flows import Flow, approximations
+from isingflow.flows import Approximate, Flow, approximations
 from isingflow.runs.folder import AnyRun
 from isingflow.runtime.parallel import Backend
 from isingflow.training.ending import final_error
@@ -20,6 +20,7 @@ from isingflow.training.keeping import Kept
 from isingflow.training.kernels import choose_kernels
 from isingflow.training.optimisers import adam
 from isingflow.training.problems import Problem, Samples
+from isingflow.training.products import Fitted
 from isingflow.training.progress import RECENT, Progress, mean_readings
 from isingflow.training.schedules import (
     MAX_STEPS,
@@ -60,7 +61,6 @@ class Trainer(Generic[Samples]):
         self.problem = problem
         self.flow = problem.flow
         self.device = self.flow.device
-        self.integrators = approximations(self.flow)
         self.noise = pool.generator(problem.source, config.seed + 1)
         self.draws = torch.Generator().manual_seed(config.seed + 2)
         self.own_optimizer = optimiser is None
@@ -71,6 +71,7 @@ class Trainer(Generic[Samples]):
         self.error: float | None = None
         self.recent: deque[dict[str, float]] = deque(maxlen=RECENT)
         self.kept, self.resting = Kept(), False
+        self.fitted: Fitted | None = None
         self.wait = self.next_look = SOON
         self._undo: Callable[[], None] = lambda: None
         self._cost = self._iteration_seconds = 0.0
@@ -88,6 +89,11 @@ class Trainer(Generic[Samples]):
             self.flow.parameter_count,
             choose_kernels(self.flow, self.device),
         )
+
+    @property
+    def integrators(self) -> list[Approximate]:
+        """The maps of the flow that are computed in steps."""
+        return approximations(self.flow)
 
     @property
     def steps(self) -> int:
@@ -215,17 +221,18 @@ class Trainer(Generic[Samples]):
         self.save()
         self.run.begin()
 
-    def finish(self, stopped: bool = False) -> None:
-        """Take the weights to keep, refine the integration until its error is within tolerance, save the checkpoint.
+    def finish(self, stopped: bool = False, *, last: bool = True) -> None:
+        """Take the weights to keep, fit what is fitted in closed form, refine the integration, save the checkpoint.
 
         Where a time limit leaves no room for a finer integration, the error that was measured stands.
 
         Args:
             stopped: whether the training is to count as finished before its last iteration.
+            last: whether no other training goes on from here, which would take over parameters alone.
         """
         if not self.finished:
             self._undo = remembered(self, whole=True)
-            error = final_error(self)
+            error = final_error(self, last=last)
             if not math.isfinite(error):
                 logger.warning(
                     "the training has diverged: the integration error of the final flow is %s: nothing "

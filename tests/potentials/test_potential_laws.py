@@ -27,6 +27,7 @@ from isingflow.potentials import (
     LocalResidualPotential,
     LogSumExpPotential,
     PartiallyConvexPotential,
+    ProductPotential,
     ResidualPotential,
     SampledAverage,
     SymmetricAverage,
@@ -77,6 +78,13 @@ def local(lattice, seed=0, flip=True, **options):
 def residual_local(lattice, seed=0, flip=True, **options):
     options = {"width": 3, "radius": 1, "metric": couplings(lattice), **options}
     return LocalResidualPotential(flipped(lattice, flip), lattice.bonds, **options, generator=generator(seed))
+
+
+def products(group, seed=0, **options):
+    made = ProductPotential(group, **{"smoothings": 2, "steepnesses": (1.5, 0.5), **options})
+    made.calibrate(made.squares(randn(20, *group.shape, seed=seed, dtype=torch.float32)))
+    made.choose(0.1 * randn(made.terms, seed=seed + 1))
+    return made
 
 
 def residual(shape, seed=0, **options):
@@ -167,6 +175,15 @@ POTENTIALS = {
     "width 2": lambda seed=0: convolutional(square_torus_group(5, 2), seed=seed),
     "radial only": lambda seed=0: convolutional(SQUARE, oriented=0, time_terms=1, seed=seed),
     "oriented only": lambda seed=0: convolutional(SQUARE, radial=0, time_terms=2, seed=seed),
+    "products, square": lambda seed=0: products(square_torus_group(4, 4), seed),
+    "products, nearest neighbours on an odd square": lambda seed=0: products(SQUARE, seed, reach=1),
+    "products, anisotropic": lambda seed=0: products(mirrors(4, 4), seed, smoothings=1),
+    "products, rectangle": lambda seed=0: products(square_torus_group(3, 4), seed, reach=4),
+    "products, triangular": lambda seed=0: products(TRIANGULAR, seed),
+    "products, cubic": lambda seed=0: products(hypercubic_torus_group((3, 3, 3)), seed, smoothings=1),
+    "products, slab": lambda seed=0: products(hypercubic_torus_group((1, 2, 4)), seed),
+    "products, ring": lambda seed=0: products(hypercubic_torus_group((5,)), seed),
+    "products, at rest": lambda seed=0: ProductPotential(SQUARE),
     "residual": lambda seed=0: residual((2, 3), seed, layers=3),
     "residual, one layer": lambda seed=0: residual((3,), seed, layers=1, rank=2),
     "residual square": lambda seed=0: residual_lattice(square_torus_group(4, 4), seed),
