@@ -89,7 +89,7 @@ def evaluated_on(sites: int, training: TrainingConfig) -> TrainingConfig:
 
 
 _QUICK = TrainingConfig(
-    iterations=300, batch=32, learning_rate=6e-3, gradient="path", evaluation_samples=4096, fitting_samples=4096
+    iterations=300, batch=32, learning_rate=6e-3, gradient="path", evaluation_samples=4096, fitting_samples=3072
 )
 _LOCAL = FlowConfig(potential="local", radial=0, oriented=0, hidden=8, radius=2, steps=6)
 _BY_PATHS = TrainingConfig(batch=64, learning_rate=4e-2, gradient="path")
@@ -102,13 +102,13 @@ PRESETS = {
     "quick": Preset(
         FlowConfig(steps=6, products=4),
         _QUICK,
-        replace(_QUICK, iterations=220, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100, learning_rate=1e-2)),
+        replace(_QUICK, iterations=180, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100, learning_rate=1e-2)),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
         more=4,
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, hidden=64, steps=6, products=4),
-        TrainingConfig(iterations=3000, batch=48, learning_rate=1e-2, gradient="path"),
+        TrainingConfig(iterations=2000, batch=48, learning_rate=1e-2, gradient="path"),
         TrainingConfig(iterations=1200, batch=32, learning_rate=1e-3, gradient="path"),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=2000, learning_rate=3e-2)),
     ),

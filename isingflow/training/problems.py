@@ -174,7 +174,7 @@ class Variational(Problem[Tensor | Pair]):
         """Products of nearby sites, where nobody minimises something else than the free energy."""
         if self._objective not in objectives.OBJECTIVES.values():
             return None
-        return fit_products(self.flow, self.target, samples, generator, pool)
+        return fit_products(self.flow, self.target, samples, generator, pool, tolerance=self.training.tolerance)
 
     def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
         """Change of ln p + E at half the step; the larger of both directions where both are trained."""

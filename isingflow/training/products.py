@@ -13,6 +13,7 @@ flow has become better: otherwise C stays zero. (To fit again from where the map
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from isingflow.potentials.base import pulled_back
 from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
 from isingflow.targets.base import Target
+from isingflow.training.schedules import FINAL_MARGIN, controlled_steps
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ CALIBRATION = 256
 """Samples that tell the scales of the features."""
 ROWS = 64
 """Samples in flight at a time."""
+OWN_PART, REFINEMENTS = 0.25, 4
+"""Of a final flow's integration error, the part of the fitted map; and how often its steps are refined, at most."""
 PER_TERM = 4
 """Samples for every coefficient, at least: of fewer nothing is fitted."""
 
@@ -99,7 +103,9 @@ def rest_products(flow: Flow) -> None:
 
 
 @torch.no_grad()
-def fit_products(flow: Flow, target: Target, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
+def fit_products(
+    flow: Flow, target: Target, samples: int, generator: torch.Generator, pool: Backend, *, tolerance: float
+) -> Fitted | None:
     """Fit the products of a trained flow, if it has some.
 
     Args:
@@ -108,6 +114,7 @@ def fit_products(flow: Flow, target: Target, samples: int, generator: torch.Gene
         samples: of the flow to fit to; too few for the number of terms fit nothing.
         generator: of their noise.
         pool: shares the samples.
+        tolerance: integration error that the whole flow may have, in nats; the fitted map alone has a part of it.
 
     Returns:
         What it has brought; None where nothing was fitted, and the products rest.
@@ -130,6 +137,7 @@ def fit_products(flow: Flow, target: Target, samples: int, generator: torch.Gene
     before = _bound(flow, target, fresh, pool)
     if all(bool(half.products.isfinite().all()) for half in halves):
         potential.choose(_solution(*halves))
+        _integrate_finely(products, outer, target, start[:CALIBRATION], tolerance, pool)
     change = _bound(flow, target, fresh, pool) - before
     better = bool(change.isfinite().all()) and float(change.mean()) < 0
     logger.info(
@@ -186,6 +194,26 @@ def _moments(
     shares = pool.run(lambda: pool.map(share, indices))
     (total,) = pool.sum([sum(shares, torch.zeros(()))])
     return Moments(total[0]), Moments(total[1])
+
+
+def _integrate_finely(
+    products: GradientFlow, outer: Flow, target: Target, start: Tensor, tolerance: float, pool: Backend
+) -> None:
+    """Give the map of products as many steps as it needs, whatever the rest of the flow needs."""
+
+    def excess(steps: int) -> Tensor:
+        products.steps = steps
+        y, logdet = products(start.view(-1, *products.potential.shape))
+        x, outer_logdet = outer(y.view(start.shape))
+        return target.energy(x.double()) - logdet - outer_logdet
+
+    steps, allowed = PRODUCT_STEPS, OWN_PART * FINAL_MARGIN * tolerance
+    for _ in range(REFINEMENTS):
+        error = float(pool.gather(excess(steps) - excess(2 * steps)).abs().mean().nan_to_num(nan=math.inf))
+        if error <= allowed:
+            break
+        steps = controlled_steps(steps, error, allowed, products.order)
+    products.steps = steps
 
 
 def _energy_and_slope(outer: Flow, target: Target, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,238 @@
+"""Products fitted after a training: the least squares, what they bring, and when they are left out."""
+
+import math
+
+import pytest
+import torch
+from msgspec.structs import replace
+
+import isingflow
+from isingflow.architectures.base import Domain
+from isingflow.architectures.monge_ampere import FlowConfig
+from isingflow.errors import InvalidInput
+from isingflow.flows import Flow, approximations, gradient_flows
+from isingflow.lattice import chain, edwards_anderson, square, triangular
+from isingflow.potentials import ProductPotential
+from isingflow.runs.config import FamilyConfig, RunConfig
+from isingflow.runs.folder import RunFolder
+from isingflow.runs.loading import load
+from isingflow.runs.settings import TrainingConfig
+from isingflow.runtime.parallel import Workers
+from isingflow.targets.base import Target
+from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.training import products
+from isingflow.training.products import Moments, fit_products, fitted_map, rest_products
+
+SMALL = FlowConfig(hidden=4, radial=2, oriented=0, steps=4, products=1)
+TRAINING = TrainingConfig(iterations=30, batch=32, gradient="path", adapt_steps=False, evaluation_samples=256)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def untrained(lattice, beta=0.3, flow=SMALL):
+    target = HubbardStratonovich(lattice, beta)
+    return RunConfig(lattice, beta, "mine", flow=flow).new_flow(target).eval(), target
+
+
+def test_least_squares_of_sums_are_those_of_the_rows():
+    """Against a direct solution by all rows, for which the responses are centred and the ridge is small."""
+    rows = torch.randn(200, 6, generator=generator(), dtype=torch.float64)
+    rows[:, 5] += 0.7 * rows[:, 1] - 2 * rows[:, 3] + 5
+    entries = torch.cat([torch.ones(200, 1, dtype=torch.float64), rows], 1)
+    parts = [Moments(part.T @ part) for part in entries.split(70)]
+    total = sum(parts[1:], parts[0])
+    centred = rows - rows.mean(0)
+    expected = torch.linalg.lstsq(centred[:, :5], -centred[:, 5:]).solution[:, 0]
+    torch.testing.assert_close(total.solved(1e-12), expected)
+    left = (centred[:, 5] + centred[:, :5] @ expected).square().mean()
+    assert total.left(expected) == pytest.approx(float(left))
+    assert total.left(expected) < total.left(expected + 0.01 * torch.randn(5, generator=generator(1)).double())
+
+
+@pytest.mark.parametrize("lattice", [square(4), triangular(4), chain(6)], ids=str)
+def test_responses_are_the_derivative_of_ln_p_plus_e(lattice):
+    """Along a term, by differences: of a whole flow with its map of products, short of what is second order."""
+    flow, target = untrained(lattice)
+    flow.double()
+    place, fitted, potential = fitted_map(flow)
+    z = flow.noise(4, generator(1))
+    inner, outer = Flow(flow.shape, list(flow.transforms[:place])), Flow(flow.shape, list(flow.transforms[place + 1 :]))
+    y, _ = inner(z)
+    potential.calibrate(potential.squares(y.view(-1, *potential.shape)))
+    _, slope = products._energy_and_slope(outer, target, y)
+    responses = potential.responses(y.view(-1, *potential.shape), slope.view(-1, *potential.shape))
+
+    def excess(step):
+        potential.choose(step)
+        x, logdet = flow(z)
+        return flow.base_log_prob(z) - logdet + target.energy(x)
+
+    for seed in range(3):
+        direction = torch.randn(potential.terms, generator=generator(seed), dtype=torch.float64)
+        difference = (excess(1e-4 * direction) - excess(-1e-4 * direction)) / 2e-4
+        torch.testing.assert_close(difference.detach(), responses @ direction, rtol=1e-4, atol=1e-4)
+    assert fitted is flow.transforms[place] or lattice.shape == (6,)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A flow that 30 iterations have taken near the target, and the products fitted then."""
+    folder = tmp_path_factory.mktemp("products") / "run"
+    config = RunConfig(square(4), 0.4, "mine", flow=SMALL, training=TRAINING)
+    return isingflow.train(RunFolder.create(folder, config), progress=False)
+
+
+def bound(flow, target, seed=5, n=4096):
+    with torch.no_grad():
+        z = flow.noise(n, generator(seed))
+        x, logdet = flow(z)
+        return flow.base_log_prob(z) - logdet + target.energy(x.double())
+
+
+def test_a_training_ends_with_products_that_narrow_the_bound(trained):
+    """On other samples than the fit's own, with the same noise, and no further than the exact value."""
+    flow, target = trained.flow, trained.target
+    assert not fitted_map(flow)[2].resting
+    after = bound(flow, target)
+    rest_products(flow)
+    before = bound(flow, target)
+    change = after - before
+    try:
+        assert float(change.mean()) < -5 * float(change.std()) / math.sqrt(len(change))
+        exact = target.exact_free_energy()[0]
+        assert float(after.mean()) > exact - 4 * float(after.std()) / math.sqrt(len(after))
+        assert float(after.mean()) - exact < 0.7 * (float(before.mean()) - exact)
+    finally:
+        fitted_map(flow)[2].load_state_dict(load(trained.run).transforms[fitted_map(flow)[0]].potential.state_dict())
+
+
+def test_what_was_fitted_is_kept_with_the_run_and_told(trained):
+    state = trained.run.load_checkpoint()[1]
+    assert state["fitted"]["terms"] == fitted_map(trained.flow)[2].terms
+    assert state["fitted"]["after"] < state["fitted"]["before"]
+    z = trained.flow.noise(3, generator(2))
+    torch.testing.assert_close(load(trained.run)(z), trained.flow(z))
+    back, _ = trained.flow.inverse(trained.flow(z)[0])
+    torch.testing.assert_close(back, z, atol=1e-3, rtol=0)
+
+
+def test_its_map_is_integrated_and_certified(trained):
+    """While it rests it is the identity, without steps that a certificate would have to refine."""
+    assert len(approximations(trained.flow)) == 2
+    flow, _ = untrained(square(4))
+    assert len(approximations(flow)) == 1 and len(gradient_flows(flow)) == 2
+    x = torch.randn(2, 4, 4, generator=generator())
+    for found in (gradient_flows(flow)[1](x), gradient_flows(flow)[1].inverse(x)):
+        assert torch.equal(found[0], x) and not found[1].any()
+
+
+def test_the_score_goes_through_fitted_products(trained):
+    """By the closed way of a gradient flow, against automatic differentiation of ln p."""
+    z = trained.flow.noise(3, generator(4))
+    x, _, score = trained.flow.forward_with_score(z)
+    point = x.detach().requires_grad_()
+    expected = torch.autograd.grad(trained.flow.log_prob(point).sum(), point)[0]
+    torch.testing.assert_close(score, expected, atol=2e-2, rtol=1e-2)
+
+
+def test_too_few_samples_fit_nothing():
+    flow, target = untrained(square(4))
+    terms = fitted_map(flow)[2].terms
+    assert fit_products(flow, target, 4 * terms - 1, generator(), Workers(1), tolerance=0.01) is None
+    assert fitted_map(flow)[2].resting
+
+
+class Gaussian(Target):
+    """What a flow that does nothing is exactly: nothing is left to fit."""
+
+    shape, symmetry = (4, 4), square(4).symmetry
+
+    def energy(self, field):
+        return field.square().flatten(1).sum(1) / 2
+
+
+def test_where_nothing_is_to_be_won_products_stay_away_or_do_no_harm():
+    flow = isingflow.runs.config.TargetConfig.from_preset("quick", Gaussian()).new_flow(Gaussian())
+    flow.eval()
+    found = fit_products(flow, Gaussian(), 4 * fitted_map(flow)[2].terms, generator(), Workers(1), tolerance=0.01)
+    assert found is None or found.after - found.before > -1e-3
+    assert float(bound(flow, Gaussian()).std()) < 1e-2
+
+
+class Broken(Gaussian):
+    def energy(self, field):
+        return super().energy(field) + torch.where(field[:, 0, 0] > 2, math.nan, 0.0)
+
+
+def test_energies_that_are_no_numbers_fit_nothing():
+    flow = isingflow.runs.config.TargetConfig.from_preset("quick", Gaussian()).new_flow(Gaussian())
+    assert fit_products(flow, Broken(), 4 * fitted_map(flow)[2].terms, generator(), Workers(1), tolerance=0.01) is None
+    assert fitted_map(flow)[2].resting
+
+
+def test_threads_share_the_samples():
+    """Sums of shares are sums: to rounding, the same coefficients."""
+    found = []
+    for threads in (1, 2):
+        flow, target = untrained(square(4), 0.2)
+        pool = Workers(threads)
+        fit_products(flow, target, 4 * fitted_map(flow)[2].terms, generator(), pool, tolerance=0.01)
+        pool.close()
+        found.append(fitted_map(flow)[2].coefficients)
+    torch.testing.assert_close(*found, rtol=1e-2, atol=1e-3)
+
+
+def test_an_objective_of_ones_own_is_not_corrected(tmp_path):
+    def mine(flow, target, z, settings):
+        return isingflow.training.objectives.reverse_kl(flow, target, z, settings)
+
+    run = RunFolder.create(tmp_path / "run", RunConfig(square(4), 0.4, "mine", flow=SMALL, training=TRAINING))
+    trained = isingflow.train(run, objective=mine, iterations=None, progress=False)
+    assert fitted_map(trained.flow)[2].resting
+
+
+def test_who_has_products():
+    """Presets on tori without a field; nobody else, and families not, whose members are not trained one by one."""
+    for preset in ("quick", "accurate"):
+        assert RunConfig.from_preset(preset, square(4), 0.3).flow.products == 4
+        for lattice in (square(4, boundary="open"), edwards_anderson(4, seed=0), square(4).with_field(0.1)):
+            assert RunConfig.from_preset(preset, lattice, 0.3).flow.products == 0
+        assert FamilyConfig.from_preset(preset, square(4), 0.2, 0.4).flow.products == 0
+    assert RunConfig.from_preset("paper", square(4), 0.3).flow.products == 0
+    for settings in ({"potential": "dense"}, {"potential": "local", "radial": 0, "oriented": 0}):
+        flow = FlowConfig(**settings, products=2)
+        with pytest.raises(InvalidInput, match=r"flow\.products is 2"):
+            flow.build(Domain.of_lattice(square(4)), generator())
+    with pytest.raises(InvalidInput, match=r"flow\.products is 1"):
+        SMALL.build(Domain.of_lattice(square(4).with_field(0.1)), generator())
+
+
+def test_what_goes_on_from_a_run_takes_its_parameters_and_fits_anew(trained, tmp_path):
+    hot = trained.target.at(beta=0.38)
+    short = isingflow.train(hot, start=trained, iterations=2, output=tmp_path / "run", progress=False)
+    assert fitted_map(short.flow)[2].resting  # 64 samples are too few to fit to
+    assert isinstance(fitted_map(short.flow)[2], ProductPotential)
+
+
+def test_a_training_that_goes_on_after_its_time_limit_takes_products_back(tmp_path):
+    """They are of the weights that a flow had when its time was over."""
+    run = RunFolder.create(tmp_path / "run", RunConfig(square(4), 0.4, "mine", flow=SMALL, training=TRAINING))
+    stops = iter([False] * 20 + [True] * 1000)
+    isingflow.train(run, should_stop=lambda: next(stops), progress=False)
+    tensors, state = run.load_checkpoint()
+    (name,) = (name for name in tensors if name.endswith("coefficients"))
+    tensors[name] = torch.ones_like(tensors[name])
+    run.save_checkpoint(tensors, state)
+    trained = isingflow.train(RunFolder.open(run.path), progress=False)
+    whole = RunFolder.create(tmp_path / "whole", RunConfig(square(4), 0.4, "mine", flow=SMALL, training=TRAINING))
+    uninterrupted = isingflow.train(whole, progress=False)
+    for one, other in zip(trained.flow.state_dict().values(), uninterrupted.flow.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_fewer_samples_of_the_fit_on_larger_tori():
+    sizes = [RunConfig.from_preset("accurate", square(size), 0.4).training for size in (16, 32, 64, 128)]
+    assert [training.fitting_samples for training in sizes] == [8192, 4096, 2048, 2048]
+    assert replace(sizes[0], fitting_samples=0).fitting_samples == 0
