@@ -22,6 +22,7 @@ from isingflow.runs.shared import create
 from isingflow.runtime import processes, stopping
 from isingflow.runtime.launched import place
 from isingflow.training.problems import Likelihood, problem_of
+from isingflow.training.products import fitted_map
 from isingflow.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -98,6 +99,7 @@ def backend(folder):
         return {
             "sums": pool.sum([torch.tensor([1.0, 2.0]) * (1 + pool.rank), torch.ones((2, 2), dtype=torch.float64)]),
             "gathered": pool.gather(ours, 7),
+            "unequal": pool.gather(torch.full((2 + pool.rank,), pool.rank)),
             "part": pool.part(torch.arange(7)),
             "spread": spread,
             "stream": torch.randn(3, generator=noise),
@@ -174,11 +176,13 @@ def kinds(folder):
     found["coarse"] = isingflow.train(create(folder / "coarse", config), progress=False)
     found["family"] = trained(folder / "family", betas=(0.2, 0.3), iterations=3)
 
+    found["products"] = trained(folder / "products", iterations=3, settings={"training.batch": 701})
+    products = fitted_map(found["products"].flow)[2]
     data = isingflow.datasets.load("moons", seed=0)
     settings = {"training.batch": 7, "training.check_every": 4}
     found["data"] = isingflow.train(data, output=folder / "data", iterations=9, settings=settings, progress=False)
     assert isinstance(found["data"].problem, Likelihood)
-    return {name: digest(run.flow) for name, run in found.items()}
+    return {name: digest(run.flow) for name, run in found.items()}, products.resting
 
 
 def silent(folder):

@@ -104,6 +104,7 @@ def test_sums_rows_and_words_of_all(found):
     for ours in (one, other):
         assert ours["sums"][0].tolist() == [3.0, 6.0] and ours["sums"][1].tolist() == [[2.0, 2.0]] * 2
         assert ours["gathered"].tolist() == [[0.0, 0.0]] * 4 + [[1.0, 1.0]] * 3
+        assert ours["unequal"].tolist() == [0, 0, 1, 1, 1]
         assert ours["spread"].tolist() == [0.0]
         assert ours["error"] == ("IsingflowError", "no more") and ours["again"] == 4 and ours["long"] == "x" * 10**5
         assert ours["stopped"] == signal.SIGTERM
@@ -180,7 +181,8 @@ def test_they_end_and_fail_together(folder, found):
 
 
 def test_every_kind_of_training_has_one_flow(folder, found):
-    one, other = found["kinds"]
+    (one, resting), (other, _) = found["kinds"]
+    assert not resting
     assert one == other and len(set(one.values())) == len(one)
     assert RunFolder.open(folder / "coarse" / "coarse").load_checkpoint()[1]["iteration"] == 3
 

@@ -58,8 +58,8 @@ class Backend(Protocol):
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor summed over all processes."""
 
-    def gather(self, tensor: Tensor, count: int) -> Tensor:
-        """The rows of all processes, `count` of them, one after the other; each has as many as `share` says."""
+    def gather(self, tensor: Tensor, count: int | None = None) -> Tensor:
+        """The rows of all processes, one after the other: `count` of them, where each has as many as `share` says."""
 
     def spread(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes the first one's tensors, in place."""
@@ -119,7 +119,7 @@ class Workers:
         """The tensors themselves."""
         return list(tensors)
 
-    def gather(self, tensor: Tensor, count: int) -> Tensor:
+    def gather(self, tensor: Tensor, count: int | None = None) -> Tensor:
         """The tensor itself."""
         return tensor
 

@@ -271,9 +271,17 @@ class Processes:
         parts = flat.split([tensor.numel() for tensor in tensors])
         return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def gather(self, tensor: Tensor, count: int) -> Tensor:
-        """The rows of all processes, one after the other; each has as many of them as `share` says."""
-        shares = _shares(count, self.world)
+    def gather(self, tensor: Tensor, count: int | None = None) -> Tensor:
+        """The rows of all processes, one after the other.
+
+        Args:
+            tensor: of this process.
+            count: of all rows, where each process has as many as `share` says; else they tell each other first.
+        """
+        if count is None:
+            shares = [int(length) for length in self.group.all_gather(torch.tensor(len(tensor)))]
+        else:
+            shares = _shares(count, self.world)
         padded = tensor.new_zeros((max(shares), *tensor.shape[1:]), device="cpu")
         padded[: len(tensor)] = tensor
         found = self.group.all_gather(padded)

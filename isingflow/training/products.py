@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -167,7 +168,7 @@ def _pushed(flow: Flow, latent: Tensor, pool: Backend) -> tuple[Tensor, Tensor]:
 def _bound(flow: Flow, target: Target, latent: Tensor, pool: Backend) -> Tensor:
     """ln p + E of samples."""
     fields, log_prob = pool.run(lambda: _pushed(flow, latent, pool))
-    return pool.gather(log_prob + target.energy(fields.double()), len(latent) * pool.world)
+    return pool.gather(log_prob + target.energy(fields.double()))
 
 
 def _moments(
@@ -207,9 +208,13 @@ def _integrate_finely(
         x, outer_logdet = outer(y.view(start.shape))
         return target.energy(x.double()) - logdet - outer_logdet
 
+    def halved(steps: int) -> Tensor:
+        return excess(steps) - excess(2 * steps)
+
     steps, allowed = PRODUCT_STEPS, OWN_PART * FINAL_MARGIN * tolerance
     for _ in range(REFINEMENTS):
-        error = float(pool.gather(excess(steps) - excess(2 * steps)).abs().mean().nan_to_num(nan=math.inf))
+        change = pool.gather(pool.run(partial(halved, steps)))
+        error = float(change.abs().mean().nan_to_num(nan=math.inf))
         if error <= allowed:
             break
         steps = controlled_steps(steps, error, allowed, products.order)
