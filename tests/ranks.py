@@ -19,7 +19,7 @@ from isingflow.errors import IsingflowError
 from isingflow.runs.config import RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.shared import create
-from isingflow.runtime import processes, stopping
+from isingflow.runtime import group, processes, stopping
 from isingflow.runtime.launched import place
 from isingflow.training.problems import Likelihood, problem_of
 from isingflow.training.products import fitted_map
@@ -187,7 +187,7 @@ def kinds(folder):
 
 def silent(folder):
     """The second process stops for good, without an end."""
-    processes.LOOK, processes.BEAT, processes.SILENCE = 0.2, 0.2, 3.0
+    group.LOOK, group.BEAT, group.SILENCE = 0.2, 0.2, 3.0
 
     def objective(flow, target, z, settings):
         if place().rank == 1:
