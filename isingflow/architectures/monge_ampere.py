@@ -7,10 +7,9 @@ layer. All are even where the density is.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from msgspec import Meta
 from msgspec.structs import replace
 
 from isingflow.architectures.base import Domain, allowed, check_size, gradient_flow, known_neighbours, random_directions
@@ -26,6 +25,7 @@ from isingflow.potentials import (
     ProductPotential,
     group_average,
 )
+from isingflow.runtime.checks import count
 from isingflow.runtime.settings import (
     Depth,
     DepthFromZero,
@@ -39,6 +39,8 @@ from isingflow.runtime.settings import (
 
 UNITS = 8
 """Of the local potential for every site, where nothing else is said."""
+MOST_SMOOTHINGS = 8
+"""In products: a power of 64 leaves little but the mean."""
 PRODUCT_STEPS = 2
 """Of the integration along fitted products, at first."""
 MOST_AVERAGED = 32
@@ -87,7 +89,7 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
     training_steps: StepsFromZero = 0
     reversible: bool = False
     radius: DepthFromZero = 2
-    products: Annotated[int, Meta(ge=0, le=8)] = 0
+    products: DepthFromZero = 0
 
     @property
     def last(self) -> bool:
@@ -137,7 +139,8 @@ class FlowConfig(Settings, frozen=True, tag_field="kind", tag="monge-ampere"):
                 f"flow.products is {self.products}: products of nearby functions are for the lattice potential, on "
                 "tori without a field; expected 0"
             )
-        products = ProductPotential(domain.symmetry, smoothings=self.products)
+        smoothings = count("flow.products", self.products, most=MOST_SMOOTHINGS)
+        products = ProductPotential(domain.symmetry, smoothings=smoothings)
         return [GradientFlow(allowed(products, domain), steps=PRODUCT_STEPS, recompute=recompute)]
 
 

@@ -15,7 +15,7 @@ from isingflow.evaluation.bridging import Annealed
 from isingflow.evaluation.budget import MOST_STEPS, Meter
 from isingflow.evaluation.free_energies import BothSides, Evaluation, SampleSet
 from isingflow.evaluation.warmer import AnnealedTo
-from isingflow.flows import Flow
+from isingflow.flows import Flow, gradient_flows
 from isingflow.lattice import Lattice
 from isingflow.observables import Series, per_sample
 from isingflow.runs.config import heading
@@ -121,7 +121,7 @@ def evaluation_of(
         sites=target.sites,
         beta=target.beta if isinstance(target, Magnetic) else None,
         bounds=run.config.training.bounds,
-        parameters=flow.parameter_count,
+        parameters=flow.parameter_count + sum(part.potential.fitted for part in gradient_flows(flow)),
         training_seconds=float(state["seconds"]),
         integration_steps=int(state["steps"]),
         integration_error=sampled.error,

@@ -2,7 +2,8 @@
 
     w(beta) = sum_b W_b T_b(s),    s from -1 to 1 as beta goes from the least to the greatest value of the range,
 
-with Chebyshev polynomials T_b, for every parameter w of an ordinary flow. What a flow starts from in closed form, such
+with Chebyshev polynomials T_b, for every parameter w of an ordinary flow, and for what is fitted after a training, see
+`training.products`. What a flow starts from in closed form, such
 as the best Gaussian of a magnet, is that of each beta. A member of the family is an ordinary flow.
 """
 
@@ -11,17 +12,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Flow, approximations
+from isingflow.flows.products import fitted_map
 from isingflow.runtime.checks import count, function, number
 
 MEMBERS = 128
 """Untrained members that are kept."""
+FITTED_TERMS = 4
+"""Of the series of what is fitted, at most."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -36,6 +40,10 @@ class Family(Flow):
         build: the untrained member at a value, in float32 on the CPU; all are of one make.
         low, high: the range.
         terms: of the series, at least 1.
+
+    Attributes:
+        fitted: coefficients of products of nearby sites, see `potentials.ProductPotential`, shape (terms of their
+            series, terms); zero, as they are until they are fitted, or without a column where members have none.
 
     Raises:
         InvalidInput: a range that is none, or no terms.
@@ -54,6 +62,8 @@ class Family(Flow):
         isingflow.errors.InvalidInput: beta 0.7 is outside of what the family was made for: expected 0.2 to 0.6
     """
 
+    fitted: Tensor
+
     def __init__(self, build: Callable[[float], Flow], low: float, high: float, terms: int) -> None:
         low, high = number("low", low), number("high", high)
         if not low < high:
@@ -67,6 +77,9 @@ class Family(Flow):
             for name, parameter in module.named_parameters(recurse=False):
                 later = parameter.new_zeros(self.terms - 1, *parameter.shape)
                 setattr(module, name, nn.Parameter(torch.cat([parameter.detach()[None], later])))
+        found = fitted_map(self)
+        width = 0 if found is None else found.potential.terms
+        self.register_buffer("fitted", torch.zeros(min(self.terms, FITTED_TERMS), width, dtype=self.dtype))
 
     def basis(self, value: float) -> Tensor:
         """T_b at a value, float64, shape (terms,).
@@ -94,6 +107,7 @@ class Family(Flow):
             own.copy_(learnt)
         for part, like in zip(approximations(member), approximations(self), strict=True):
             part.steps = like.steps
+        self._give_products(member, beta)
         return member.eval().requires_grad_(False)
 
     def bound(self, value: float) -> Flow:
@@ -109,7 +123,9 @@ class Family(Flow):
             _bound(ours, theirs, basis.to(self._like)) if any(True for _ in ours.parameters()) else theirs
             for ours, theirs in zip(self.transforms, start.transforms, strict=True)
         ]
-        return Flow(self.shape, transforms).train(self.training)
+        bound = Flow(self.shape, transforms)
+        self._give_products(bound, value)
+        return bound.train(self.training)
 
     @torch.no_grad()
     def term(self, index: int) -> Flow:
@@ -129,8 +145,37 @@ class Family(Flow):
         for part, like in zip(approximations(self), approximations(flow), strict=True):
             part.steps = like.steps
 
+    def keep_products(self, like: Flow, series: Tensor) -> None:
+        """Take what was fitted: coefficients, of the shape of `fitted`, and scales and steps of a fitted member."""
+        own, given = fitted_map(self), fitted_map(like)
+        if own is None or given is None:
+            raise InvalidInput("a family without products of nearby sites can keep none")
+        self.fitted.copy_(series)
+        own.potential.scales.copy_(given.potential.scales)
+        own.gradient.steps = given.gradient.steps
+
+    @torch.no_grad()
+    def _give_products(self, member: Flow, value: float) -> None:
+        """Give a member what was fitted, in a map of its own."""
+        own = fitted_map(self)
+        if own is None or not bool(self.fitted.any()):
+            return
+        place = len(own.inner.transforms)
+        member.transforms[place] = copy.deepcopy(member.transforms[place])
+        given = fitted_map(member)
+        assert given is not None
+        given.potential.scales.copy_(own.potential.scales)
+        given.potential.choose(self.basis(value)[: len(self.fitted)].to(self.fitted) @ self.fitted)
+        given.gradient.steps = own.gradient.steps
+
     def _member(self, value: float) -> Flow:
         return self._untrained(float(value)).to(self._like)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Checkpoints from before products were fitted know of none."""
+        if not self.fitted.numel():
+            state_dict.setdefault(f"{prefix}fitted", self.fitted)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def taken(self, name: str, x: Tensor) -> NoReturn:
         """A family takes no fields."""

@@ -58,6 +58,7 @@ class Potential(nn.Module):
         symmetry: group under which phi is exactly invariant, phi(g x, t) = phi(x, t).
         compiled: whether elementwise work is fused by torch.compile.
         resting: whether phi is zero, so that a flow along it is the identity.
+        fitted: how many numbers in it were fitted in closed form; they are no parameters of a training.
         opening_parameters: names of the directions and biases of its opening layer, which may learn at another rate.
     """
 
@@ -65,6 +66,7 @@ class Potential(nn.Module):
     symmetry: Group
     compiled = False
     resting = False
+    fitted = 0
     opening_parameters: tuple[str, ...] = ()
 
     @property

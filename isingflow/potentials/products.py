@@ -116,6 +116,10 @@ class ProductPotential(Potential):
         features, _, orbits = self.coefficients.shape
         return features * (features + 1) // 2 * orbits
 
+    @property
+    def fitted(self) -> int:  # type: ignore[override]
+        return 0 if self.resting else self.terms
+
     def calibrate(self, squares: Tensor) -> None:
         """Set the scales, so that steepnesses are in units of the features' deviations.
 

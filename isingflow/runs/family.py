@@ -181,7 +181,8 @@ class FamilyConfig(Run, frozen=True, tag="family"):
         if iterations is None:
             more = find_preset(MAGNET_PRESETS, flow, preset).more
             training = training.scaled(more * training.iterations)
-        return cls(lattice, low, high, preset, seed, _unfitted(one.flow), training)
+            training = replace(training, fitting_samples=more * training.fitting_samples)
+        return cls(lattice, low, high, preset, seed, one.flow, training)
 
 
 def _slower(training: TrainingConfig) -> TrainingConfig:
@@ -199,8 +200,3 @@ def spread(low: float, high: float, points: int) -> tuple[float, ...]:
     middle, half = (low + high) / 2, (high - low) / 2
     inner = [middle - half * math.cos(math.pi * index / (points - 1)) for index in range(1, points - 1)]
     return (low, *inner, high)
-
-
-def _unfitted(flow: AnyFlowConfig) -> AnyFlowConfig:
-    """Without what is fitted at one temperature after its training."""
-    return replace(flow, products=0) if isinstance(flow, FlowConfig) else flow

@@ -91,6 +91,9 @@ class Problem(ABC, Generic[Samples]):
         """How far the flow is from being a density, in nats, apart from the error of ln p; 0 where nobody asks."""
         return 0.0
 
+    def forget(self) -> None:
+        """Take back what was fitted, of weights that are trained on."""
+
     def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
         """Fit in closed form what can be fitted after the training; None where nothing is.
 

@@ -27,10 +27,13 @@ from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Stage
 from isingflow.training.inherit import inherit
 from isingflow.training.objectives import OBJECTIVES
+from isingflow.training.products import Fitted, fit_series
 from isingflow.training.stages import coarse_share
 
 GRID = 33
 """Temperatures that a training sees."""
+FITTED_AT = 8
+"""Temperatures that products of nearby sites are fitted at."""
 SHOWN = 5
 """Temperatures of which snapshots have samples."""
 
@@ -126,6 +129,27 @@ class FamilyProblem(Problem[Mixed]):
             member = self.flow.bound(self.betas[place])
             errors.append(integration_error(member, self.targets[place].energy, latent, pool).value)
         return max(errors) if not any(map(math.isnan, errors)) else math.nan
+
+    def forget(self) -> None:
+        """Products of nearby sites are of the weights that they were fitted for."""
+        self.flow.fitted.zero_()
+
+    def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
+        """Products of nearby sites, as a series in beta, at some temperatures of the range."""
+        self.forget()
+        betas = spread(self.config.low, self.config.high, FITTED_AT)
+        members = [self.flow.at(beta) for beta in betas]
+        basis = torch.stack([self.flow.basis(beta)[: len(self.flow.fitted)] for beta in betas])
+        return fit_series(
+            members,
+            [HubbardStratonovich(self.config.lattice, beta).to(self.flow.device) for beta in betas],
+            basis,
+            lambda series: self.flow.keep_products(members[0], series),
+            samples,
+            generator,
+            pool,
+            tolerance=self.training.tolerance,
+        )
 
     def snapshot(self) -> np.ndarray | None:
         """Spins, int8, of some temperatures, from the hottest to the coldest."""

@@ -24,6 +24,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error
 from isingflow.flows.checks import check_maps
+from isingflow.flows.products import fitted_map
 from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential, SampledAverage
 from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, RunConfig, TargetConfig
@@ -169,6 +170,12 @@ class Variational(Problem[Tensor | Pair]):
             "gap_nats": None if self.exact is None else bounds["variational_free_energy"] - self.exact,
             "effective_sample_size": effective_sample_size(-excess[:, 0]),
         }
+
+    def forget(self) -> None:
+        """Products of nearby sites are of the weights that they were fitted for."""
+        found = fitted_map(self.flow)
+        if found is not None:
+            found.potential.rest()
 
     def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
         """Products of nearby sites, where nobody minimises something else than the free energy."""

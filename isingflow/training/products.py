@@ -8,38 +8,40 @@ The potential is linear in its coefficients C, and so is the change. KL(p | targ
 is small: the C that makes it least solves a linear system, whose matrix is gathered from samples of the flow. A ridge
 is chosen by what a fit to either half of the samples leaves of the other half, and fresh samples have to say that the
 flow has become better: otherwise C stays zero. (To fit again from where the map has taken its samples brought nothing.)
+
+Of a family of flows C is a series in the temperature, C = sum_b C_b T_b(beta): still linear, and the least mean of the
+variances over some temperatures is wanted.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from isingflow.architectures.monge_ampere import PRODUCT_STEPS
-from isingflow.flows import Flow, GradientFlow, gradient_flows
-from isingflow.potentials import ProductPotential
+from isingflow.flows import Flow
+from isingflow.flows.products import FittedMap, fitted_map
 from isingflow.potentials.base import pulled_back
 from isingflow.runtime import stopping
 from isingflow.runtime.parallel import Backend
 from isingflow.targets.base import Target
+from isingflow.training.least_squares import Moments, solution
 from isingflow.training.schedules import FINAL_MARGIN, controlled_steps
 
 logger = logging.getLogger(__name__)
 
-RIDGES = (1e-2, 1e-3, 1e-4, 1e-5)
-"""Added to the matrix in units of the terms' variances; of several as good the largest is taken."""
-CALIBRATION = 256
-"""Samples that tell the scales of the features."""
-ROWS = 64
-"""Samples in flight at a time."""
 OWN_PART, REFINEMENTS = 0.25, 4
 """Of a final flow's integration error, the part of the fitted map; and how often its steps are refined, at most."""
+CALIBRATION = 256
+"""Samples that tell the scales of the features, and the steps of the map."""
+ROWS = 64
+"""Samples in flight at a time."""
 PER_TERM = 4
 """Samples for every coefficient, at least: of fewer nothing is fitted."""
 
@@ -50,7 +52,8 @@ class Fitted(NamedTuple):
     Attributes:
         terms: coefficients that were fitted.
         samples: of the flow, that they were fitted to.
-        before, after: mean of ln p + E over fresh samples, without and with the fitted map: an upper bound on -ln Z.
+        before, after: mean of ln p + E over fresh samples, without and with the fitted map: an upper bound on -ln Z, of
+            a family the mean of them over its temperatures.
     """
 
     terms: int
@@ -59,51 +62,27 @@ class Fitted(NamedTuple):
     after: float
 
 
-@dataclass
-class Moments:
-    """Sums over samples: their number, of the rows (1, responses, d), shape (n, terms + 2), their products."""
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A flow to fit for, at one temperature, with samples of it.
 
-    products: Tensor
+    Attributes:
+        flow, target: p and E.
+        fitted: the flow's map of products.
+        start, log_prob: samples before that map, and their ln p there.
+    """
 
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.products + other.products)
+    flow: Flow
+    target: Target
+    fitted: FittedMap
+    start: Tensor
+    log_prob: Tensor
 
-    @property
-    def covariance(self) -> Tensor:
-        """Of responses and d, shape (terms + 1, terms + 1)."""
-        n, sums = self.products[0, 0], self.products[0, 1:]
-        return self.products[1:, 1:] / n - torch.outer(sums, sums) / n**2
-
-    def solved(self, ridge: float) -> Tensor:
-        """The coefficients that leave the least variance of d, shape (terms,)."""
-        matrix, aim = self.covariance[:-1, :-1], self.covariance[:-1, -1]
-        sizes = matrix.diagonal().sqrt().clamp_min(1e-30)
-        scaled = matrix / torch.outer(sizes, sizes) + ridge * torch.eye(len(sizes), dtype=matrix.dtype)
-        return -torch.linalg.solve(scaled, aim / sizes) / sizes
-
-    def left(self, coefficients: Tensor) -> float:
-        """The variance of d + responses . coefficients."""
-        weights = torch.cat([coefficients, torch.ones(1, dtype=coefficients.dtype)])
-        return float(weights @ self.covariance @ weights)
+    def fields(self, rows: Tensor) -> Tensor:
+        """Some of the samples, in the shape of the potential's fields."""
+        return rows.view(-1, *self.fitted.potential.shape)
 
 
-def fitted_map(flow: Flow) -> tuple[int, GradientFlow, ProductPotential] | None:
-    """The place of a flow's products, their map and their potential; None where it has none."""
-    for place, transform in enumerate(flow.transforms):
-        for part in gradient_flows(transform):
-            if isinstance(part.potential, ProductPotential):
-                return place, part, part.potential
-    return None
-
-
-def rest_products(flow: Flow) -> None:
-    """Take back what was fitted."""
-    found = fitted_map(flow)
-    if found is not None:
-        found[2].rest()
-
-
-@torch.no_grad()
 def fit_products(
     flow: Flow, target: Target, samples: int, generator: torch.Generator, pool: Backend, *, tolerance: float
 ) -> Fitted | None:
@@ -123,102 +102,139 @@ def fit_products(
     found = fitted_map(flow)
     if found is None:
         return None
-    place, products, potential = found
-    potential.rest()
-    if samples < PER_TERM * potential.terms:
+
+    def choose(coefficients: Tensor) -> None:
+        found.potential.choose(coefficients[0])
+
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return fit_series([flow], [target], one, choose, samples, generator, pool, tolerance=tolerance)
+
+
+@torch.no_grad()
+def fit_series(
+    flows: Sequence[Flow],
+    targets: Sequence[Target],
+    basis: Tensor,
+    choose: Callable[[Tensor], None],
+    samples: int,
+    generator: torch.Generator,
+    pool: Backend,
+    *,
+    tolerance: float,
+) -> Fitted | None:
+    """Fit the products of flows of one make, whose coefficients are a series.
+
+    Args:
+        flows, targets: of some temperatures.
+        basis: of the series at these temperatures, float64, shape (temperatures, terms of the series).
+        choose: gives the coefficients, shape (terms of the series, terms), to whoever keeps them; the flows have theirs
+            already.
+        samples, generator, pool, tolerance: as of `fit_products`; samples of all flows together.
+
+    Returns:
+        As `fit_products`.
+    """
+    maps = [found for flow in flows if (found := fitted_map(flow)) is not None]
+    for found in maps:
+        found.potential.rest()
+    terms = maps[0].potential.terms * basis.shape[1] if maps else 0
+    if not maps or samples < PER_TERM * terms:
         return None
-    products.steps = PRODUCT_STEPS
-    inner, outer = (Flow(flow.shape, list(part)) for part in (flow.transforms[:place], flow.transforms[place + 1 :]))
-    latent = flow.noise(pool.share(samples), generator)
-    start, log_prob = pool.run(lambda: _pushed(inner, latent, pool))
-    (squares,) = pool.sum([potential.squares(start[:CALIBRATION].view(-1, *potential.shape))])
-    potential.calibrate(squares / pool.world)
-    halves = _moments(potential, outer, target, start, log_prob, pool)
-    fresh = flow.noise(max(samples // (4 * pool.world), ROWS), generator)
-    before = _bound(flow, target, fresh, pool)
-    if all(bool(half.products.isfinite().all()) for half in halves):
-        potential.choose(_solution(*halves))
-        _integrate_finely(products, outer, target, start[:CALIBRATION], tolerance, pool)
-    change = _bound(flow, target, fresh, pool) - before
-    better = bool(change.isfinite().all()) and float(change.mean()) < 0
-    logger.info(
-        "%d products of nearby sites, fitted to %d samples: ln p + E changes by %.3g nats on fresh ones%s",
-        potential.terms,
-        samples,
-        float(change.mean()),
-        "" if better else ", so that they are left out",
-    )
-    if not better:
-        potential.rest()
-        return None
-    return Fitted(potential.terms, samples, float(before.mean()), float((before + change).mean()))
+    each = samples // len(flows)
+    drawn = [_pushed(found.inner, found.inner.noise(each // pool.world, generator), pool) for found in maps]
+    members = [Member(*parts) for parts in zip(flows, targets, maps, *zip(*drawn, strict=True), strict=True)]
+    _calibrate(members, pool)
+    halves = [_moments(member, pool) for member in members]
+    fresh = [flow.noise(max(each // (4 * pool.world), ROWS), generator) for flow in flows]
+    before = [_bound(member, z, pool) for member, z in zip(members, fresh, strict=True)]
+    if all(bool(part.products.isfinite().all()) for pair in halves for part in pair):
+        coefficients = solution(halves, basis)
+        for member, row in zip(members, basis, strict=True):
+            member.fitted.potential.choose(row @ coefficients)
+        _integrate_finely(members, tolerance, pool)
+        change = [_bound(member, z, pool) - old for member, z, old in zip(members, fresh, before, strict=True)]
+        mean = float(torch.stack([part.mean() for part in change]).mean())
+        if mean < 0:
+            choose(coefficients)
+            bound = float(torch.stack([part.mean() for part in before]).mean())
+            logger.info("%d products of nearby sites, fitted to %d samples: %.3g nats", terms, samples, mean)
+            return Fitted(terms, samples, bound, bound + mean)
+    logger.info("products of nearby sites would not narrow the bound on fresh samples: they are left out")
+    for found in maps:
+        found.potential.rest()
+    return None
 
 
 def _pushed(flow: Flow, latent: Tensor, pool: Backend) -> tuple[Tensor, Tensor]:
     """Images of noise and their ln p."""
 
-    def share(z: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def share(z: Tensor) -> list[tuple[Tensor, ...]]:
         return [(*flow(rows), flow.base_log_prob(rows)) for rows in z.split(ROWS)]
 
-    parts = [part for parts in pool.map(share, latent) for part in parts]
+    parts = [part for parts in pool.run(lambda: pool.map(share, latent)) for part in parts]
     fields, logdets, base = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return fields, base - logdets
 
 
-def _bound(flow: Flow, target: Target, latent: Tensor, pool: Backend) -> Tensor:
+def _bound(member: Member, latent: Tensor, pool: Backend) -> Tensor:
     """ln p + E of samples."""
-    fields, log_prob = pool.run(lambda: _pushed(flow, latent, pool))
-    return pool.gather(log_prob + target.energy(fields.double()))
+    fields, log_prob = _pushed(member.flow, latent, pool)
+    return pool.gather(log_prob + member.target.energy(fields.double()))
 
 
-def _moments(
-    potential: ProductPotential, outer: Flow, target: Target, start: Tensor, log_prob: Tensor, pool: Backend
-) -> tuple[Moments, Moments]:
+def _calibrate(members: Sequence[Member], pool: Backend) -> None:
+    """Give all potentials the same scales."""
+    squares = [member.fitted.potential.squares(member.fields(member.start[:CALIBRATION])) for member in members]
+    (total,) = pool.sum([sum(squares[1:], squares[0])])
+    for member in members:
+        member.fitted.potential.calibrate(total / (len(members) * pool.world))
+
+
+def _moments(member: Member, pool: Backend) -> tuple[Moments, Moments]:
     """Those of the two halves of the samples."""
-    indices = torch.arange(len(start))
+    potential, start = member.fitted.potential, member.start
 
     def share(chosen: Tensor) -> Tensor:
         size = potential.terms + 2
         sums = torch.zeros(2, size, size, dtype=torch.float64)
         for rows in chosen.split(ROWS):
             stopping.check()
-            energy, slope = _energy_and_slope(outer, target, start[rows])
-            within = len(rows), *potential.shape
-            responses = potential.responses(start[rows].view(within), slope.view(within))
-            d = log_prob[rows] + energy
+            energy, slope = _energy_and_slope(member.fitted.outer, member.target, start[rows])
+            responses = potential.responses(member.fields(start[rows]), member.fields(slope))
+            d = member.log_prob[rows] + energy
             entries = torch.cat([torch.ones_like(d)[:, None], responses.double(), d[:, None]], 1).cpu()
             for half in (0, 1):
                 own = entries[rows % 2 == half]
                 sums[half] += own.T @ own
         return sums
 
-    shares = pool.run(lambda: pool.map(share, indices))
-    (total,) = pool.sum([sum(shares, torch.zeros(()))])
+    shares = pool.run(lambda: pool.map(share, torch.arange(len(start))))
+    (total,) = pool.sum([sum(shares[1:], shares[0])])
     return Moments(total[0]), Moments(total[1])
 
 
-def _integrate_finely(
-    products: GradientFlow, outer: Flow, target: Target, start: Tensor, tolerance: float, pool: Backend
-) -> None:
-    """Give the map of products as many steps as it needs, whatever the rest of the flow needs."""
+def _integrate_finely(members: Sequence[Member], tolerance: float, pool: Backend) -> None:
+    """Give all maps of products as many steps as they need, whatever the rest of a flow needs."""
 
-    def excess(steps: int) -> Tensor:
-        products.steps = steps
-        y, logdet = products(start.view(-1, *products.potential.shape))
-        x, outer_logdet = outer(y.view(start.shape))
-        return target.energy(x.double()) - logdet - outer_logdet
+    def excess(member: Member, steps: int) -> Tensor:
+        member.fitted.gradient.steps = steps
+        rows = member.start[:CALIBRATION]
+        y, logdet = member.fitted.gradient(member.fields(rows))
+        x, outer = member.fitted.outer(y.view(rows.shape))
+        return member.target.energy(x.double()) - logdet - outer
 
-    def halved(steps: int) -> Tensor:
-        return excess(steps) - excess(2 * steps)
+    def error(member: Member, steps: int) -> float:
+        change = pool.gather(pool.run(lambda: excess(member, steps) - excess(member, 2 * steps)))
+        return float(change.abs().mean().nan_to_num(nan=math.inf))
 
     steps, allowed = PRODUCT_STEPS, OWN_PART * FINAL_MARGIN * tolerance
     for _ in range(REFINEMENTS):
-        change = pool.gather(pool.run(partial(halved, steps)))
-        error = float(change.abs().mean().nan_to_num(nan=math.inf))
-        if error <= allowed:
+        worst = max(error(member, steps) for member in members)
+        if worst <= allowed:
             break
-        steps = controlled_steps(steps, error, allowed, products.order)
-    products.steps = steps
+        steps = controlled_steps(steps, worst, allowed, members[0].fitted.gradient.order)
+    for member in members:
+        member.fitted.gradient.steps = steps
 
 
 def _energy_and_slope(outer: Flow, target: Target, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,12 +245,3 @@ def _energy_and_slope(outer: Flow, target: Target, y: Tensor) -> tuple[Tensor, T
         energy, force = target.energy_and_force(x.detach())
         slope = pulled_back((x, logdet), (-force.to(x), -torch.ones_like(logdet)), point)
     return energy.double() - logdet.detach(), slope
-
-
-def _solution(first: Moments, second: Moments) -> Tensor:
-    """The coefficients fitted to all samples, by that ridge which serves best from either half to the other."""
-
-    def left(ridge: float) -> float:
-        return second.left(first.solved(ridge)) + first.left(second.solved(ridge))
-
-    return (first + second).solved(min(RIDGES, key=left))

@@ -15,7 +15,6 @@ from isingflow.errors import CheckpointError
 from isingflow.runs.loading import check_moments, restore
 from isingflow.runtime.processes import mixed
 from isingflow.training.keeping import Kept
-from isingflow.training.products import rest_products
 
 if TYPE_CHECKING:
     from isingflow.training.trainer import Trainer
@@ -84,7 +83,7 @@ def unpack(trainer: Trainer[Any], tensors: dict[str, Tensor], state: dict[str, A
         trainer.wait = int(state.get("wait", trainer.config.check_every))
         trainer.next_look = int(state.get("next_look", 0))
         if not trainer.finished:
-            rest_products(trainer.flow)  # which training knows nothing of
+            trainer.problem.forget()
         if state.get("resting") and not trainer.finished:
             trainer.flow.load_state_dict(trainer.kept.tensors)  # from rest nothing is learnt
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

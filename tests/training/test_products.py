@@ -10,7 +10,8 @@ import isingflow
 from isingflow.architectures.base import Domain
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import InvalidInput
-from isingflow.flows import Flow, approximations, gradient_flows
+from isingflow.flows import Family, approximations, gradient_flows
+from isingflow.flows.products import fitted_map
 from isingflow.lattice import chain, edwards_anderson, square, triangular
 from isingflow.potentials import ProductPotential
 from isingflow.runs.config import FamilyConfig, RunConfig
@@ -21,7 +22,8 @@ from isingflow.runtime.parallel import Workers
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import products
-from isingflow.training.products import Moments, fit_products, fitted_map, rest_products
+from isingflow.training.least_squares import Moments, left, solution, solved
+from isingflow.training.products import fit_products
 
 SMALL = FlowConfig(hidden=4, radial=2, oriented=0, steps=4, products=1)
 TRAINING = TrainingConfig(iterations=30, batch=32, gradient="path", adapt_steps=False, evaluation_samples=256)
@@ -36,19 +38,46 @@ def untrained(lattice, beta=0.3, flow=SMALL):
     return RunConfig(lattice, beta, "mine", flow=flow).new_flow(target).eval(), target
 
 
+def gathered(rows):
+    """The moments of rows (r, d), summed over parts."""
+    entries = torch.cat([torch.ones(len(rows), 1, dtype=torch.float64), rows], 1)
+    parts = [Moments(part.T @ part) for part in entries.split(70)]
+    return sum(parts[1:], parts[0])
+
+
 def test_least_squares_of_sums_are_those_of_the_rows():
-    """Against a direct solution by all rows, for which the responses are centred and the ridge is small."""
+    """Against a direct solution by all rows."""
     rows = torch.randn(200, 6, generator=generator(), dtype=torch.float64)
     rows[:, 5] += 0.7 * rows[:, 1] - 2 * rows[:, 3] + 5
-    entries = torch.cat([torch.ones(200, 1, dtype=torch.float64), rows], 1)
-    parts = [Moments(part.T @ part) for part in entries.split(70)]
-    total = sum(parts[1:], parts[0])
+    moments, one = [gathered(rows)], torch.ones(1, 1, dtype=torch.float64)
     centred = rows - rows.mean(0)
-    expected = torch.linalg.lstsq(centred[:, :5], -centred[:, 5:]).solution[:, 0]
-    torch.testing.assert_close(total.solved(1e-12), expected)
-    left = (centred[:, 5] + centred[:, :5] @ expected).square().mean()
-    assert total.left(expected) == pytest.approx(float(left))
-    assert total.left(expected) < total.left(expected + 0.01 * torch.randn(5, generator=generator(1)).double())
+    expected = torch.linalg.lstsq(centred[:, :5], -centred[:, 5:]).solution.T
+    torch.testing.assert_close(solved(moments, one, 1e-12), expected)
+    remains = (centred[:, 5] + centred[:, :5] @ expected[0]).square().mean()
+    assert left(moments, one, expected) == pytest.approx(float(remains))
+    moved = expected + 0.01 * torch.randn(1, 5, generator=generator(1), dtype=torch.float64)
+    assert left(moments, one, expected) < left(moments, one, moved)
+
+
+def test_series_of_coefficients_are_found():
+    """d made of responses by coefficients that are linear in a parameter, without noise but for a constant of each."""
+    basis = torch.tensor([[1.0, -1.0], [1.0, 0.2], [1.0, 1.0]], dtype=torch.float64)
+    truth = torch.randn(2, 4, generator=generator(), dtype=torch.float64)
+    halves = []
+    for place, row in enumerate(basis):
+        responses = torch.randn(80, 4, generator=generator(place), dtype=torch.float64)
+        rows = torch.cat([responses, (7 * place - responses @ (row @ truth))[:, None]], 1)
+        halves.append((gathered(rows[:40]), gathered(rows[40:])))
+    torch.testing.assert_close(solution(halves, basis), truth, rtol=1e-3, atol=1e-3)
+
+
+def test_a_ridge_is_chosen_by_what_was_not_fitted_to():
+    """Of responses that say nothing of d, with few samples, most is left by what was fitted most."""
+    rows = [torch.randn(30, 21, generator=generator(seed), dtype=torch.float64) for seed in (0, 1)]
+    one = torch.ones(1, 1, dtype=torch.float64)
+    pair = gathered(rows[0]), gathered(rows[1])
+    chosen, free = solution([pair], one), solved([pair[0] + pair[1]], one, 1e-12)
+    assert float(chosen.norm()) < float(free.norm())
 
 
 @pytest.mark.parametrize("lattice", [square(4), triangular(4), chain(6)], ids=str)
@@ -56,12 +85,11 @@ def test_responses_are_the_derivative_of_ln_p_plus_e(lattice):
     """Along a term, by differences: of a whole flow with its map of products, short of what is second order."""
     flow, target = untrained(lattice)
     flow.double()
-    place, fitted, potential = fitted_map(flow)
-    z = flow.noise(4, generator(1))
-    inner, outer = Flow(flow.shape, list(flow.transforms[:place])), Flow(flow.shape, list(flow.transforms[place + 1 :]))
-    y, _ = inner(z)
+    found = fitted_map(flow)
+    potential, z = found.potential, flow.noise(4, generator(1))
+    y, _ = found.inner(z)
     potential.calibrate(potential.squares(y.view(-1, *potential.shape)))
-    _, slope = products._energy_and_slope(outer, target, y)
+    _, slope = products._energy_and_slope(found.outer, target, y)
     responses = potential.responses(y.view(-1, *potential.shape), slope.view(-1, *potential.shape))
 
     def excess(step):
@@ -73,7 +101,6 @@ def test_responses_are_the_derivative_of_ln_p_plus_e(lattice):
         direction = torch.randn(potential.terms, generator=generator(seed), dtype=torch.float64)
         difference = (excess(1e-4 * direction) - excess(-1e-4 * direction)) / 2e-4
         torch.testing.assert_close(difference.detach(), responses @ direction, rtol=1e-4, atol=1e-4)
-    assert fitted is flow.transforms[place] or lattice.shape == (6,)
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +121,10 @@ def bound(flow, target, seed=5, n=4096):
 def test_a_training_ends_with_products_that_narrow_the_bound(trained):
     """On other samples than the fit's own, with the same noise, and no further than the exact value."""
     flow, target = trained.flow, trained.target
-    assert not fitted_map(flow)[2].resting
+    assert not fitted_map(flow).potential.resting
     after = bound(flow, target)
-    rest_products(flow)
+    chosen = fitted_map(flow).potential.chosen
+    fitted_map(flow).potential.rest()
     before = bound(flow, target)
     change = after - before
     try:
@@ -105,12 +133,12 @@ def test_a_training_ends_with_products_that_narrow_the_bound(trained):
         assert float(after.mean()) > exact - 4 * float(after.std()) / math.sqrt(len(after))
         assert float(after.mean()) - exact < 0.7 * (float(before.mean()) - exact)
     finally:
-        fitted_map(flow)[2].load_state_dict(load(trained.run).transforms[fitted_map(flow)[0]].potential.state_dict())
+        fitted_map(flow).potential.choose(chosen)
 
 
 def test_what_was_fitted_is_kept_with_the_run_and_told(trained):
     state = trained.run.load_checkpoint()[1]
-    assert state["fitted"]["terms"] == fitted_map(trained.flow)[2].terms
+    assert state["fitted"]["terms"] == fitted_map(trained.flow).potential.terms
     assert state["fitted"]["after"] < state["fitted"]["before"]
     z = trained.flow.noise(3, generator(2))
     torch.testing.assert_close(load(trained.run)(z), trained.flow(z))
@@ -139,9 +167,9 @@ def test_the_score_goes_through_fitted_products(trained):
 
 def test_too_few_samples_fit_nothing():
     flow, target = untrained(square(4))
-    terms = fitted_map(flow)[2].terms
+    terms = fitted_map(flow).potential.terms
     assert fit_products(flow, target, 4 * terms - 1, generator(), Workers(1), tolerance=0.01) is None
-    assert fitted_map(flow)[2].resting
+    assert fitted_map(flow).potential.resting
 
 
 class Gaussian(Target):
@@ -156,7 +184,9 @@ class Gaussian(Target):
 def test_where_nothing_is_to_be_won_products_stay_away_or_do_no_harm():
     flow = isingflow.runs.config.TargetConfig.from_preset("quick", Gaussian()).new_flow(Gaussian())
     flow.eval()
-    found = fit_products(flow, Gaussian(), 4 * fitted_map(flow)[2].terms, generator(), Workers(1), tolerance=0.01)
+    found = fit_products(
+        flow, Gaussian(), 4 * fitted_map(flow).potential.terms, generator(), Workers(1), tolerance=0.01
+    )
     assert found is None or found.after - found.before > -1e-3
     assert float(bound(flow, Gaussian()).std()) < 1e-2
 
@@ -168,8 +198,11 @@ class Broken(Gaussian):
 
 def test_energies_that_are_no_numbers_fit_nothing():
     flow = isingflow.runs.config.TargetConfig.from_preset("quick", Gaussian()).new_flow(Gaussian())
-    assert fit_products(flow, Broken(), 4 * fitted_map(flow)[2].terms, generator(), Workers(1), tolerance=0.01) is None
-    assert fitted_map(flow)[2].resting
+    assert (
+        fit_products(flow, Broken(), 4 * fitted_map(flow).potential.terms, generator(), Workers(1), tolerance=0.01)
+        is None
+    )
+    assert fitted_map(flow).potential.resting
 
 
 def test_threads_share_the_samples():
@@ -178,9 +211,9 @@ def test_threads_share_the_samples():
     for threads in (1, 2):
         flow, target = untrained(square(4), 0.2)
         pool = Workers(threads)
-        fit_products(flow, target, 4 * fitted_map(flow)[2].terms, generator(), pool, tolerance=0.01)
+        fit_products(flow, target, 4 * fitted_map(flow).potential.terms, generator(), pool, tolerance=0.01)
         pool.close()
-        found.append(fitted_map(flow)[2].coefficients)
+        found.append(fitted_map(flow).potential.coefficients)
     torch.testing.assert_close(*found, rtol=1e-2, atol=1e-3)
 
 
@@ -190,16 +223,15 @@ def test_an_objective_of_ones_own_is_not_corrected(tmp_path):
 
     run = RunFolder.create(tmp_path / "run", RunConfig(square(4), 0.4, "mine", flow=SMALL, training=TRAINING))
     trained = isingflow.train(run, objective=mine, iterations=None, progress=False)
-    assert fitted_map(trained.flow)[2].resting
+    assert fitted_map(trained.flow).potential.resting
 
 
 def test_who_has_products():
-    """Presets on tori without a field; nobody else, and families not, whose members are not trained one by one."""
+    """Presets on tori without a field; nobody else."""
     for preset in ("quick", "accurate"):
         assert RunConfig.from_preset(preset, square(4), 0.3).flow.products == 4
         for lattice in (square(4, boundary="open"), edwards_anderson(4, seed=0), square(4).with_field(0.1)):
             assert RunConfig.from_preset(preset, lattice, 0.3).flow.products == 0
-        assert FamilyConfig.from_preset(preset, square(4), 0.2, 0.4).flow.products == 0
     assert RunConfig.from_preset("paper", square(4), 0.3).flow.products == 0
     for settings in ({"potential": "dense"}, {"potential": "local", "radial": 0, "oriented": 0}):
         flow = FlowConfig(**settings, products=2)
@@ -212,8 +244,8 @@ def test_who_has_products():
 def test_what_goes_on_from_a_run_takes_its_parameters_and_fits_anew(trained, tmp_path):
     hot = trained.target.at(beta=0.38)
     short = isingflow.train(hot, start=trained, iterations=2, output=tmp_path / "run", progress=False)
-    assert fitted_map(short.flow)[2].resting  # 64 samples are too few to fit to
-    assert isinstance(fitted_map(short.flow)[2], ProductPotential)
+    assert fitted_map(short.flow).potential.resting  # 64 samples are too few to fit to
+    assert isinstance(fitted_map(short.flow).potential, ProductPotential)
 
 
 def test_a_training_that_goes_on_after_its_time_limit_takes_products_back(tmp_path):
@@ -236,3 +268,26 @@ def test_fewer_samples_of_the_fit_on_larger_tori():
     sizes = [RunConfig.from_preset("accurate", square(size), 0.4).training for size in (16, 32, 64, 128)]
     assert [training.fitting_samples for training in sizes] == [8192, 4096, 2048, 2048]
     assert replace(sizes[0], fitting_samples=0).fitting_samples == 0
+
+
+def test_a_family_has_products_as_a_series_in_beta(tmp_path):
+    """They narrow the bound at temperatures that nobody fitted at; members and checkpoints have them."""
+    config = FamilyConfig.from_preset("quick", square(4), 0.2, 0.45, iterations=60)
+    training = replace(config.training, batch=32, fitting_samples=1024, adapt_steps=False)
+    config = replace(config, flow=SMALL, training=training)
+    trained = isingflow.train(RunFolder.create(tmp_path / "family", config), progress=False)
+    family = trained.flow
+    assert isinstance(family, Family) and family.fitted.any() and len(approximations(family.at(0.3))) == 2
+    assert len(approximations(family.bound(0.3))) == 2
+    again = load(trained.run)
+    gains = []
+    for beta in (0.23, 0.35, 0.42):
+        member, target = family.at(beta), HubbardStratonovich(square(4), beta)
+        after = bound(member, target)
+        torch.testing.assert_close(bound(again.at(beta), target), after)
+        torch.testing.assert_close(bound(family.bound(beta), target), after)
+        fitted_map(member).potential.rest()
+        change = after - bound(member, target)
+        gains.append(float(change.mean()) / float(change.std()) * math.sqrt(len(change)))
+    assert max(gains) < 3 and min(gains) < -5
+    assert not fitted_map(family).potential.fitted
