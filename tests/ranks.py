@@ -177,7 +177,7 @@ def kinds(folder):
     found["family"] = trained(folder / "family", betas=(0.2, 0.3), iterations=3)
 
     found["products"] = trained(folder / "products", iterations=3, settings={"training.batch": 701})
-    products = fitted_map(found["products"].flow)[2]
+    products = fitted_map(found["products"].flow).potential
     data = isingflow.datasets.load("moons", seed=0)
     settings = {"training.batch": 7, "training.check_every": 4}
     found["data"] = isingflow.train(data, output=folder / "data", iterations=9, settings=settings, progress=False)

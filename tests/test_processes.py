@@ -82,7 +82,6 @@ def folder(tmp_path_factory):
     ranks.trained(folder / "by-one", **ranks.stopped_at(5))
     settings = {"training.gradient": "total", "training.clip": 0.0}
     blank = ranks.trained(folder / "blank", settings=settings, **ranks.stopped_at(1))
-    (folder / "blank" / "checkpoint.safetensors").unlink()
     torch.save(torch.randn(7, 4, 4, generator=torch.Generator().manual_seed(3)), folder / "batch.pt")
     torch.save(blank.flow.state_dict(), folder / "flow.pt")
     names = ["backend", "gradient", "straight", "parted", "taken_up", "ended", "kinds"]
