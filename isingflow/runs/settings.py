@@ -77,7 +77,7 @@ class TrainingConfig(Settings, frozen=True):
     looseness: Positive = LOOSENESS
     check_every: Count = 25
     evaluation_samples: Count = 16384
-    fitting_samples: CountFromZero = 8192
+    fitting_samples: CountFromZero = 4096
     recompute: bool = False
     coarse: TrainingConfig | None = None
 

@@ -266,7 +266,7 @@ def test_a_training_that_goes_on_after_its_time_limit_takes_products_back(tmp_pa
 
 def test_fewer_samples_of_the_fit_on_larger_tori():
     sizes = [RunConfig.from_preset("accurate", square(size), 0.4).training for size in (16, 32, 64, 128)]
-    assert [training.fitting_samples for training in sizes] == [8192, 4096, 2048, 2048]
+    assert [training.fitting_samples for training in sizes] == [4096, 2048, 2048, 2048]
     assert replace(sizes[0], fitting_samples=0).fitting_samples == 0
 
 
