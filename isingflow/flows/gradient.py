@@ -140,8 +140,10 @@ class GradientFlow(Transform):
             self._stretch = (1 + self.jitter * (2 * noise - 1)).tolist()
         self.potential.redraw(generator)
 
-    def path(self, z: Tensor, refinement: int) -> Tensor:
+    def path(self, z: Tensor, refinement: int) -> Tensor | None:
         """Positions at points of an equal grid, `refinement` of them per step, shape (points + 1, n, *shape)."""
+        if self.resting:
+            return None
         points = self.steps * refinement
         positions = [z]
         for start, end in pairwise(range(points + 1)):

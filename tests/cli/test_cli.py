@@ -533,8 +533,8 @@ class TestTrain:
     def test_a_signal_at_the_very_end_is_heard(self, monkeypatch, empty_folder):
         finish = Trainer.finish
 
-        def interrupted(trainer, stopped):
-            finish(trainer, stopped)
+        def interrupted(trainer, stopped, **options):
+            finish(trainer, stopped, **options)
             os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(Trainer, "finish", interrupted)

@@ -537,6 +537,7 @@ TRUSTED = {
         ),
         "is Lattice, from which all its values come",
     ),
+    "lattice.distances.squared_lengths": "is handed the group of a potential",
     "lattice.permutations.hyperoctahedral": "is handed a number of dimensions that was checked",
     "exact.ground_state.energy_of": "is handed a state of a lattice that was checked",
     "exact.ground_state.field_of": "is handed a lattice that was checked",

@@ -29,7 +29,7 @@ from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.testing.laws import shaken
 
 every_potential = pytest.mark.parametrize("make", POTENTIALS.values(), ids=POTENTIALS)
-OTHERS = ("dense", "image", "average", "residual", "local")
+OTHERS = ("dense", "image", "average", "residual", "local", "products")
 LATTICE_POTENTIALS = {name: make for name, make in POTENTIALS.items() if not any(word in name for word in OTHERS)}
 lattice_potentials = pytest.mark.parametrize("make", LATTICE_POTENTIALS.values(), ids=LATTICE_POTENTIALS)
 seeds = st.integers(0, 2**16)

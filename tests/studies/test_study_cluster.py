@@ -45,7 +45,7 @@ class TestLocalExecutor:
             chain="beta",
             chained_steps=1,
         )
-        table = sweep(study, tmp_path / "study", launcher=clusters.Cluster(2, kind="local"))
+        table = sweep(study, tmp_path / "study", launcher=clusters.Cluster(2, {"timeout_min": 10}, "local"))
         assert [row["status"] for row in table.rows.values()] == 2 * ["finished"]
         assert list(known(tmp_path / "study").values()) == [["size4-beta0.3", "size4-beta0.31"]]
         second = tmp_path / "study" / "points" / "size4-beta0.31"

@@ -249,7 +249,7 @@ class Clock:
 
 
 def test_a_time_limit_is_split_and_both_rates_are_annealed_within_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("isingflow.training.trainer.time", Clock(0.01))
+    monkeypatch.setattr("isingflow.runtime.parallel.time", Clock(0.01))
     endless = replace(COARSE, iterations=10**6)
     run = RunFolder.create(tmp_path / "run", config(training=replace(endless, iterations=10**6 // 4, coarse=endless)))
     assert coarse_share(run.config) == 0.5
