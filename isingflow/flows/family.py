@@ -3,8 +3,8 @@
     w(beta) = sum_b W_b T_b(s),    s from -1 to 1 as beta goes from the least to the greatest value of the range,
 
 with Chebyshev polynomials T_b, for every parameter w of an ordinary flow, and for what is fitted after a training, see
-`training.products`. What a flow starts from in closed form, such
-as the best Gaussian of a magnet, is that of each beta. A member of the family is an ordinary flow.
+`training.products`. What a flow starts from in closed form, such as the best Gaussian of a magnet, is that of each
+beta. A member of the family is an ordinary flow.
 """
 
 from __future__ import annotations
