@@ -65,12 +65,15 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
         CheckpointError: the checkpoint is missing or unusable.
     """
     metrics, lattice = run.metrics(), run.config.geometry
-    exact = exact_free_energy(metrics, run.report())
+    report = run.report() or {}
+    exact = exact_free_energy(metrics, report)
     figures: dict[str, Figure] = {}
     if metrics:
-        figures["training.png"] = training_figure(metrics, samples.field[0].size, exact, run.snapshots(), lattice)
+        figures["training.png"] = training_figure(
+            metrics, samples.field[0].size, exact, run.snapshots(), lattice, report.get("variational_free_energy")
+        )
     if exact is not None:
-        figures["gap.png"] = gap_figure(with_gaps(metrics, exact))
+        figures["gap.png"] = gap_figure(with_gaps(metrics, exact), report.get("gap_nats"))
     name, shown = ("fields.png", samples.field) if samples.spins is None else ("spins.png", samples.spins)
     columns = per_row(lattice, 2 * TILES)
     count = columns * (columns - 1 if 1 < columns < 2 * TILES else TILES)

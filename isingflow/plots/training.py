@@ -22,6 +22,8 @@ from isingflow.plots.configurations import TILES, draw, per_row
 from isingflow.plots.style import ERROR, EXACT, FLOW, HEIGHT, LOWER, NEUTRAL, STYLE, WIDTH, new_figure, running_mean
 
 Record = Mapping[str, Any]
+Estimated = Mapping[str, float]
+"""An estimate of a report: `value` and `stderr`."""
 
 INSETS_FROM = 0.53
 """Part of the training figure's height, from below, that is left to the curve."""
@@ -36,6 +38,7 @@ def training_figure(
     exact_free_energy: float | None = None,
     snapshots: Mapping[int, np.ndarray] | None = None,
     lattice: Lattice | None = None,
+    evaluated: Estimated | None = None,
 ) -> Figure:
     """Bounds per site against iterations, the exact line, and configurations from start, middle and end of a training.
 
@@ -48,6 +51,7 @@ def training_figure(
         exact_free_energy: -ln Z of the continuous representation, total, in nats.
         snapshots: spins or fields by iteration, shape (n, *shape); three of them are shown, 25 configurations each.
         lattice: on which these live.
+        evaluated: the upper bound that the evaluation found, with its standard error, total, in nats.
     """
     snapshots = snapshots or {}
     iterations, bound = column(metrics, "iteration"), column(metrics, "variational_free_energy") / sites
@@ -58,7 +62,8 @@ def training_figure(
     lower, _ = running_mean(column(metrics, "lower_bound") / sites)
     exact = None if exact_free_energy is None else exact_free_energy / sites
     chosen = _stages(sorted(i for i in snapshots if i <= max(iterations.max(initial=1), 2)))
-    low, high = _limits(bound, lower, exact)
+    final = None if evaluated is None else evaluated["value"] / sites
+    low, high = _limits(np.append(bound, [] if final is None else final), lower, exact)
     top = low + (high - low) / (INSETS_FROM if chosen else 0.95)
     bottom = low - 0.06 * (top - low)
 
@@ -72,6 +77,8 @@ def training_figure(
     if exact is not None:
         ax.axhline(exact, color=EXACT, linestyle="--", linewidth=1.4, label=f"exact, {exact:.5f}".replace("-", "−"))
     last = max(iterations.max(initial=1), 2)
+    if evaluated is not None:
+        _mark_evaluated(ax, last, evaluated, 1 / sites, "upper bound, evaluated")
     ax.set(xlabel="iteration", ylabel="$-$ln Z of the field per site (nats)", xlim=(-0.015 * last, 1.015 * last))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_ylim(bottom, top)
@@ -83,7 +90,7 @@ def training_figure(
 
 
 @matplotlib.rc_context(STYLE)
-def gap_figure(metrics: Sequence[Record]) -> Figure:
+def gap_figure(metrics: Sequence[Record], evaluated: Estimated | None = None) -> Figure:
     """The gap to the exact free energy on a log axis against iterations and seconds, with the integration errors.
 
     A batch can lie below the exact answer: by the scatter of its mean, or because its integration is wrong. Those that
@@ -91,6 +98,8 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
 
     Args:
         metrics: records of `metrics.jsonl`; where `gap_nats` is null throughout, the figure says so.
+        evaluated: the gap that the evaluation found, with its standard error: of the final weights, and with all that
+            was fitted after the last iteration.
     """
     iterations, gap = column(metrics, "iteration"), column(metrics, "gap_nats")
     error = column(metrics, "integration_error_nats")
@@ -119,6 +128,9 @@ def gap_figure(metrics: Sequence[Record]) -> Figure:
         dots = np.where(below, floor, error)[measured]
         label = "integration error" + (f" ({below.sum()} below the axis)" if below.any() else "")
         ax.plot(iterations[measured], dots, "o", color=ERROR, markersize=4, clip_on=False, label=label)
+    if known.any() and evaluated is not None and evaluated["value"] > 0:
+        _mark_evaluated(ax, iterations[-1], evaluated, 1.0, "evaluated")
+        ax.set_ylim(bottom=min(floor, evaluated["value"] / 1.5))
     ax.set(xlabel="iteration", ylabel="gap (nats)")
     ax.grid(axis="y", color="0.9")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -152,6 +164,16 @@ def with_gaps(metrics: Sequence[Record], exact: float | None) -> Sequence[Record
 def column(metrics: Sequence[Record], name: str) -> np.ndarray:
     """One entry of every record, float64; nan where it is missing or null."""
     return np.array([math.nan if record.get(name) is None else record[name] for record in metrics], dtype=float)
+
+
+def _mark_evaluated(ax: Axes, iteration: float, found: Estimated, unit: float, label: str) -> None:
+    """What came out in the end: it may be better than the last batches, by what was fitted after them."""
+    value, stderr = found["value"] * unit, found["stderr"] * unit
+    below = min(stderr, 0.9 * value) if ax.get_yscale() == "log" else stderr
+    ax.errorbar(
+        [iteration], [value], yerr=[[below], [stderr]], fmt="D", color=NEUTRAL, markersize=5, capsize=3, clip_on=False,
+        zorder=6, label=label,
+    )  # fmt: skip
 
 
 def _mark_at_foot(ax: Axes, iterations: np.ndarray, size: float, alpha: float, label: str) -> None:

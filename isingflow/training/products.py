@@ -140,6 +140,7 @@ def fit_series(
     terms = maps[0].potential.terms * basis.shape[1] if maps else 0
     if not maps or samples < PER_TERM * terms:
         return None
+    logger.info("fitting %d products of nearby sites to %d samples of the trained flow", terms, samples)
     each = samples // len(flows)
     drawn = [_pushed(found.inner, found.inner.noise(each // pool.world, generator), pool) for found in maps]
     members = [Member(*parts) for parts in zip(flows, targets, maps, *zip(*drawn, strict=True), strict=True)]
@@ -157,7 +158,7 @@ def fit_series(
         if mean < 0:
             choose(coefficients)
             bound = float(torch.stack([part.mean() for part in before]).mean())
-            logger.info("%d products of nearby sites, fitted to %d samples: %.3g nats", terms, samples, mean)
+            logger.info("%d products of nearby sites, fitted to %d samples: %+.3g nats", terms, samples, mean)
             return Fitted(terms, samples, bound, bound + mean)
     logger.info("products of nearby sites would not narrow the bound on fresh samples: they are left out")
     for found in maps:

@@ -7,6 +7,7 @@ import torch
 
 from isingflow.flows import Flow, GaussianWhitening, GradientFlow
 from isingflow.flows.diagnostics import straightness, trajectories
+from isingflow.flows.products import fitted_map
 from isingflow.lattice import edwards_anderson, from_graph, square, triangular
 from isingflow.plots.in_time import evolution, flow_in_time_figure
 from isingflow.potentials import DensePotential
@@ -65,6 +66,20 @@ def test_paths_of_a_chain_join():
     # Straightness is that of the paths in their own coordinates: no matter what follows.
     plain = Flow((2,), [first, second]).eval()
     assert straightness(flow, z) == straightness(plain, z)
+
+
+def test_what_was_fitted_after_the_training_takes_no_time():
+    flow, _ = magnet(square(4))
+    before = evolution(flow, samples=4)
+    found = fitted_map(flow)
+    found.potential.choose(torch.full((found.potential.terms,), 1e-3, dtype=torch.float64))
+    assert found.potential.fitted and straightness(flow, torch.from_numpy(before.noise)).value >= 1
+    after = evolution(flow, samples=4)
+    np.testing.assert_array_equal(after.times, before.times)
+    assert after.times[-1] == 1 and not after.straight
+    assert np.abs(after.field - before.field).max() > 1e-4
+    with torch.no_grad():
+        np.testing.assert_allclose(after.field[-1], flow(torch.from_numpy(before.noise))[0], atol=1e-4)
 
 
 def test_flows_without_a_path_go_straight():

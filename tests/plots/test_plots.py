@@ -56,6 +56,26 @@ def test_any_number_of_records(count, exact):
     assert is_png(png(gap_figure(records)))
 
 
+def test_what_was_evaluated_is_marked_at_the_end_with_its_error():
+    gap, bound = {"value": 0.02, "stderr": 0.005}, {"value": EXACT + 0.02, "stderr": 0.005}
+    for figure, unit, offset in (
+        (gap_figure(metrics(30), gap), 1, 0.0),
+        (training_figure(metrics(30), SITES, EXACT, evaluated=bound), SITES, EXACT),
+    ):
+        (marker,) = (bar for bar in figure.axes[0].containers if "evaluated" in bar.get_label())
+        (x,), (y,) = marker.lines[0].get_data()
+        assert (x, y) == (30, pytest.approx((0.02 + offset) / unit))
+        ((_, low), (_, high)) = marker.lines[2][0].get_segments()[0]
+        assert (low, high) == pytest.approx(((0.015 + offset) / unit, (0.025 + offset) / unit))
+        assert figure.axes[0].get_ylim()[0] < low
+        figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.01, 1e-9])
+def test_an_evaluated_gap_that_no_logarithm_can_show_is_no_trouble(value):
+    assert is_png(png(gap_figure(metrics(30), {"value": value, "stderr": 0.01})))
+
+
 def test_nulls_and_repeated_times_are_drawn_around():
     records = metrics(30)
     records[3] |= {"variational_free_energy": None, "gap_nats": None}
