@@ -50,7 +50,7 @@ class TrainingConfig(Settings, frozen=True):
         check_every: iterations between checks: of the integration error, and of validation data.
         evaluation_samples: samples of the report at the end.
         fitting_samples: samples that products of nearby sites are fitted to after the training, see `flow.products`;
-            no more than were trained on.
+            no more than twice as many as were trained on.
         recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
         coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
     """

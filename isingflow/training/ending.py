@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 FINAL_BATCHES, FEWEST_FINAL = 8, 8
 """Batches in the final measurement of the error, and samples of it where a time limit leaves no room for these."""
+FITTED_PER_TRAINED = 2
+"""Samples to fit to for every one that was trained on, at most: none of them needs a gradient by the parameters."""
 
 
 def final_error(trainer: Trainer[Any], *, last: bool = True) -> float:
@@ -52,9 +54,9 @@ def _errors(trainer: Trainer[Any]) -> tuple[float, float]:
 
 
 def _correct(trainer: Trainer[Any]) -> None:
-    """Fit what is fitted in closed form, to as many samples as there is time for, and no more than were trained on."""
+    """Fit what is fitted in closed form, to as many samples as there is time for, and not for longer than was trained."""
     config = trainer.config
-    samples = min(config.fitting_samples, config.batch * trainer.iteration)
+    samples = min(config.fitting_samples, FITTED_PER_TRAINED * config.batch * trainer.iteration)
     while samples > 1 and not trainer.fits(samples, trainer.steps):
         samples //= 2
     trainer.fitted = trainer.problem.correct(samples, trainer.noise, trainer.pool)
