@@ -54,7 +54,7 @@ def _errors(trainer: Trainer[Any]) -> tuple[float, float]:
 
 
 def _correct(trainer: Trainer[Any]) -> None:
-    """Fit what is fitted in closed form, to as many samples as there is time for, and not for longer than was trained."""
+    """Fit what is fitted in closed form, to as many samples as there is time for, and not longer than was trained."""
     config = trainer.config
     samples = min(config.fitting_samples, FITTED_PER_TRAINED * config.batch * trainer.iteration)
     while samples > 1 and not trainer.fits(samples, trainer.steps):
