@@ -26,11 +26,11 @@ from isingflow.cli.options import (
 )
 from isingflow.cli.output import print_result, show_notes
 from isingflow.evaluation.budget import MOST_STEPS
-from isingflow.runtime import stopping
+from isingflow.runtime import launched, stopping
 from isingflow.runtime.progress import progress_of
 
 
-@click.command("evaluate", cls=Command, address_space=TORCH)
+@click.command("evaluate", cls=Command, address_space=TORCH, together=True)
 @RUN
 @click.option("--samples", type=Whole(2, MOST_SAMPLES), metavar="N", help="Samples; by default the run's own number.")
 @click.option(
@@ -83,9 +83,10 @@ def command(
     """
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
-    hold(folder.results())
     from isingflow.evaluation.reports import evaluate
+    from isingflow.runs.shared import shared
 
+    hold(shared(folder).results())
     data = folder.config.data_set(root)
     with progress_of("samples", quiet=quiet or as_json) as report_progress:
         evaluation = evaluate(
@@ -103,6 +104,8 @@ def command(
             betas=None if beta is None else beta if isinstance(beta, tuple) else (beta,),
             report_progress=report_progress,
         )
+    if launched.follows():
+        return
     print_result(evaluation.as_dict(), as_json, evaluation.table)
     stopping.check()
     folder.save_report(evaluation.as_dict(), evaluation.table())

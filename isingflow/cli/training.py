@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,6 @@ def train_and_report(
     Returns:
         The JSON document of the run.
     """
-    from isingflow.runtime.processes import first
     from isingflow.training import train
 
     to_continue(ctx, resuming)
@@ -114,10 +114,7 @@ def train_and_report(
         progress=not (quiet or as_json),
         should_stop=stopping.requested,
     )
-    stopping.check()
-    return first(
-        lambda: report(trained, run, device=device, data=data, time_limit=time_limit, quiet=quiet, as_json=as_json)
-    )
+    return report(trained, run, device=device, data=data, time_limit=time_limit, quiet=quiet, as_json=as_json)
 
 
 def report(
@@ -130,16 +127,26 @@ def report(
     quiet: bool,
     as_json: bool,
 ) -> dict[str, Any]:
-    """Evaluate a trained run, draw its figures and print its table; arguments and result as of `train_and_report`."""
-    from isingflow.evaluation.reports import draw_figures, evaluate
+    """Evaluate a trained run, draw its figures and print its table; arguments and result as of `train_and_report`.
 
-    with run.results(wait=True), run.drawing():
+    Of several processes all evaluate, and the first one does the rest.
+    """
+    from isingflow.evaluation.reports import draw_figures, evaluate
+    from isingflow.runs.shared import shared
+    from isingflow.runtime.sharing import sharing
+
+    with sharing(device):  # where a signal to any of them stops all
+        stopping.check()
+    with shared(run).results(wait=True), nullcontext() if launched.follows() else run.drawing():
         left = None
         if time_limit is not None:
-            spent = run.load_checkpoint()[1]["seconds"]
+            spent = shared(run).load_checkpoint()[1]["seconds"]
             left = (1 - FIGURES_SHARE) * max(time_limit - spent, EVALUATION_SHARE * time_limit)
         with progress_of("samples", quiet=quiet or as_json) as show:
             evaluation = evaluate(trained, device=device, save=False, time_limit=left, report_progress=show)
+        document = {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
+        if launched.follows():
+            return document
         stopping.check()
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:
@@ -147,7 +154,7 @@ def report(
         figures = draw_figures(run, evaluation.samples, data)
     if not as_json:
         click.echo(f"run folder {run.path}, figures in {figures[0].parent}")
-    return {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
+    return document
 
 
 def resume_words(command: list[str], output: Path, device: str, time_limit: float | None) -> list[str]:

@@ -217,7 +217,7 @@ def anneal(
     """
     began = time.perf_counter()
     bridge = Bridge(flow, target, pool)
-    fields = _fields(target, PLANNED_ON + paths, seed, generator, budget)
+    fields = _fields(target, PLANNED_ON + paths, seed, generator, pool, budget)
     plan, pilot, known = _planned(bridge, fields, steps, paths, generator, budget)
     sides = 1 if fields is None else 2
     cost = budget.cost(lambda: bridge.forward(pilot.take(torch.arange(PILOT)), plan, generator))
@@ -327,7 +327,9 @@ def _cut_short(target: Target, fields: Tensor | None, reverse: np.ndarray | None
     return ()
 
 
-def _fields(target: Target, samples: int, seed: int, generator: torch.Generator, budget: Budget) -> Tensor | None:
+def _fields(
+    target: Target, samples: int, seed: int, generator: torch.Generator, pool: Backend, budget: Budget
+) -> Tensor | None:
     """Fields of the target along chains, as many as there is time for, shape (chains, samples, *shape).
 
     None where it has none of its own, or no time is left for the fewest.
@@ -335,7 +337,7 @@ def _fields(target: Target, samples: int, seed: int, generator: torch.Generator,
     if not isinstance(target, Referenced):
         return None
     states = budget.longest(
-        lambda length: target.reference(length, chains=CHAINS, seed=seed),
+        lambda length: pool.first(lambda: target.reference(length, chains=CHAINS, seed=seed)),
         -(-samples // CHAINS),
         least=(FEWEST_PLANNED_ON + FEWEST) // CHAINS,
         share=OF_CHAINS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -50,17 +49,18 @@ class Budget:
         """What is done within takes its time from what is left.
 
         Example:
+            >>> import time
             >>> budget = Budget(60.0)
             >>> with budget.taken_off():
             ...     time.sleep(0.01)
             >>> budget.seconds < 60
             True
         """
-        begun = time.perf_counter()
+        begun = stopping.clock()
         try:
             yield
         finally:
-            self.seconds -= time.perf_counter() - begun
+            self.seconds -= stopping.clock() - begun
 
     def longest(self, work: Callable[[int], Result], wanted: int, *, least: int, share: float = 1.0) -> Result | None:
         """The result of work of the wanted length, or of the greatest that ends in time; None if not even the least.

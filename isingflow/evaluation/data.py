@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +20,18 @@ from isingflow.architectures.start import fitted_part
 from isingflow.datasets import Dataset, Split
 from isingflow.evaluation.budget import PILOT, Budget, Meter
 from isingflow.evaluation.verdict import FINER, checked
-from isingflow.flows.certificate import likelihood_error
+from isingflow.flows import Flow
+from isingflow.flows.certificate import likelihood_error, pushed
 from isingflow.flows.diagnostics import straightness, transport_cost
 from isingflow.flows.mass import Defect, defect
 from isingflow.runs.config import DensityConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
+from isingflow.runs.shared import shared
 from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count, instance
-from isingflow.runtime.parallel import workers
+from isingflow.runtime.parallel import Workers, workers
+from isingflow.runtime.sharing import sharing
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import mean
 
@@ -191,10 +195,10 @@ def evaluate_density(
     samples = None if samples is None else count("samples", samples, least=2)
     seed = count("seed", seed, least=0, most=LARGEST_SEED)
     instance("data", data, Dataset, "the data set of the run")
-    flow, state = trained(run, new_flow(config), device)
     generator = torch.Generator().manual_seed(seed)
-    start = fitted_part(flow)
-    with workers(device) as pool:
+    with sharing(device) as pool:
+        flow, state = trained(shared(run), new_flow(config), device)
+        start = fitted_part(flow)
 
         def score(x: Tensor) -> list[Tensor]:
             log_prob = torch.cat(pool.map(flow.log_prob, x.to(device))).cpu()
@@ -217,12 +221,8 @@ def evaluate_density(
         error = likelihood_error(flow, few, pool).value
         stopping.check()
         drawn = budget.samples(ERROR_SAMPLES, cost=DRAWING * cost, share=0.2)
-        shown = max(drawn * SHOWN // ERROR_SAMPLES, PILOT)
-        generated, _ = flow.sample(shown, generator=torch.Generator(device).manual_seed(seed), batch=BATCH)
-        stopping.check()
-        latent = flow.noise(drawn, torch.Generator(device).manual_seed(seed))
-        found, paths = defect(flow, drawn, seed), transport_cost(flow, latent)
-        straight = straightness(flow, latent) if state["steps"] else None
+        looked = pool.first(lambda: _looked_at(flow, drawn, seed, curved=bool(state["steps"])))
+        generated, found, paths, straight = looked
     return DensityEvaluation(
         title=str(config),
         data=config.data,
@@ -243,11 +243,29 @@ def evaluate_density(
         defect=found,
         transport_cost=paths,
         straightness=straight,
-        samples=generated.cpu().numpy(),
+        samples=generated,
     )
 
 
-def stream_points(run: AnyRun, *, samples: int, device: torch.device, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def _looked_at(
+    flow: Flow, samples: int, seed: int, *, curved: bool
+) -> tuple[np.ndarray, Defect, Estimate, Estimate | None]:
+    """Generated points, what is wrong with the density, and what its paths cost and, if they may be curved, how much."""
+
+    def stream() -> torch.Generator:
+        return torch.Generator(flow.device).manual_seed(seed)
+
+    shown = max(samples * SHOWN // ERROR_SAMPLES, PILOT)
+    generated, _ = flow.sample(shown, generator=stream(), batch=BATCH)
+    stopping.check()
+    latent = flow.noise(samples, stream())
+    found, paths = defect(flow, samples, seed), transport_cost(flow, latent)
+    return generated.cpu().numpy(), found, paths, straightness(flow, latent) if curved else None
+
+
+def stream_points(
+    run: AnyRun, *, samples: int, device: torch.device, seed: int = 0, pool: Workers | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Samples of a flow trained on data, in blocks: points x of model space, shape (n, d), and ln p(x), on the CPU.
 
     Args:
@@ -255,13 +273,22 @@ def stream_points(run: AnyRun, *, samples: int, device: torch.device, seed: int 
         samples: how many.
         device: where to sample.
         seed: of the samples.
+        pool: who shares the work; the threads of this process if not given.
     """
     device, samples = devices.resolve(device), count("samples", samples)
     generator = torch.Generator(device).manual_seed(count("seed", seed, least=0, most=LARGEST_SEED))
     flow, _ = trained(run, new_flow(run.config), device)
-    blocks = (min(BATCH, samples - start) for start in range(0, samples, BATCH))
-    drawn = (flow.sample(count, generator=generator) for count in blocks)
-    return ((x.cpu(), log_prob.cpu()) for x, log_prob in drawn)
+
+    @torch.no_grad()
+    def blocks() -> Iterator[tuple[Tensor, Tensor]]:
+        with workers(device) if pool is None else nullcontext(pool) as sharers:
+            for start in range(0, samples, BATCH):
+                latent = flow.noise(min(BATCH, samples - start), generator)
+                shares = sharers.map(lambda share: pushed(flow, share), latent)
+                x, log_prob = (torch.cat(parts).cpu() for parts in zip(*shares, strict=True))
+                yield x, log_prob
+
+    return blocks()
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from isingflow.evaluation.targets import evaluate_target
 from isingflow.flows import Family
 from isingflow.observables.measure import measure
 from isingflow.runs.config import FamilyConfig, RunConfig, heading
-from isingflow.runs.folder import AnyRun, RunFolder
+from isingflow.runs.folder import AnyRun, RunFolder, of_kind
 from isingflow.runs.loading import trained
 from isingflow.runtime.checks import array
 from isingflow.statistics.estimate import Estimate
@@ -212,7 +212,7 @@ def evaluate_family(
             member.save_report(found.as_dict(), found.table())
         drawn = found.samples
         seen = measure(config.lattice, beta, spins=drawn.spins, field=drawn.field, log_weight=drawn.log_weight)
-        points.append(Point(member, found, seen.energy_per_site, seen.heat_capacity_per_site))
+        points.append(Point(of_kind(member, RunConfig), found, seen.energy_per_site, seen.heat_capacity_per_site))
         if report_progress is not None:
             report_progress(place + 1, len(chosen))
     return FamilyEvaluation(config, tuple(points), family.parameter_count, float(state["seconds"]))

@@ -44,7 +44,7 @@ def reverse_log_weights(
     """
     chains = min(REFERENCE_CHAINS, samples)
     states = budget.longest(
-        lambda length: target.reference(length, chains=chains, seed=seed),
+        lambda length: pool.first(lambda: target.reference(length, chains=chains, seed=seed)),
         -(-samples // chains),
         least=1,
         share=OF_CHAINS,

@@ -23,9 +23,11 @@ from isingflow.plots import magnets as target_plots
 from isingflow.runs.config import DensityConfig, FamilyConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import is_certified, opened, trained
+from isingflow.runs.shared import shared
 from isingflow.runtime import devices
 from isingflow.runtime.checks import flag, function, instance, number
 from isingflow.runtime.launched import follows
+from isingflow.runtime.processes import placed
 from isingflow.targets.base import TargetLike, as_target
 from isingflow.training.train import Trained
 
@@ -64,12 +66,13 @@ def evaluate(
         betas: of a family, inverse temperatures within its range; nine of them if not given.
         seed: of what is random.
         device: where to evaluate.
-        save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway. Of
-            several processes (torchrun) each evaluates for itself, and only the first one saves.
+        save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
         time_limit: in seconds, for which fewer samples are taken if need be; the result says so.
         anneal, paths, resample: steps of a bridge between flow and target, its paths, and whether those from the flow
             are resampled, see `evaluate_target`.
         report_progress: called with samples done and in all.
+
+    Of several processes (torchrun) all make this call and share the work; the first one alone reports and saves.
 
     Raises:
         InvalidInput: a number out of range, or the target or the data set is missing, or another one; WrongType:
@@ -87,7 +90,7 @@ def evaluate(
         (True, True)
     """
     folder, given = _opened(run, target=target, flow=flow, data=data)
-    where, save = devices.resolve(device), flag("save", save) and not follows()
+    where, save = placed(devices.resolve(device)), flag("save", save)
     function("report_progress", report_progress)
     if time_limit is not None:
         time_limit = number("time_limit", time_limit, finite=False, above=0)
@@ -95,6 +98,7 @@ def evaluate(
         given |= {"betas": betas}
     elif betas is not None:
         raise InvalidInput(f"betas are of a family of flows; {folder.path} is a run on {folder.config.on}")
+    folder = shared(folder)
     with folder.results() if save else nullcontext():
         evaluation = _KINDS[type(folder.config)].evaluate(
             folder,
@@ -107,7 +111,7 @@ def evaluate(
             anneal=anneal,
             paths=paths,
             resample=resample,
-            report_progress=report_progress,
+            report_progress=None if follows() else report_progress,
         )
         if save:
             folder.save_report(evaluation.as_dict(), evaluation.table())

@@ -8,8 +8,8 @@ What a target cannot do is left out, in words.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,11 +29,13 @@ from isingflow.flows import Flow
 from isingflow.flows.certificate import integration_error, likelihood_error, log_weights, pushed
 from isingflow.runs.folder import AnyRun
 from isingflow.runs.loading import check_numbers, new_flow, opened, trained
+from isingflow.runs.shared import shared
 from isingflow.runs.solution import keep, recall
 from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count
 from isingflow.runtime.files import Columns, check_memory
 from isingflow.runtime.parallel import Workers, workers
+from isingflow.runtime.sharing import sharing
 from isingflow.targets.base import Drawing, ExactlySolved, Referenced, SolvedOnce, Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -99,6 +101,7 @@ def stream_samples(
     draws: int = 1,
     target: Target | None = None,
     flow: Flow | None = None,
+    pool: Workers | None = None,
 ) -> Iterator[SampleSet]:
     """The samples of `draw_samples`, for the same arguments, in blocks.
 
@@ -109,14 +112,15 @@ def stream_samples(
         seed: of fields and spins.
         draws: of spins, for every field.
         target, flow: of a run on a user's own.
+        pool: who shares the work; the threads of this process if not given.
     """
     samples, draws = count("samples", samples), count("draws", draws)
     generator = _stream(device, seed)
     flow, found, _ = load_run(run, generator.device, target, flow)
 
     def blocks() -> Iterator[SampleSet]:
-        with workers(generator.device) as pool:
-            yield from _draw(flow, found, samples, generator, pool, draws)
+        with workers(generator.device) if pool is None else nullcontext(pool) as sharers:
+            yield from _draw(flow, found, samples, generator, sharers, draws)
 
     return blocks()
 
@@ -157,7 +161,8 @@ def evaluate_target(
         resample: paths of the bridge from the flow, see `sampling.resampling`.
         report_progress: called with samples done and in all, those of the target and paths of a bridge included.
 
-    A command that is asked to stop once there are samples of the flow reports what they say.
+    A command that is asked to stop once there are samples of the flow reports what they say. Of several processes
+    (torchrun) all make this call and share the work: the numbers are those of one with as many threads as all have.
 
     Raises:
         InvalidInput: a number out of range, or more samples than fit in memory; WrongType: something else than these.
@@ -166,20 +171,28 @@ def evaluate_target(
     run, generator = opened(run), _stream(device, seed)
     asked = Asked.of(run, samples, reference_samples, anneal, paths, resample, seed)
     limit = math.inf if time_limit is None else time_limit
-    began = time.perf_counter()
-    flow, found, state = load_run(run, generator.device, target, flow)
-    _check_all(found, asked)
-    exact = _exact_answer(run, found, limit)
-    with workers(generator.device) as pool:
-        left = limit - (time.perf_counter() - began)
+    with sharing(generator.device) as pool:
+        began = stopping.clock()
+        flow, found, state = load_run(shared(run), generator.device, target, flow)
+        _check_all(found, asked)
+        exact = _exact_answer(run, found, limit, pool)
+        left = limit - (stopping.clock() - began)
         budget = Budget(left if asked.steps is None and asked.goal is None else 0.5 * left)
         sampled = _sampled(flow, found, asked, generator, pool, budget, report_progress)
-        left = max(limit - (time.perf_counter() - began), 0.0)
+        left = max(limit - (stopping.clock() - began), 0.0)
         annealed = _annealed(flow, found, asked, sampled, generator, pool, left)
-    return evaluation_of(run, flow, found, state, asked, exact, sampled, annealed, limit)
+        return evaluation_of(run, flow, found, state, asked, exact, sampled, annealed, limit)
 
 
-def _exact_answer(run: AnyRun, target: Target, limit: float) -> tuple[float, str] | None:
+def _exact_answer(run: AnyRun, target: Target, limit: float, pool: Workers) -> tuple[float, str] | None:
+    """-ln Z and its method, as the first process keeps or finds it, and all know it then."""
+    known, solution = pool.first(lambda: (_found(run, target, limit), getattr(target, "known", None)))
+    if isinstance(target, SolvedOnce) and target.known is None and solution is not None:
+        target.know(solution)
+    return known
+
+
+def _found(run: AnyRun, target: Target, limit: float) -> tuple[float, str] | None:
     """-ln Z and its method, as it is kept or found; where there is a limit, by what takes no more than its share."""
     recall(run, target)
     if isinstance(target, SolvedOnce) and math.isfinite(limit):
@@ -248,7 +261,7 @@ def _annealed(
             seed=asked.seed,
             **common,
         )
-        return _in_time(left, to_goal)
+        return pool.first(lambda: _in_time(left, to_goal))
     if asked.steps is not None:
         seed, meter = asked.seed + 1, sampled.meter
         bridge = partial(annealed_free_energies, flow, target, steps=asked.steps, seed=seed, meter=meter, **common)

@@ -1,4 +1,4 @@
-"""A run folder that many processes train: the first one writes it, and what it holds all hear from that one.
+"""A run folder that many processes work on: the first one writes it, and what it holds all hear from that one.
 
 So the folder need be there for the first process only, nothing is written twice, and an error of the disk is one of
 all. Of a process that is alone everything here is the `RunFolder` that it has.
@@ -7,7 +7,7 @@ all. Of a process that is alone everything here is the `RunFolder` that it has.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -44,8 +44,9 @@ def create(path: Path | str | None, config: Made, *, begun: bool = True) -> RunF
 
 
 def shared(run: AnyRun) -> AnyRun:
-    """The run folder as one of all processes; itself, of one that is alone."""
-    return run if joined() is None else SharedRun(run.path, run.config, run.provenance)
+    """The run folder as one of all processes; itself, of one that is alone, or does alone what others wait for."""
+    group = joined()
+    return run if group is None or group.apart else SharedRun(run.path, run.config, run.provenance)
 
 
 def _by_first(method: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:
@@ -55,26 +56,35 @@ def _by_first(method: Callable[Concatenate[Any, P], None]) -> Callable[Concatena
     return shared
 
 
+def _held_by_first(
+    method: Callable[Concatenate[Any, P], AbstractContextManager[None]],
+) -> Callable[Concatenate[Any, P], AbstractContextManager[None]]:
+    @contextmanager
+    def held(self: Any, *args: P.args, **options: P.kwargs) -> Iterator[None]:
+        with ExitStack() as stack:
+            first(lambda: stack.enter_context(method(self, *args, **options)))
+            yield
+
+    return held
+
+
 class SharedRun(RunFolder[AnyRunConfig]):
-    """A run folder within a training of many processes, all of which make the same calls; made by `shared`."""
+    """A run folder within the work of many processes, all of which make the same calls; made by `shared`."""
+
+    training = _held_by_first(RunFolder.training)
+    results = _held_by_first(RunFolder.results)
 
     begin = _by_first(RunFolder.begin)
     truncate_metrics = _by_first(RunFolder.truncate_metrics)
     save_checkpoint = _by_first(RunFolder.save_checkpoint)
     save_state = _by_first(RunFolder.save_state)
+    save_report = _by_first(RunFolder.save_report)
     discard_unused = _by_first(RunFolder.discard_unused)
 
     def part(self, name: str, config: AnyRunConfig) -> AnyRun:
         """The run folder of a stage of this run."""
         provenance = first(lambda: RunFolder.part(self, name, config).provenance)
         return SharedRun(self.path / name, config, provenance)
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """Within this context no program but this one trains the run."""
-        with ExitStack() as held:
-            first(lambda: held.enter_context(RunFolder.training(self)))
-            yield
 
     @property
     def has_checkpoint(self) -> bool:

@@ -45,13 +45,18 @@ class Group:
 
     Args:
         here: the place of this process.
+
+    Attributes:
+        agreement: what all go by, see `stopping.agreed`.
+        apart: whether this process does alone what the others wait for, see `first`.
     """
 
     def __init__(self, here: Place) -> None:
         self.rank, self.world = here.rank, here.world
-        self.time = 0.0
+        self.agreement = stopping.Agreement()
+        self.apart = False
         self._broken: ProcessLost | None = None
-        self._trainings, self._apart = 0, False
+        self._works, self._kept = 0, ""
         self._beats: dict[int, tuple[bytes, float]] = {}
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         try:
@@ -64,7 +69,7 @@ class Group:
                 dist.init_process_group(backend, rank=self.rank, world_size=self.world, **options)
                 self._group = dist.group.WORLD
         except (RuntimeError, ValueError) as error:
-            raise ProcessLost(f"the {self.world} processes of this training do not find each other: {error}") from None
+            raise ProcessLost(f"the {self.world} processes do not find each other: {error}") from None
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
         self._heart.start()
@@ -87,6 +92,31 @@ class Group:
         self._do(lambda: dist.all_gather(found, tensor, group=self._group, async_op=True))
         return found
 
+    def exchange(self, message: bytes = b"") -> list[bytes]:
+        """The messages of all processes, which agree anew on signals and on the time."""
+        head = torch.tensor([len(message), stopping.received() or 0, time.perf_counter()], dtype=torch.float64)
+        lengths, signals, times = torch.stack(self.all_gather(head)).T.tolist()
+        self.agreement.time = times[0]
+        self._asked(int(max(signals)))
+        if not any(lengths):
+            return [b""] * self.world
+        padded = torch.zeros(int(max(lengths)), dtype=torch.uint8)
+        padded[: len(message)] = _bytes(message)
+        found = self.all_gather(padded)
+        return [bytes(rows[: int(length)].numpy()) for rows, length in zip(found, lengths, strict=True)]
+
+    def hear(self) -> None:
+        """Without waiting: tell the others of a signal, or take theirs for one that has come here; look after them."""
+        key, asked = f"asked/{self._works}", stopping.received()
+        try:
+            if asked is not None:
+                self._store.set(key, str(asked))
+            elif self._store.check([key]):
+                stopping.note(int(self._store.get(key)))
+        except RuntimeError as error:
+            raise self._lost(f"torchrun does not answer: {error}") from None
+        self._look()
+
     def run(self, function: Callable[[], Result]) -> Result:
         """What this process's part of some work gives, see `Backend.run`; without collectives in it."""
         asked, found = 0, []
@@ -98,7 +128,7 @@ class Group:
             asked = stopped.signal
         now = time.perf_counter() if self.rank == 0 else float("-inf")
         state = self.all_reduce(torch.tensor([asked, now], dtype=torch.float64), dist.ReduceOp.MAX)
-        asked, self.time = int(state[0]), float(state[1])
+        asked, self.agreement.time = int(state[0]), float(state[1])
         if asked:
             stopping.note(asked)
             raise stopping.Stopped(asked)
@@ -109,39 +139,54 @@ class Group:
         if self.rank > 0:
             found, error = pickle.loads(self._received())
             if error is not None:
+                self._asked(error.signal if isinstance(error, stopping.Stopped) else 0)
                 raise error
             return found
-        if self._apart:
+        if self.apart:
             return function()
-        self._apart = True
+        self.apart = True
         try:
-            found = function()
+            with stopping.agreed(None):
+                found = function()
         except BaseException as error:
+            self._asked(error.signal if isinstance(error, stopping.Stopped) else 0)
             self._send(_packed(None, error))
             raise
         finally:
-            self._apart = False
+            self.apart = False
         self._send(_packed(found, None))
         return found
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """Within this context, whatever is raised here is told to processes that wait for this one."""
-        self._trainings += 1
+    def together(self, kept: str = "") -> Iterator[None]:
+        """Within this context, whatever is raised here is told to processes that wait for this one.
+
+        Args:
+            kept: what remains if one of them is lost, and what to do, in words.
+        """
+        self._works += 1
+        earlier, self._kept = self._kept, kept
         try:
             yield
+            self._kept = earlier
         except BaseException as error:
             if not isinstance(error, ProcessLost):
                 with suppress(RuntimeError):
                     if self.rank == 0:
                         self._store.set("told", "0")
-                    self._store.set(f"failed/{self._trainings}/{self.rank}", str(error) or type(error).__name__)
+                    self._store.set(f"failed/{self._works}/{self.rank}", str(error) or type(error).__name__)
             raise
 
+    def _asked(self, number: int) -> None:
+        """A signal that has come to one of the processes has come to all; 0 of none."""
+        if number:
+            stopping.note(number)
+            self.agreement.signal = number
+
     def _send(self, message: bytes) -> None:
-        self.time = time.perf_counter()
+        self.agreement.time = now = time.perf_counter()
         short = torch.zeros(2 * 8 + SHORT, dtype=torch.uint8)
-        short[:16].view(torch.float64).copy_(torch.tensor([len(message), self.time], dtype=torch.float64))
+        short[:16].view(torch.float64).copy_(torch.tensor([len(message), now], dtype=torch.float64))
         short[16 : 16 + len(message)] = _bytes(message[:SHORT])
         self.broadcast(short)
         if len(message) > SHORT:
@@ -149,7 +194,7 @@ class Group:
 
     def _received(self) -> bytes:
         short = self.broadcast(torch.empty(16 + SHORT, dtype=torch.uint8))
-        length, self.time = short[:16].view(torch.float64).tolist()
+        length, self.agreement.time = short[:16].view(torch.float64).tolist()
         message = bytes(short[16 : 16 + int(length)].numpy())
         if length > SHORT:
             message += bytes(self.broadcast(torch.empty(int(length) - SHORT, dtype=torch.uint8)).numpy())
@@ -193,11 +238,11 @@ class Group:
 
     def _failed(self, other: int) -> str | None:
         """What another process said of its end."""
-        key = f"failed/{self._trainings}/{other}"
+        key = f"failed/{self._works}/{other}"
         return self._store.get(key).decode(errors="replace") if self._store.check([key]) else None
 
     def _lost(self, why: str, other: int | None = None) -> ProcessLost:
-        """The error of a training that has lost a process; from here on nobody is waited for."""
+        """The error of work that has lost a process; from here on nobody is waited for."""
         told = False
         with suppress(RuntimeError):
             for one in self._others():
@@ -206,8 +251,8 @@ class Group:
             told = self._store.compare_set("told", "", str(self.rank)).decode() != str(self.rank)
         other = 1 - self.rank if self.world == 2 else other
         who = f"another of the {self.world} processes" if other is None else f"process {other} of {self.world}"
-        message = f"{who} of this training has ended or failed ({' '.join(why.split())[:200]})"
-        self._broken = ProcessLost(f"{message}; the last checkpoint is kept, --resume goes on from it", told=told)
+        message = f"{who} has ended or failed ({' '.join(why.split())[:200]})"
+        self._broken = ProcessLost(f"{message}; {self._kept}" if self._kept else message, told=told)
         return self._broken
 
     def _beat(self) -> None:

@@ -101,7 +101,10 @@ class Workers:
 
         The function runs with gradients enabled or not as in the caller's thread.
         """
-        shares = [share for share in batch.chunk(self.count) if len(share)]
+        return self.each(function, [share for share in batch.chunk(self.count) if len(share)])
+
+    def each(self, function: Callable[[Shared], Result], shares: Sequence[Shared]) -> list[Result]:
+        """The results of a function for these shares, in order, as for `map`."""
         if self._pool is None or len(shares) == 1:
             return [function(share) for share in shares]
         enabled = torch.is_grad_enabled()
@@ -157,8 +160,12 @@ class Workers:
 
 
 @contextmanager
-def workers(device: torch.device) -> Iterator[Workers]:
+def workers(device: torch.device, make: Callable[[int], Workers] = Workers) -> Iterator[Workers]:
     """As many threads as torch may use, each of which runs its tensor operations alone; one on a GPU.
+
+    Args:
+        device: of the work.
+        make: the pool, from their number.
 
     Example:
         >>> with workers(torch.device("cpu")) as pool:
@@ -167,12 +174,12 @@ def workers(device: torch.device) -> Iterator[Workers]:
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
-        yield Workers(1)
+        yield make(1)
         return
     interval = sys.getswitchinterval()
     torch.set_num_threads(1)
     sys.setswitchinterval(min(interval, SWITCH_SECONDS))
-    pool = Workers(threads)
+    pool = make(threads)
     try:
         yield pool
     finally:

@@ -82,7 +82,7 @@ class Processes:
 
     def clock(self) -> float:
         """Seconds of the first process's clock, when all last agreed on it."""
-        return self.group.time
+        return self.group.agreement.time
 
 
 def mixed(*numbers: int) -> int:
@@ -127,7 +127,7 @@ def together(device: torch.device) -> Iterator[Backend]:
         if group is None:
             yield threads
             return
-        with group.training():
+        with group.together("the last checkpoint is kept, --resume goes on from it"):
             yield Processes(group, threads)
 
 

@@ -6,6 +6,9 @@ listens: in a notebook Ctrl-C is Python's own.
 
 A limit of time is kept at the same places: work that is given some seconds is left (`within`) where it looks and finds
 that they are over.
+
+Several processes that do the same work must all leave it at the same place. They look at what they have last `agreed`
+on instead: whether a signal has come to any of them, and the time on the first one's clock.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -35,7 +39,21 @@ NOTICE = b"\nisingflow: stopping after this step; once more, at once\n"
 LOOK = 0.05
 """Seconds from one look to the next at work that cannot look itself."""
 
+@dataclass
+class Agreement:
+    """What several processes go by until they talk to each other again.
+
+    Attributes:
+        signal: the number of one that has come to any of them; None of none.
+        time: seconds of the first one's clock.
+    """
+
+    signal: int | None = None
+    time: float = 0.0
+
+
 _listening: StopRequest | None = None
+_agreement: Agreement | None = None
 _deferred = 0
 _deadline = math.inf
 
@@ -51,7 +69,10 @@ class Stopped(BaseException):
 
     def __init__(self, number: int) -> None:
         self.signal = number
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(number)
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signal).name}"
 
 
 class OutOfTime(BaseException):
@@ -125,14 +146,24 @@ def note(number: int) -> None:
         _listening._signal, _listening._since = number, time.monotonic()
 
 
+def received() -> int | None:
+    """The number of the signal that whoever listens here has got, or None; whatever is agreed on."""
+    return None if _listening is None else _listening.signal
+
+
 def requested() -> bool:
     """Whether whoever listens has been asked to stop."""
-    return _listening is not None and _listening.requested()
+    return _asked() is not None
+
+
+def clock() -> float:
+    """Seconds by which limits of time go: on this process's clock, or those that several have agreed on."""
+    return time.perf_counter() if _agreement is None else _agreement.time
 
 
 def late() -> bool:
     """Whether the time that was given to what runs now is over."""
-    return _deadline < math.inf and time.perf_counter() > _deadline
+    return _deadline < math.inf and clock() > _deadline
 
 
 def check() -> None:
@@ -142,8 +173,26 @@ def check() -> None:
     """
     if late():
         raise OutOfTime
-    if _listening is not None and _listening.signal is not None and not _deferred:
-        raise Stopped(_listening.signal)
+    asked = _asked()
+    if asked is not None and not _deferred:
+        raise Stopped(asked)
+
+
+@contextmanager
+def agreed(agreement: Agreement | None) -> Iterator[None]:
+    """Within this context go by what several processes have agreed on; of None, by what has come to this one.
+
+    Example:
+        >>> with agreed(Agreement(signal=2)):
+        ...     requested()
+        True
+    """
+    global _agreement
+    earlier, _agreement = _agreement, agreement
+    try:
+        yield
+    finally:
+        _agreement = earlier
 
 
 @contextmanager
@@ -193,7 +242,7 @@ def within(seconds: float, function: Callable[P, R], *args: P.args, **options: P
         4
     """
     global _deadline
-    earlier, _deadline = _deadline, min(_deadline, time.perf_counter() + seconds)
+    earlier, _deadline = _deadline, min(_deadline, clock() + seconds)
     try:
         return function(*args, **options)
     except OutOfTime:
@@ -223,7 +272,8 @@ def watched(function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
         >>> watched(max, 3, 4)
         4
     """
-    if _listening is None or _deferred or threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if _listening is None or _agreement is not None or _deferred or not main:
         return function(*args, **options)
     found: list[R] = []
     failed: list[BaseException] = []
@@ -244,3 +294,8 @@ def watched(function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
     if failed:
         raise failed[0]
     return found[0]
+
+
+def _asked() -> int | None:
+    """The number of the signal to go by, or None."""
+    return received() if _agreement is None else _agreement.signal
