@@ -19,6 +19,7 @@ from isingflow.cli.options import (
     Place,
     Size,
     Whole,
+    by_first,
     check_new_file,
     lock_file,
     seed_option,
@@ -26,6 +27,7 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
+from isingflow.runtime import launched
 from isingflow.runtime.progress import progress_of
 from isingflow.runtime.stopping import Stopped
 
@@ -35,7 +37,7 @@ MOST = 10**9
 KEPT, TABLE, FIGURE = ".npz", ".csv", ".png"
 
 
-@click.command("anneal", cls=Command, address_space=TORCH)
+@click.command("anneal", cls=Command, address_space=TORCH, together=True)
 @size_option(Size(sites=MOST_SITES))
 @MAGNETS
 @click.option("--paths", type=Whole(2, MOST), metavar="N", help="Paths of each direction; 64 by default.")
@@ -80,9 +82,9 @@ def command(
     acceptance ratio takes both for the estimate. A range of temperatures costs one set of paths. With --output, paths
     that are done are saved about every ten seconds; --resume goes on with them, and knows what they are of.
     """
-    kept = _kept(output, resume)
+    kept = by_first(lambda: _kept(output, resume))
     show_notes(quiet or as_json)
-    asked = _asked(kept) if resume and kept is not None else {}
+    asked = by_first(lambda: _asked(kept)) if resume and kept is not None else {}
     chosen = {name: options.pop(name) for name in ("paths", "sweeps", "moves", "from_beta", "seed")}
     chosen = {name: asked.get(name) if value is None else value for name, value in chosen.items()}
     from isingflow.lattice import from_dict
@@ -104,12 +106,14 @@ def command(
             )
     except Stopped:
         if kept is not None and kept.exists():
-            to_continue(ctx, ["isingflow", "anneal", "--resume", "--output", str(output)])
+            to_continue(ctx, [*launched.words(), "anneal", "--resume", "--output", str(output)])
         raise
     except InvalidInput as error:
         if str(error).startswith("from_beta"):
             raise InvalidInput("--from-beta" + str(error).removeprefix("from_beta")) from None
         raise
+    if launched.follows():
+        return
     document = report.as_dict() | ({} if output is None else {"output": str(output)})
     print_result(document, as_json, lambda: str(report))
     if output is not None and output.suffix == TABLE:

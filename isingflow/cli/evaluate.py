@@ -104,8 +104,8 @@ def command(
             betas=None if beta is None else beta if isinstance(beta, tuple) else (beta,),
             report_progress=report_progress,
         )
-    if launched.follows():
-        return
-    print_result(evaluation.as_dict(), as_json, evaluation.table)
+    if not launched.follows():
+        print_result(evaluation.as_dict(), as_json, evaluation.table)
     stopping.check()
-    folder.save_report(evaluation.as_dict(), evaluation.table())
+    if not launched.follows():
+        folder.save_report(evaluation.as_dict(), evaluation.table())

@@ -19,6 +19,7 @@ from isingflow.cli.options import (
     OneOf,
     Place,
     Whole,
+    by_first,
     check_certified,
     check_new_file,
     device_from,
@@ -27,14 +28,14 @@ from isingflow.cli.options import (
 from isingflow.cli.output import print_result, show_notes, warn
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
-from isingflow.runtime import stopping
+from isingflow.runtime import launched, stopping
 from isingflow.runtime.progress import Clock, ShowProgress, progress_display
 
 MOST_CHAINS = 10**5
 NETCDF = ".nc"
 
 
-@click.command("hmc", cls=Command, address_space=TORCH)
+@click.command("hmc", cls=Command, address_space=TORCH, together=True)
 @RUN
 @click.option(
     "--sampler",
@@ -96,10 +97,10 @@ def command(
     makes chains longer.
     """
     if resume:
-        lock_file(output)
+        by_first(lambda: lock_file(output))
         to_continue(ctx, resume_words(ctx.params))
     else:
-        check_new_file(output, (".npz", NETCDF))
+        by_first(lambda: check_new_file(output, (".npz", NETCDF)))
     show_notes(quiet or as_json)
     from isingflow.errors import RunFolderError
     from isingflow.evaluation.chains import chains_report, missing_modes
@@ -140,6 +141,8 @@ def command(
         saved = f"{found.samples} samples of each chain are saved" if found.samples else "nothing is saved"
         warn(f"{output}: {saved}; netCDF cannot be resumed")
     stopping.check()
+    if launched.follows():
+        return
     report = chains_report(found, run=folder)
     print_result(report.as_dict() | {"output": str(output)}, as_json, lambda: str(report))
     try:
@@ -151,7 +154,7 @@ def command(
 
 def resume_words(options: dict[str, Any]) -> list[str]:
     """The words of the command that continues what these options began."""
-    words = ["isingflow", "hmc", str(options["run"])]
+    words = [*launched.words(), "hmc", str(options["run"])]
     for name in ("sampler", "space", "chains", "samples", "output", "warm_up", "every", "seed", "device"):
         if options[name] is not None:
             words += [f"--{name.replace('_', '-')}", str(options[name])]

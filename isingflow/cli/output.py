@@ -16,7 +16,7 @@ import click
 
 from isingflow.cli.signals import last_words
 from isingflow.errors import IsingflowError, ProcessLost
-from isingflow.runtime.launched import follows
+from isingflow.runtime import launched
 from isingflow.runtime.numbers import finite_or_none
 from isingflow.runtime.stopping import Stopped, StopRequest
 
@@ -77,8 +77,10 @@ class Commands(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         process = not args and options.get("args") is None  # else somebody's Python calls, and lives on
         try:
-            with _silence() if process and follows() else nullcontext():
+            with _silence() if process and launched.follows() else nullcontext():
                 code = self._code(process, *args, **options)
+                if process and launched.several():  # of which threads may outlive the interpreter, which then aborts
+                    leave(code if isinstance(code, int) else 0)
         except ProcessLost as lost:
             code = 2 if lost.told else _fail(str(lost))
             if process:  # at once: connections to the others are waited for at the interpreter's end

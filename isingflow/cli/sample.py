@@ -18,6 +18,7 @@ from isingflow.cli.options import (
     TORCH,
     Command,
     Whole,
+    by_first,
     check_certified,
     check_new_file,
     open_run,
@@ -28,7 +29,7 @@ from isingflow.runtime.progress import progress_of
 MOST_DRAWS = 10**4
 
 
-@click.command("sample", cls=Command, address_space=TORCH)
+@click.command("sample", cls=Command, address_space=TORCH, together=True)
 @RUN
 @click.option("--samples", type=Whole(1, MOST_STREAMED), required=True, metavar="N", help="How many fields.")
 @click.option(
@@ -61,7 +62,7 @@ def command(
     weights exp(log_weight), as `isingflow observables` knows. Of data: samples and log_prob, in the units of the data.
     Samples go to disk as they are drawn: they need not fit in memory.
     """
-    check_new_file(output)
+    by_first(lambda: check_new_file(output))
     show_notes(quiet or as_json)
     folder, where = open_run(run, device)
     from isingflow.evaluation.files import write_samples

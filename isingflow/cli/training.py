@@ -144,10 +144,10 @@ def report(
             left = (1 - FIGURES_SHARE) * max(time_limit - spent, EVALUATION_SHARE * time_limit)
         with progress_of("samples", quiet=quiet or as_json) as show:
             evaluation = evaluate(trained, device=device, save=False, time_limit=left, report_progress=show)
+        stopping.check()
         document = {"run": str(run.path), "outcome": trained.outcome.value, **evaluation.as_dict()}
         if launched.follows():
             return document
-        stopping.check()
         run.save_report(evaluation.as_dict(), evaluation.table())
         if not as_json:
             click.echo(evaluation.table())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -19,9 +21,11 @@ from isingflow.lattice import Lattice, check_magnet
 from isingflow.monte_carlo.annealing import MOVES
 from isingflow.monte_carlo.path_files import PathFile
 from isingflow.monte_carlo.paths import Paths, moves_for, prepare, run
-from isingflow.runtime import stopping
+from isingflow.monte_carlo.shared_paths import run_together
+from isingflow.runtime import launched, stopping
 from isingflow.runtime.checks import LARGEST_SEED, array, choice, count, flag, function, instance
 from isingflow.runtime.differences import differences, in_a_line
+from isingflow.runtime.processes import company, first
 from isingflow.runtime.resources import duration, require_memory
 from isingflow.statistics.chains import MOST_R_HAT
 from isingflow.statistics.free_energy import (
@@ -39,6 +43,8 @@ PATHS = 64
 MOST_ROWS = 10**4
 SAVE_SECONDS = 10.0
 """From one save of the paths to the next, and twenty times as long as it takes, at least."""
+KEPT = "paths that were saved are kept, --resume goes on from them"
+"""Where a process is lost."""
 _SPEED, _LONGEST = 1e9, 3e7
 """Spin updates a second that no machine exceeds, and seconds that paths may take at that speed: a year."""
 
@@ -71,11 +77,13 @@ def anneal(
         sweeps: of each path, one at each of its temperatures; by default what `schedule.usual_sweeps` says.
         moves: "swendsen-wang" or "heat-bath"; by default what suits the couplings.
         from_beta: where forward paths begin. Elsewhere than at 0, ln Z must be known exactly there.
-        seed: of all random streams: the same seed gives the same numbers, on any number of threads.
-        threads: that share the paths; all by default.
+        seed: of all random streams: the same seed gives the same numbers, on any number of threads and processes.
+        threads: that share the paths; all by default, divided among the processes on a machine.
         output: a .npz file that keeps the paths, those done about every ten seconds.
         resume: go on with the paths in `output`, bit for bit as if they had not been interrupted.
         report_progress: called with sweeps done and sweeps in all, of the chains first and then of the paths.
+
+    Of several processes (torchrun) all make this call and share the paths; the first one alone reports and writes.
 
     Raises:
         InvalidInput: a number out of range, temperatures on both sides of the start or a start whose ln Z is not
@@ -93,8 +101,10 @@ def anneal(
     paths, seed = count("paths", paths, least=2), count("seed", seed, least=0, most=LARGEST_SEED)
     sweeps = None if sweeps is None else count("sweeps", sweeps)
     moves = None if moves is None else choice("moves", moves, MOVES)
-    threads = numba.config.NUMBA_NUM_THREADS if threads is None else threads  # type: ignore[attr-defined]  # set at import
-    threads, resume = count("threads", threads), flag("resume", resume)
+    all_threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
+    alone = count("threads", all_threads if threads is None else threads)
+    each = max(alone // launched.place().local_world, 1) if threads is None else alone
+    resume = flag("resume", resume)
     function("report_progress", report_progress)
     path = None if output is None else Path(instance("output", output, Path | str, "a path"))
     rows = _rows(lattice, beta, check_magnet(lattice, from_beta))
@@ -104,7 +114,6 @@ def anneal(
         raise InvalidInput(f"{paths} paths of {sweeps} sweeps of {lattice} would take {least} and more")
     size = paths * (6.0 * lattice.sites + 64.0 * len(rows))
     require_memory(f"a run of {paths} paths of {lattice}", size, "fewer paths may fit")
-    log_z_start = _log_z_of_start(lattice, start)
     asked = {
         "lattice": lattice.to_dict(),
         "beta": rows.tolist(),
@@ -114,28 +123,35 @@ def anneal(
         "moves": moves,
         "seed": seed,
     }
-    earlier = _earlier(path, asked, resume)
     updates, note = moves_for(lattice, start, float(rows[-1]), moves)
-    before = 0.0 if earlier is None else earlier.seconds
-    found = (
-        prepare(
-            lattice,
-            rows,
-            start=start,
-            paths=paths,
-            sweeps=sweeps,
-            moves=updates,
-            seed=seed,
-            threads=threads,
-            report_progress=report_progress,
+    told = None if launched.follows() else report_progress
+    group = company()
+    with nullcontext() if group is None else group.together(KEPT if path is not None else ""):
+        log_z_start = first(lambda: _log_z_of_start(lattice, start))
+        earlier = first(lambda: _earlier(path, asked, resume))
+        before = 0.0 if earlier is None else earlier.seconds
+        found = (
+            first(
+                lambda: prepare(
+                    lattice,
+                    rows,
+                    start=start,
+                    paths=paths,
+                    sweeps=sweeps,
+                    moves=updates,
+                    seed=seed,
+                    threads=alone,
+                    report_progress=told,
+                )
+            )
+            if earlier is None
+            else earlier.paths
         )
-        if earlier is None
-        else earlier.paths
-    )
-    keeper = _Keeper(path, asked, found, started - before)
-    keeper.save()
-    run(found, threads=threads, report_progress=report_progress, keep=keeper.save_now_and_then, keep_last=keeper.save)
-    exact, late = stopping.watched(exact_answers, lattice, rows)
+        keeper = _Keeper(None if launched.follows() else path, asked, found, started - before)
+        keeper.save()
+        anneal_all = run if group is None else partial(run_together, group=group)
+        anneal_all(found, threads=each, report_progress=told, keep=keeper.save_now_and_then, keep_last=keeper.save)
+        exact, late = first(lambda: stopping.watched(exact_answers, lattice, rows))
     seconds = time.monotonic() - started + before
     return AnnealingReport(
         lattice=lattice,

@@ -250,7 +250,7 @@ def evaluate_density(
 def _looked_at(
     flow: Flow, samples: int, seed: int, *, curved: bool
 ) -> tuple[np.ndarray, Defect, Estimate, Estimate | None]:
-    """Generated points, what is wrong with the density, and what its paths cost and, if they may be curved, how much."""
+    """Generated points, what is wrong with the density, what its paths cost, and how straight those are that curve."""
 
     def stream() -> torch.Generator:
         return torch.Generator(flow.device).manual_seed(seed)

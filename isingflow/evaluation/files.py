@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,14 @@ from isingflow.observables.files import sample_writer
 from isingflow.runs.config import DensityConfig, FamilyConfig, RunConfig, TargetConfig
 from isingflow.runs.folder import AnyRun, of_kind
 from isingflow.runs.loading import is_certified, opened
+from isingflow.runs.shared import shared
 from isingflow.runtime import devices, stopping
 from isingflow.runtime.checks import LARGEST_SEED, count, function, instance
 from isingflow.runtime.files import ArrayWriter, Columns
+from isingflow.runtime.launched import follows
+from isingflow.runtime.parallel import Workers
+from isingflow.runtime.processes import placed
+from isingflow.runtime.sharing import sharing
 from isingflow.targets.base import TargetLike, as_target
 
 
@@ -33,6 +39,7 @@ class Asked(NamedTuple):
     seed: int
     device: torch.device
     certified: bool
+    pool: Workers
 
 
 class Stream(NamedTuple):
@@ -73,6 +80,8 @@ def write_samples(
         data: of a run on data.
         report_progress: called with the number written and that of all.
 
+    Of several processes (torchrun) all make this call and share the work; the first one alone reports and writes.
+
     Returns:
         What was written, as `isingflow sample --json` says it.
 
@@ -87,18 +96,22 @@ def write_samples(
     instance("output", output, Path | str, "a path")
     instance("data", data, Dataset | None, "a data set")
     function("report_progress", report_progress)
-    where = devices.resolve(device)
-    asked = Asked(Path(output), samples, draws, seed, where, is_certified(folder))
+    where = placed(devices.resolve(device))
     given = None if target is None else as_target(target)
-    stream = _STREAMS[type(folder.config)](folder, asked, target=given, flow=flow, data=data)
-    written = 0
-    with stream.writer as writer:
-        for block in stream.blocks:
-            stopping.check()
-            writer.append(**block)
-            written += len(block["log_prob"])
-            if report_progress is not None:
-                report_progress(written, samples)
+    with sharing(where) as pool:
+        folder = shared(folder)
+        asked = Asked(Path(output), samples, draws, seed, where, is_certified(folder), pool)
+        stream = _STREAMS[type(folder.config)](folder, asked, target=given, flow=flow, data=data)
+        written = 0
+        with nullcontext() if follows() else stream.writer as writer:
+            for block in stream.blocks:
+                stopping.check()
+                if writer is None:
+                    continue
+                writer.append(**block)
+                written += len(block["log_prob"])
+                if report_progress is not None:
+                    report_progress(written, samples)
     return {"output": str(output), "samples": samples, **stream.facts, "certified": asked.certified}
 
 
@@ -108,7 +121,7 @@ def _of_target(run: AnyRun, asked: Asked, *, data: Dataset | None, **own: Any) -
     shape = run.config.sample[1]
     columns: Columns = {"field": (np.float32, shape), "log_prob": (np.float64, ()), "log_weight": (np.float64, ())}
     writer = ArrayWriter(asked.output, asked.samples, columns, certified=np.bool_(asked.certified))
-    blocks = stream_samples(run, samples=asked.samples, device=asked.device, seed=asked.seed, **own)
+    blocks = stream_samples(run, samples=asked.samples, device=asked.device, seed=asked.seed, pool=asked.pool, **own)
     rows = ({name: getattr(block, name) for name in columns} for block in blocks)
     return Stream(writer, rows, {"size": list(shape)})
 
@@ -125,7 +138,9 @@ def _of_magnet(run: AnyRun, asked: Asked, *, data: Dataset | None, **own: Any) -
     }
     certified = np.bool_(asked.certified)
     writer = sample_writer(asked.output, asked.samples, columns, lattice=lattice, beta=beta, certified=certified)
-    blocks = stream_samples(run, samples=asked.samples, device=asked.device, seed=asked.seed, draws=draws, **own)
+    blocks = stream_samples(
+        run, samples=asked.samples, device=asked.device, seed=asked.seed, draws=draws, pool=asked.pool, **own
+    )
     return Stream(writer, map(vars, blocks), {"draws": draws, "size": list(lattice.size), "beta": beta})
 
 
@@ -141,7 +156,9 @@ def _of_data(run: AnyRun, asked: Asked, *, data: Dataset | None, **own: Any) -> 
         writer.constants["columns"] = np.array(data.columns)
     blocks = (
         {"samples": data.to_data(x).numpy(), "log_prob": data.data_log_prob(log_prob, x).numpy()}
-        for x, log_prob in stream_points(run, samples=asked.samples, device=asked.device, seed=asked.seed)
+        for x, log_prob in stream_points(
+            run, samples=asked.samples, device=asked.device, seed=asked.seed, pool=asked.pool
+        )
     )
     return Stream(writer, blocks, {"data": config.data, "dimension": data.dimension})
 

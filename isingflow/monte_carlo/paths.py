@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ _BLOCK = 64
 _LOOK = 0.2
 """Seconds from one report of progress to the next."""
 PILOT_STATES = 8
+ALL = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +192,9 @@ def run(
     report_progress: ReportProgress | None = None,
     keep: Callable[[], None] = lambda: None,
     keep_last: Callable[[], None] = lambda: None,
+    part: slice = ALL,
+    seconds: float = math.inf,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the paths that are not run yet, and enter their log-weights.
 
@@ -199,22 +204,29 @@ def run(
         report_progress: called with the sweeps done and those of all paths, from the start of the first.
         keep: called whenever whole paths are entered.
         keep_last: called at the end, also when the work is stopped.
+        part: of the paths of each direction that are not run yet.
+        seconds: after which no more of them are begun.
+        look: called several times a second.
 
     Raises:
         Stopped: somebody asked for it; what is run by then is entered.
     """
+    ends = time.monotonic() + seconds
     moves = MOVES[paths.moves](Couplings.of(paths.lattice, float(paths.rows[-1]) or paths.start))
     runner = _Runner(paths, moves)
     total = (len(paths.forward) + len(paths.reverse)) * paths.sweeps
     before = paths.done * paths.sweeps
-    tasks = runner.tasks()
+    tasks = runner.tasks(part)
     running: set[Future] = set()
     try:
         with ThreadPoolExecutor(threads) as pool:
             try:
                 while True:
+                    if time.monotonic() > ends:
+                        tasks, running = iter(()), {future for future in running if not future.cancel()}
                     while len(running) < 2 * threads and (task := next(tasks, None)) is not None:
                         running.add(pool.submit(runner.run, *task))
+                    look()
                     if not running or stopping.requested() or stopping.late():
                         break
                     finished, running = wait(running, timeout=_LOOK, return_when=FIRST_COMPLETED)
@@ -241,11 +253,11 @@ class _Runner:
     sweeps: int = 0
     _lock: Any = field(default_factory=threading.Lock)
 
-    def tasks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Direction and numbers of paths to run, block by block."""
+    def tasks(self, part: slice) -> Iterator[tuple[int, np.ndarray]]:
+        """Direction and numbers of paths to run, of a part of those that are not, block by block."""
         block = max(1, min(_BLOCK, _PORTION_UPDATES // max(1, self.paths.sweeps * self.moves.model.sites)))
         for direction, log_weights in ((FORWARD, self.paths.forward), (REVERSE, self.paths.reverse)):
-            missing = np.flatnonzero(np.isnan(log_weights[:, 0]))
+            missing = np.flatnonzero(np.isnan(log_weights[:, 0]))[part]
             for first in range(0, len(missing), block):
                 yield direction, missing[first : first + block]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from isingflow.runs.config import AnyRunConfig
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runtime.launched import follows
-from isingflow.runtime.processes import first, joined
+from isingflow.runtime.processes import company, first
 
 P = ParamSpec("P")
 Made = TypeVar("Made", bound=AnyRunConfig)
@@ -45,8 +45,7 @@ def create(path: Path | str | None, config: Made, *, begun: bool = True) -> RunF
 
 def shared(run: AnyRun) -> AnyRun:
     """The run folder as one of all processes; itself, of one that is alone, or does alone what others wait for."""
-    group = joined()
-    return run if group is None or group.apart else SharedRun(run.path, run.config, run.provenance)
+    return run if company() is None else SharedRun(run.path, run.config, run.provenance)
 
 
 def _by_first(method: Callable[Concatenate[Any, P], None]) -> Callable[Concatenate[Any, P], None]:

@@ -165,7 +165,7 @@ class Group:
             kept: what remains if one of them is lost, and what to do, in words.
         """
         self._works += 1
-        earlier, self._kept = self._kept, kept
+        earlier, self._kept, self.agreement.signal = self._kept, kept, None
         try:
             yield
             self._kept = earlier

@@ -59,6 +59,14 @@ def follows() -> bool:
         return False
 
 
+def several() -> bool:
+    """Whether this is one of several processes."""
+    try:
+        return place().world > 1
+    except InvalidInput:
+        return False
+
+
 def words() -> list[str]:
     """What begins a command as this one was begun: on one machine with as many processes, or without torchrun.
 

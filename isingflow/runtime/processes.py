@@ -113,6 +113,12 @@ def joined() -> Group | None:
     return _joined[0]
 
 
+def company() -> Group | None:
+    """The group of those that do the work of this one; None of one alone, or that does what the others wait for."""
+    group = joined()
+    return None if group is None or group.apart else group
+
+
 @contextmanager
 def together(device: torch.device) -> Iterator[Backend]:
     """Who shares the batches of a training: all processes that were started together, or the threads of one alone.
@@ -122,7 +128,7 @@ def together(device: torch.device) -> Iterator[Backend]:
         ...     pool.world
         1
     """
-    group = joined()
+    group = company()
     with workers(device) as threads:
         if group is None:
             yield threads

@@ -20,7 +20,7 @@ from torch import Tensor
 from isingflow.runtime import stopping
 from isingflow.runtime.group import Group
 from isingflow.runtime.parallel import Shared, Workers, workers
-from isingflow.runtime.processes import joined
+from isingflow.runtime.processes import company
 
 Result = TypeVar("Result")
 
@@ -51,7 +51,7 @@ class Sharing(Workers):
             return super().map(function, batch)
         stopping.check()
         assert isinstance(batch, Tensor)
-        same = self._group.broadcast(batch.detach().clone(memory_format=torch.contiguous_format))
+        same: Any = self._group.broadcast(batch.detach().clone(memory_format=torch.contiguous_format))
         shares = [share for share in same.chunk(self._shares) if len(share)]
         with stopping.deferred():
             own = self.each(function, shares[self._own])
@@ -87,16 +87,14 @@ def sharing(device: torch.device, kept: str = "") -> Iterator[Workers]:
         ...     sum(pool.map(lambda share: share.sum(), torch.ones(10)))
         tensor(10.)
     """
-    group = joined()
-    if group is None or group.apart:
+    group = company()
+    if group is None:
         with workers(device) as pool:
             yield pool
         return
-    with group.together(kept), stopping.agreed(group.agreement):
-        group.agreement.signal = None
-        with workers(device, partial(Sharing, group)) as pool:
-            stopping.check()
-            yield pool
+    with group.together(kept), stopping.agreed(group.agreement), workers(device, partial(Sharing, group)) as pool:
+        stopping.check()
+        yield pool
 
 
 def _on(result: Any, device: torch.device) -> Any:

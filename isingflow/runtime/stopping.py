@@ -39,6 +39,7 @@ NOTICE = b"\nisingflow: stopping after this step; once more, at once\n"
 LOOK = 0.05
 """Seconds from one look to the next at work that cannot look itself."""
 
+
 @dataclass
 class Agreement:
     """What several processes go by until they talk to each other again.

@@ -13,9 +13,12 @@ from isingflow.errors import FileError, InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified, new_flow, opened, trained
-from isingflow.runtime import devices, stopping
+from isingflow.runs.shared import shared
+from isingflow.runtime import devices, launched, stopping
 from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, instance
-from isingflow.runtime.parallel import Workers, workers
+from isingflow.runtime.parallel import Workers
+from isingflow.runtime.processes import placed
+from isingflow.runtime.sharing import sharing
 from isingflow.sampling.chains import run_chains
 from isingflow.sampling.files import Chains, check_room
 from isingflow.sampling.inference_data import SUFFIX as NETCDF
@@ -30,6 +33,8 @@ WARM_UP = {("hmc", "latent"): 50, ("hmc", "physical"): 400, ("metropolis", None)
 """Steps of the warm-up by sampler and space: in physical space a mass matrix has to be measured."""
 THROUGH_FLOW = {("hmc", "latent"), ("metropolis", None)}
 """Those whose chains go through a flow, and are as good as its log-determinants."""
+KEPT = "chains that were saved are kept, --resume goes on from them"
+"""Where a process is lost."""
 
 
 def sample_chains(
@@ -66,6 +71,9 @@ def sample_chains(
         resume: continue the chains in `output`, as if they had not been interrupted.
         report_progress, should_stop: as for `run_chains`.
 
+    Of several processes (torchrun) all make this call, and share the work where chains go through the flow; elsewhere
+    the first one does it. That one alone writes, reports and is asked to stop.
+
     Returns:
         The chains; fewer samples than asked for if they were stopped.
 
@@ -93,42 +101,47 @@ def sample_chains(
         if resume:
             raise InvalidInput(f"{path}: holds no state to resume chains from; give the .npz file that does")
         require_arviz()
-    if path is not None and path.exists() and not resume:
-        raise InvalidInput(f"{path}: exists already; resume the chains in it, or choose another name")
     folder = opened(run) if isinstance(run, RunFolder | Path | str) else None
     given = None if target is None else as_target(target)
-    earlier = Chains.read(path) if resume and path is not None else None
-    # Before a flow is loaded, which takes longer than to find that there is no room.
     shape, spins = _rows(folder, given)
-    check_room(shape, samples=samples, chains=chains, spins=spins, path=path)
-    identity: dict[str, Any] = {}
-    certified = True
-    if folder is not None:
-        where = devices.resolve(device)
-        follows = folder.config.target(given).to(where)
-        flow: Flow | None = trained(folder, new_flow(folder.config, follows), where)[0]
-        identity, certified = _identity(folder), way not in THROUGH_FLOW or is_certified(folder)
-    elif given is not None:
-        follows, flow = given, run if isinstance(run, Flow) else None
-    stopping.check()
-    with stopping.deferred(), workers(device_of(follows) if flow is None else flow.device) as pool:
-        found = run_chains(
-            _make(way, flow, follows, pool),
-            samples=samples,
-            chains=chains,
-            warm_up=WARM_UP[way] if warm_up is None else warm_up,
-            every=every,
-            seed=seed,
-            identity=identity,
-            certified=certified,
-            earlier=earlier,
-            report_progress=report_progress,
-            keep=None if path is None else lambda chains: _save(chains, path, follows),
-            should_stop=should_stop,
-        )
-        if path is not None and (earlier is None or found.steps > earlier.steps):
-            _save(found, path, follows)
-    return found
+    where = placed(devices.resolve(device)) if folder is not None else _device(run, given)
+
+    def drawn(pool: Workers) -> Chains:
+        earlier = pool.first(lambda: _earlier(path, resume=resume))
+        # Before a flow is loaded, which takes longer than to find that there is no room.
+        check_room(shape, samples=samples, chains=chains, spins=spins, path=path)
+        identity: dict[str, Any] = {}
+        certified = True
+        if folder is not None:
+            own = shared(folder)
+            follows = own.config.target(given).to(where)
+            flow: Flow | None = trained(own, new_flow(own.config, follows), where)[0]
+            identity, certified = _identity(own), way not in THROUGH_FLOW or is_certified(own)
+        elif given is not None:
+            follows, flow = given, run if isinstance(run, Flow) else None
+        kept = None if launched.follows() else path
+        stopping.check()
+        with stopping.deferred():
+            found = run_chains(
+                _make(way, flow, follows, pool),
+                samples=samples,
+                chains=chains,
+                warm_up=WARM_UP[way] if warm_up is None else warm_up,
+                every=every,
+                seed=seed,
+                identity=identity,
+                certified=certified,
+                earlier=earlier,
+                report_progress=None if launched.follows() else report_progress,
+                keep=None if kept is None else lambda chains: _save(chains, kept, follows),
+                should_stop=lambda: pool.first(should_stop),
+            )
+            if kept is not None and (earlier is None or found.steps > earlier.steps):
+                _save(found, kept, follows)
+        return found
+
+    with sharing(where, KEPT if path is not None else "") as pool:
+        return drawn(pool) if way in THROUGH_FLOW else pool.first(lambda: drawn(pool))
 
 
 def check_choice(sampler: str, space: str | None) -> None:
@@ -156,6 +169,23 @@ def _make(way: tuple[str, str | None], flow: Flow | None, target: Target, pool: 
     if flow is None:
         raise InvalidInput(f"the sampler {way[0]}{' in latent space' if way[1] else ''} needs a flow")
     return latent(flow, target, pool=pool) if way[1] == "latent" else FlowMetropolis(flow, target, pool=pool)
+
+
+def _earlier(path: Path | None, *, resume: bool) -> Chains | None:
+    """The chains to go on with."""
+    if path is None:
+        return None
+    if resume:
+        return Chains.read(path)
+    if path.exists():
+        raise InvalidInput(f"{path}: exists already; resume the chains in it, or choose another name")
+    return None
+
+
+def _device(flow: object, target: Target | None) -> torch.device:
+    """Where chains are, of a flow and a target that are given."""
+    assert target is not None
+    return flow.device if isinstance(flow, Flow) else device_of(target)
 
 
 def _rows(run: AnyRun | None, target: Target | None) -> tuple[tuple[int, ...], bool]:
