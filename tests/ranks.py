@@ -1,4 +1,4 @@
-"""What each of several processes does in tests/test_processes.py: a script, started as torchrun starts one.
+"""What each of several processes does in tests of processes: a script, started as torchrun starts one.
 
     RANK=0 WORLD_SIZE=2 MASTER_ADDR=localhost MASTER_PORT=... python tests/ranks.py FOLDER NAME ...
 
@@ -11,16 +11,21 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import isingflow
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import IsingflowError
+from isingflow.evaluation.files import write_samples
+from isingflow.monte_carlo.path_files import PathFile
 from isingflow.runs.config import RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.shared import create
 from isingflow.runtime import group, processes, stopping
 from isingflow.runtime.launched import place
+from isingflow.runtime.sharing import sharing
+from isingflow.sampling import sample_chains
 from isingflow.training.problems import Likelihood, problem_of
 from isingflow.training.products import fitted_map
 from isingflow.training.trainer import Trainer
@@ -183,6 +188,104 @@ def kinds(folder):
     found["data"] = isingflow.train(data, output=folder / "data", iterations=9, settings=settings, progress=False)
     assert isinstance(found["data"].problem, Likelihood)
     return {name: digest(run.flow) for name, run in found.items()}, products.resting
+
+
+def shared_map(folder):
+    """What the pool of all gives, and how many rows each has computed; and where a signal to one of them stops both."""
+    told = []
+
+    def rows(share):
+        told.append(len(share))
+        return share.double(), [share.sum(1), (share[:, 0] * 2,)]
+
+    with stopping.StopRequest().listening(), sharing(CPU) as pool:
+        batch = torch.arange(14.0).view(7, 2) + 100 * pool.group.rank
+        found = {"results": pool.map(rows, batch), "one": pool.map(rows, batch[:1]), "told": list(told)}
+        found["alone"] = pool.first(lambda: len(pool.map(rows, batch)))
+        found["noise"] = torch.randn(3, generator=pool.generator(CPU, 5))
+        found["clock"] = stopping.clock()
+        found["late"] = stopping.within(0.0, lambda: [pool.map(rows, batch), pool.map(rows, batch)])
+        found["error"] = failure(lambda: pool.first(lambda: 1 / 0))
+        maps = 0
+        try:
+            while True:
+                if (maps, pool.group.rank) == (2, 1):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    found["before"] = stopping.requested()
+                pool.map(rows, batch)
+                maps += 1
+        except stopping.Stopped as stopped:
+            return found | {"stopped": (maps, stopped.signal)}
+
+
+def worth(folder):
+    """All that is done with a trained flow, but for its seconds."""
+    evaluation = isingflow.evaluate(folder / "run", samples=300, reference_samples=40, anneal=3, paths=40, save=False)
+    chains = {"chains": 5, "samples": 3, "warm_up": 8}
+    own = folder / str(torch.get_num_threads())
+    write_samples(folder / "run", f"{own}-samples.npz", samples=300, draws=2, seed=3)
+    data = isingflow.datasets.load("moons", seed=0)
+    write_samples(folder / "data", f"{own}-data.npz", samples=300, data=data)
+    return {
+        "evaluation": untimed(evaluation.as_dict()),
+        "samples": evaluation.samples.spins,
+        "resampled": untimed(isingflow.evaluate(folder / "run", samples=16, anneal=3, paths=32, resample=True)),
+        "family": untimed(isingflow.evaluate(folder / "family", samples=20, betas=[0.2, 0.25])),
+        "data": untimed(isingflow.evaluate(folder / "data", data=data, samples=270)),
+        "latent": sample_chains(folder / "run", space="latent", output=f"{own}-chains.npz", **chains).field,
+        "metropolis": sample_chains(folder / "run", sampler="metropolis", **chains).field,
+        "gibbs": sample_chains(folder / "run", sampler="gibbs", **chains).field,
+        "longer": sample_chains(
+            folder / "run", space="latent", output=f"{own}-chains.npz", resume=True, **chains | {"samples": 5}
+        ).field,
+        "goal": isingflow.evaluate(folder / "goal", samples=16, anneal=20, paths=20).as_dict()["annealed_to"]["log_z"],
+    }
+
+
+def untimed(found):
+    """A report without seconds."""
+    found = found if isinstance(found, dict | list) else found.as_dict()
+    if isinstance(found, list):
+        return [untimed(part) if isinstance(part, dict | list) else part for part in found]
+    return {
+        name: untimed(part) if isinstance(part, dict | list) else part
+        for name, part in found.items()
+        if "seconds" not in name
+    }
+
+
+def hurried(folder):
+    """An evaluation in less time than it takes: all do as much of it."""
+    found = isingflow.evaluate(folder / "run", samples=10**5, anneal=10**4, time_limit=1.5, save=False)
+    return untimed(found)
+
+
+def paths(folder):
+    """Annealing, at once, and once more without some of the paths."""
+    lattice, output = isingflow.lattice.square(4, 6), folder / f"paths-{place().world}.npz"
+    options = {"paths": 21, "sweeps": 40, "seed": 4, "output": output}
+    report = isingflow.anneal(lattice, [0.2, 0.4], **options)
+
+    def torn():
+        file = PathFile.read(output)
+        file.paths.forward[::3] = file.paths.reverse[5:] = np.nan
+        file.save(output)
+
+    processes.first(torn)
+    resumed = isingflow.anneal(lattice, [0.2, 0.4], resume=True, **options)
+    return untimed(report.as_dict()), untimed(resumed.as_dict())
+
+
+def failing(folder):
+    """Errors of the first process, and of all."""
+    here = folder / "here.npz"
+    here.touch() if place().rank == 0 else None
+    return {
+        "there": failure(lambda: write_samples(folder / "nowhere", folder / "new.npz", samples=3)),
+        "exists": failure(lambda: isingflow.anneal(isingflow.lattice.square(4), 0.3, output=here)),
+        "chains": failure(lambda: sample_chains(folder / "run", space="latent", chains=2, samples=2, output=here)),
+        "alone": len(isingflow.plot(folder / "run", samples=16)) > 0,
+    }
 
 
 def silent(folder):

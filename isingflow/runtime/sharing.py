@@ -35,7 +35,7 @@ class Sharing(Workers):
 
     def __init__(self, group: Group, count: int) -> None:
         super().__init__(count)
-        self._group = group
+        self.group = group
         counts = [int(message) for message in group.exchange(str(count).encode())]
         before = sum(counts[: group.rank])
         self._shares, self._own = sum(counts), slice(before, before + count)
@@ -47,28 +47,28 @@ class Sharing(Workers):
             function: of a tensor to a tensor, or to a tuple of them; looks for no signals, and takes no random numbers.
             batch: a tensor, the same for all processes.
         """
-        if self._group.apart:
+        if self.group.apart:
             return super().map(function, batch)
         stopping.check()
         assert isinstance(batch, Tensor)
-        same: Any = self._group.broadcast(batch.detach().clone(memory_format=torch.contiguous_format))
+        same: Any = self.group.broadcast(batch.detach().clone(memory_format=torch.contiguous_format))
         shares = [share for share in same.chunk(self._shares) if len(share)]
         with stopping.deferred():
             own = self.each(function, shares[self._own])
-        found = self._group.exchange(pickle.dumps([_on(result, torch.device("cpu")) for result in own]))
+        found = self.group.exchange(pickle.dumps([_on(result, torch.device("cpu")) for result in own]))
         return [_on(result, batch.device) for message in found for result in pickle.loads(message)]
 
     def run(self, function: Callable[[], Result]) -> Result:
         """What a function gives that all processes call, each for itself."""
-        return self._group.run(function)
+        return self.group.run(function)
 
     def first(self, function: Callable[[], Result]) -> Result:
         """What a function gives, or raises, on the first process, which alone calls it."""
-        return self._group.first(function)
+        return self.group.first(function)
 
     def clock(self) -> float:
         """Seconds of the first process's clock, when all last agreed on it."""
-        return self._group.agreement.time
+        return self.group.agreement.time
 
 
 @contextmanager
