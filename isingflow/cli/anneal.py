@@ -19,12 +19,12 @@ from isingflow.cli.options import (
     Place,
     Size,
     Whole,
-    by_first,
     check_new_file,
     lock_file,
     seed_option,
 )
 from isingflow.cli.output import print_result, show_notes
+from isingflow.cli.processes import by_first
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
 from isingflow.runtime import launched

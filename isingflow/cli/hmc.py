@@ -19,13 +19,13 @@ from isingflow.cli.options import (
     OneOf,
     Place,
     Whole,
-    by_first,
     check_certified,
     check_new_file,
     device_from,
     lock_file,
 )
 from isingflow.cli.output import print_result, show_notes, warn
+from isingflow.cli.processes import by_first
 from isingflow.cli.signals import to_continue
 from isingflow.errors import InvalidInput
 from isingflow.runtime import launched, stopping

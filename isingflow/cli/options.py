@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import torch
 
     from isingflow.runs.folder import AnyRun
-
-Found = TypeVar("Found")
 
 STRONGEST = 1e6
 """Largest beta and coupling: the ground state is reached long before, and rounding errors take over beyond."""
@@ -339,15 +337,6 @@ def settings_from(given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise InvalidInput(f"--set {twice[0]} is given {names.count(twice[0])} times: give it once")
     return dict(given)
-
-
-def by_first(function: Callable[[], Found]) -> Found:
-    """What a function gives, or raises, on the first process, which alone calls it: for files, of commands of all."""
-    if not launched.several():
-        return function()  # without torch
-    from isingflow.runtime.processes import first
-
-    return first(function)
 
 
 def check_new_file(path: Path, suffixes: tuple[str, ...] = (".npz",), option: str = "--output") -> None:

@@ -18,12 +18,12 @@ from isingflow.cli.options import (
     TORCH,
     Command,
     Whole,
-    by_first,
     check_certified,
     check_new_file,
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
+from isingflow.cli.processes import by_first
 from isingflow.runtime.progress import progress_of
 
 MOST_DRAWS = 10**4
