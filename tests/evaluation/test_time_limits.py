@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import isingflow
 from isingflow import cli
-from isingflow.evaluation import bridging, budget, reference, targets, warmer
+from isingflow.evaluation import bridging, reference, targets, warmer
 from isingflow.evaluation.budget import LONGER, Budget, Meter
 from isingflow.flows import Flow
 from isingflow.lattice import cubic, square
@@ -40,7 +40,7 @@ class Clock:
 def clock(monkeypatch):
     """The clock of all that keeps a limit."""
     found = Clock()
-    for module in (stopping, budget, targets, bridging, warmer, chains_at):
+    for module in (stopping, bridging, warmer, chains_at):
         monkeypatch.setattr(module, "time", found)
     return found
 
