@@ -21,7 +21,8 @@ import torch
 from machine import describe
 
 import isingflow
-from isingflow.cli.options import Betas, Setting
+from isingflow.cli.options import Setting
+from isingflow.cli.ranges import Betas
 from isingflow.lattice import square
 
 FILE = Path("docs/benchmarks/families.json")

@@ -127,6 +127,10 @@ class Domain:
         """Whether x and -x are equally likely."""
         return self.symmetry.flip
 
+    def uneven(self) -> Domain:
+        """The domain of flows that do not rely on Z2, in an external field or as members of a range of them."""
+        return replace(self, symmetry=replace(self.symmetry, flip=False))
+
 
 class Architecture(Protocol):
     """Frozen settings of a kind of flow, which build it.

@@ -17,7 +17,6 @@ from isingflow.cli.options import (
     SEED,
     STRONGEST,
     TORCH,
-    Betas,
     Command,
     Number,
     Whole,
@@ -25,6 +24,7 @@ from isingflow.cli.options import (
     open_run,
 )
 from isingflow.cli.output import print_result, show_notes
+from isingflow.cli.ranges import Betas, Fields
 from isingflow.evaluation.budget import MOST_STEPS
 from isingflow.runtime import launched, stopping
 from isingflow.runtime.progress import progress_of
@@ -54,6 +54,12 @@ from isingflow.runtime.progress import progress_of
     metavar="B|FIRST:LAST:COUNT",
     help="Of a family of flows: temperatures, linear, ends included: 0.2:0.6:21; nine of its range by default.",
 )
+@click.option(
+    "--field",
+    type=Fields(most=STRONGEST),
+    metavar="H|FIRST:LAST:COUNT",
+    help="Of a family of flows with a range of them: external fields, as temperatures.",
+)
 @DATA
 @SEED
 @DEVICE
@@ -68,6 +74,7 @@ def command(
     resample: bool,
     time_limit: float | None,
     beta: float | tuple[float, ...] | None,
+    field: float | tuple[float, ...] | None,
     root: Path | None,
     seed: int,
     device: str,
@@ -76,8 +83,9 @@ def command(
 ) -> None:
     """Free energies of a trained run beside the exact answer, or likelihoods of data; also in its report.json.
 
-    Of a family of flows, a table of temperatures with free energy, energy and heat capacity beside the exact ones; its
-    figure; and for every temperature a run folder in FAMILY/members, for all other commands.
+    Of a family of flows, a table of temperatures or fields with free energy, energy and heat capacity beside the exact
+    ones, and magnetisation in fields; its figure; and for every member a run folder in FAMILY/members, for all other
+    commands.
 
     Of a magnet or an energy, Ctrl-C prints what the samples that are there say, and leaves the report as it was.
     """
@@ -101,7 +109,8 @@ def command(
             anneal=anneal,
             paths=paths,
             resample=resample,
-            betas=None if beta is None else beta if isinstance(beta, tuple) else (beta,),
+            betas=_several(beta),
+            fields=_several(field),
             report_progress=report_progress,
         )
     if not launched.follows():
@@ -109,3 +118,8 @@ def command(
     stopping.check()
     if not launched.follows():
         folder.save_report(evaluation.as_dict(), evaluation.table())
+
+
+def _several(values: float | tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """One value or those of a range, as evaluations take them."""
+    return values if values is None or isinstance(values, tuple) else (values,)

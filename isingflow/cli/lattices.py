@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from isingflow.cli.options import STRONGEST, Betas, Boundary, Number, Option, Size, Span, Whole, together
+from isingflow.cli.options import STRONGEST, Boundary, Number, Option, Size, Whole, together
+from isingflow.cli.ranges import Betas, FieldSpan, Span
 from isingflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -67,10 +68,18 @@ _REST = together(
         metavar="periodic|open",
         help="periodic by default; periodic,open and so on where directions differ.",
     ),
-    click.option("--field", type=Number(most=STRONGEST), metavar="H", help="External magnetic field; none by default."),
-    click.option(
-        "--field-seed", type=Whole(0, 2**62), metavar="N", help="A random field, +H or -H on every site: which."
-    ),
+)
+_FIELD = click.option(
+    "--field", type=Number(most=STRONGEST), metavar="H", help="External magnetic field; none by default."
+)
+_FIELD_SPAN = click.option(
+    "--field",
+    type=FieldSpan(most=STRONGEST),
+    metavar="H|FIRST:LAST",
+    help="External magnetic field, or a range of them, 0:0.2: one flow for all; none by default.",
+)
+_FIELD_SEED = click.option(
+    "--field-seed", type=Whole(0, 2**62), metavar="N", help="A random field, +H or -H on every site: which."
 )
 BETA = click.option("--beta", type=Number(most=STRONGEST), metavar="B", help="Inverse temperature, of either sign.")
 BETAS = click.option(
@@ -85,11 +94,11 @@ SPAN = click.option(
     metavar="B|FIRST:LAST",
     help="Inverse temperature, of either sign, or a range of them, 0.2:0.6: one flow for all.",
 )
-MAGNET = together(_LATTICE, BETA, _REST)
+MAGNET = together(_LATTICE, BETA, _REST, _FIELD, _FIELD_SEED)
 """The physics of a lattice: what `lattice_from` and `beta_from` read."""
-FAMILY = together(_LATTICE, SPAN, _REST)
-"""The same at one temperature or at all of a range."""
-MAGNETS = together(_LATTICE, BETAS, _REST)
+FAMILY = together(_LATTICE, SPAN, _REST, _FIELD_SPAN, _FIELD_SEED)
+"""The same at one temperature, in one field, or at all of a range."""
+MAGNETS = together(_LATTICE, BETAS, _REST, _FIELD, _FIELD_SEED)
 """The same at one temperature or at several: what `lattice_from` and `betas_from` read."""
 
 SHAPING = ("jx", "jy", "boundary", "lattice_seed")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STRONGEST = 1e6
 """Largest beta and coupling: the ground state is reached long before, and rounding errors take over beyond."""
 MOST_BETAS = 10**4
-"""Temperatures of a range."""
+"""Temperatures or fields of a range."""
 MOST_SAMPLES = 10**7
 """Of samples that are kept in memory."""
 MOST_STREAMED = 10**12
@@ -144,7 +144,7 @@ class Size(Value):
         self.length, self.sites, self.chain = length, sites, chain
 
     def read(self, text: str) -> tuple[int, ...]:
-        size = tuple(_integer(part) or 0 for part in re.split("[xX]", text))
+        size = tuple(integer(part) or 0 for part in re.split("[xX]", text))
         if not 1 <= len(size) <= MOST_LENGTHS or min(size) < 2:
             raise InvalidInput("expected L or LXxLY with L >= 2, for example 16, 16x32 or, in three dimensions, 4x4x8")
         if self.sites is not None and math.prod(size if len(size) > 1 else 2 * size) > self.sites:
@@ -177,44 +177,6 @@ class Number(Value):
         return number
 
 
-class Betas(Number):
-    """An inverse temperature, or a range of them, "0.2:0.6:41": linear, ends included, the last number how many."""
-
-    name = "number|first:last:count"
-
-    def read(self, text: str) -> Any:
-        parts = text.split(":")
-        if len(parts) == 1:
-            return super().read(text)
-        count = _integer(parts[2]) if len(parts) == 3 else None
-        if count is None or not 2 <= count <= MOST_BETAS:
-            raise InvalidInput(
-                f"expected B, or FIRST:LAST:COUNT with a count from 2 to {MOST_BETAS}, such as 0.2:0.6:41"
-            )
-        first, last = (super(Betas, self).read(part) for part in parts[:2])
-        if first == last:
-            raise InvalidInput("expected a range between two different temperatures")
-        step = (last - first) / (count - 1)
-        return (*(first + step * index for index in range(count - 1)), last)
-
-
-class Span(Number):
-    """An inverse temperature, or all of a range, "0.2:0.6"."""
-
-    name = "number|first:last"
-
-    def read(self, text: str) -> Any:
-        parts = text.split(":")
-        if len(parts) == 1:
-            return super().read(text)
-        if len(parts) != 2:
-            raise InvalidInput("expected B, or FIRST:LAST for all temperatures between, such as 0.2:0.6")
-        first, last = (super(Span, self).read(part) for part in parts)
-        if not first < last:
-            raise InvalidInput("expected a range from a smaller to a larger inverse temperature")
-        return first, last
-
-
 class Whole(Value):
     """An integer within limits."""
 
@@ -224,7 +186,7 @@ class Whole(Value):
         self.least, self.most = least, most
 
     def read(self, text: str) -> int:
-        number = _integer(text)
+        number = integer(text)
         if number is None or not self.least <= number <= self.most:
             raise InvalidInput(f"expected an integer from {self.least} to {self.most}")
         return number
@@ -265,7 +227,7 @@ class Setting(Value):
             raise InvalidInput("expected NAME=VALUE, for example flow.width=128")
         if value in WORDS:
             return name, WORDS[value]
-        whole = _integer(value)
+        whole = integer(value)
         try:
             return name, Number().read(value) if whole is None else whole
         except InvalidInput:
@@ -283,7 +245,7 @@ class Place(Value):
         return Path(text)
 
 
-def _integer(text: str) -> int | None:
+def integer(text: str) -> int | None:
     """An integer, also one written like 1e9; None if it is not one."""
     match = re.fullmatch(r"\s*([+-]?\d{1,30})(?:[eE]\+?(\d{1,2}))?\s*", text, re.ASCII)
     return int(match[1]) * 10 ** int(match[2] or 0) if match else None

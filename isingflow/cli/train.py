@@ -29,7 +29,7 @@ from isingflow.runtime.differences import in_a_line
 
 if TYPE_CHECKING:
     from isingflow.lattice import Lattice
-    from isingflow.runs.config import AnyRunConfig, RunConfig
+    from isingflow.runs.config import AnyRunConfig, FamilyConfig, RunConfig
     from isingflow.runs.folder import AnyRun, RunFolder
 
 MOST_SITES = 2**18
@@ -101,12 +101,14 @@ def command(
             _check_family(run, options)
         else:
             run = magnet = open_magnet(resumed)
+            if isinstance(options["field"], tuple):
+                raise RunFolderError(f"--resume: not the run in {run.path}: its field differs")
             _check_unchanged(magnet, options)
         if print_finished(run, as_json):
             return
         where = device_from(device)
     else:
-        family = isinstance(options["beta"], tuple)
+        family = any(isinstance(options[name], tuple) for name in ("beta", "field"))
         earlier = None if source is None else (open_family if family else open_magnet)(source)
         config = new_config(options, rate, earlier)
         where = device_from(device)
@@ -131,18 +133,53 @@ def new_config(options: dict[str, Any], rate: float | None, earlier: RunFolder[A
     from isingflow.targets import HubbardStratonovich
     from isingflow.training.train import configured
 
-    lattice = lattice_from(options["size"], options, None if earlier is None else earlier.config.lattice)
     names = {"preset": "preset", "flow": "flow", "bounds": "bounds", "iterations": "steps", "settings": "settings"}
     given = {name: options[option] for name, option in names.items()}
-    if isinstance(options["beta"], tuple):
-        if options["critical"] or options["temperature"] is not None:
-            raise InvalidInput("--critical and --temperature do not go with a range of temperatures: leave them out")
-        given |= {"betas": options["beta"], "from_beta": options["from_beta"]}
-        magnet = HubbardStratonovich(lattice, options["beta"][0])
-        return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, **given)
-    beta, from_beta = _temperatures(options, lattice, None if earlier is None else earlier.config)
-    magnet = HubbardStratonovich(lattice, beta)
-    return configured(magnet, earlier, seed=options["seed"] or 0, learning_rate=rate, from_beta=from_beta, **given)
+    given |= {"seed": options["seed"] or 0, "learning_rate": rate}
+    known = None if earlier is None else earlier.config
+    if isinstance(options["beta"], tuple) or isinstance(options["field"], tuple):
+        lattice, beta, betas, fields = _ranges(options, known)
+        given |= {"from_beta": options["from_beta"], "betas": betas, "fields": fields}
+        return configured(HubbardStratonovich(lattice, beta), earlier, **given)
+    lattice = lattice_from(options["size"], options, None if known is None else known.lattice)
+    beta, from_beta = _temperatures(options, lattice, known)
+    return configured(HubbardStratonovich(lattice, beta), earlier, from_beta=from_beta, **given)
+
+
+Ends = tuple[float, float]
+
+
+def _ranges(options: dict[str, Any], known: FamilyConfig | None) -> tuple[Lattice, float, Ends | None, Ends | None]:
+    """Lattice and beta of a family, and its ranges of beta and fields; what was not given is as in a known family."""
+    lattice, fields = _lattice_and_fields(options, known)
+    if options["field"] is None and known is not None:
+        fields = known.fields
+    betas = options["beta"] if isinstance(options["beta"], tuple) else None
+    if betas is not None and (options["critical"] or options["temperature"] is not None):
+        raise InvalidInput("--critical and --temperature do not go with a range of temperatures: leave them out")
+    if betas is None and known is not None and known.low < known.high and not _has_temperature(options):
+        betas = known.low, known.high
+    if betas is not None:
+        beta = betas[0]
+    else:
+        beta = beta_from(options, lattice) if known is None or _has_temperature(options) else known.low
+    return lattice, beta, betas, fields
+
+
+def _lattice_and_fields(options: dict[str, Any], known: FamilyConfig | None) -> tuple[Lattice, Ends | None]:
+    """The lattice asked for, and the range of fields on it, if one is."""
+    fields = options["field"] if isinstance(options["field"], tuple) else None
+    if fields is not None and options["field_seed"] is not None:
+        raise InvalidInput(
+            "--field-seed is of a random field of one strength, and --field a range of uniform ones: leave one out"
+        )
+    if fields is not None:
+        options = options | {"field": None}
+    return lattice_from(options["size"], options, None if known is None else known.lattice), fields
+
+
+def _has_temperature(options: dict[str, Any]) -> bool:
+    return options["critical"] or options["beta"] is not None or options["temperature"] is not None
 
 
 def _temperatures(
@@ -152,8 +189,7 @@ def _temperatures(
 
     A run that starts from the known one at a given beta is trained there; one that is resumed keeps its own.
     """
-    given = options["critical"] or options["beta"] is not None or options["temperature"] is not None
-    from_beta = options["from_beta"]
+    given, from_beta = _has_temperature(options), options["from_beta"]
     if given or known is None:
         beta = beta_from(options, lattice)
     else:
@@ -176,9 +212,13 @@ def _check_family(run: AnyRun, options: dict[str, Any]) -> None:
 
     config = run.config
     assert isinstance(config, FamilyConfig)
-    lattice = lattice_from(options["size"], options, config.lattice)
+    lattice, fields = _lattice_and_fields(options, config)
+    one = config.low == config.high
+    if one and _has_temperature(options) and not isinstance(options["beta"], tuple):
+        options = options | {"beta": beta_from(options, lattice), "critical": False, "temperature": None}
     known = {
-        "beta": (config.low, config.high),
+        "beta": config.low if one else (config.low, config.high),
+        "field": config.fields if fields is not None or config.fields is not None else options["field"],
         "seed": config.seed,
         "preset": config.preset,
         "flow": config.flow.kind,

@@ -46,6 +46,7 @@ def evaluate(
     samples: int | None = None,
     reference_samples: int | None = None,
     betas: Sequence[float] | None = None,
+    fields: Sequence[float] | None = None,
     seed: int = 0,
     device: torch.device | str = "auto",
     save: bool = True,
@@ -63,7 +64,8 @@ def evaluate(
         data: what a run on data was trained on.
         samples: of the flow, or of the test data; the run's own number, or all data, if not given.
         reference_samples: of the target's own, see `evaluate_target`.
-        betas: of a family, inverse temperatures within its range; nine of them if not given.
+        betas, fields: of a family, inverse temperatures and external fields within its ranges; nine members, evenly
+            over the ranges, if neither is given.
         seed: of what is random.
         device: where to evaluate.
         save: whether the result becomes the report of the run; the exact answer of a magnet is kept there anyway.
@@ -95,9 +97,10 @@ def evaluate(
     if time_limit is not None:
         time_limit = number("time_limit", time_limit, finite=False, above=0)
     if isinstance(folder.config, FamilyConfig):
-        given |= {"betas": betas}
-    elif betas is not None:
-        raise InvalidInput(f"betas are of a family of flows; {folder.path} is a run on {folder.config.on}")
+        given |= {"betas": betas, "fields": fields}
+    elif betas is not None or fields is not None:
+        name = "fields" if betas is None else "betas"
+        raise InvalidInput(f"{name} are of a family of flows; {folder.path} is a run on {folder.config.on}")
     folder = shared(folder)
     with folder.results() if save else nullcontext():
         evaluation = _KINDS[type(folder.config)].evaluate(

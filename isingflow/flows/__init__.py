@@ -5,7 +5,7 @@ from isingflow.flows.conditional import ConditionalAffine, ConditionalConvexFlow
 from isingflow.flows.convex import ConvexFlow
 from isingflow.flows.data import GaussianWhitening, HistogramMarginals, Logit
 from isingflow.flows.elementwise import ActNorm
-from isingflow.flows.family import Family
+from isingflow.flows.family import Family, Range
 from isingflow.flows.gradient import GradientFlow, gradient_flows
 from isingflow.flows.linear import Shift, SpectralScaling
 from isingflow.flows.logdet import CholeskyLogdet, LanczosLogdet
@@ -29,6 +29,7 @@ __all__ = [
     "LanczosLogdet",
     "Logit",
     "PathCost",
+    "Range",
     "Shift",
     "SpectralScaling",
     "Transform",

@@ -1,17 +1,19 @@
-"""A flow for every value of a physical parameter, such as beta: all that is learnt is a series in it.
+"""A flow for all values of physical parameters, such as beta or an external field: all that is learnt is a series.
 
-    w(beta) = sum_b W_b T_b(s),    s from -1 to 1 as beta goes from the least to the greatest value of the range,
+    w(beta, H) = sum_bc W_bc T_b(s) T_c(r),    s, r from -1 to 1 as beta and H go through their ranges,
 
-with Chebyshev polynomials T_b, for every parameter w of an ordinary flow, and for what is fitted after a training, see
+with Chebyshev polynomials T, for every parameter w of an ordinary flow, and for what is fitted after a training, see
 `training.products`. What a flow starts from in closed form, such as the best Gaussian of a magnet, is that of each
-beta. A member of the family is an ordinary flow.
+beta and H. A member of the family is an ordinary flow.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import lru_cache
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, reduce
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Flow, approximations
 from isingflow.flows.products import fitted_map
-from isingflow.runtime.checks import count, function, number
+from isingflow.runtime.checks import count, function, instance, number
 
 MEMBERS = 128
 """Untrained members that are kept."""
@@ -30,23 +32,84 @@ FITTED_TERMS = 4
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Family(Flow):
-    """Flows for all values from `low` to `high`.
-
-    Its parameters are those of a member, each with an axis in front for the terms of its series. It takes no fields
-    itself: `at` gives the member that does.
+@dataclass(frozen=True)
+class Range:
+    """The values of one parameter, and its polynomials.
 
     Args:
-        build: the untrained member at a value, in float32 on the CPU; all are of one make.
-        low, high: the range.
-        terms: of the series, at least 1.
+        name: of the parameter, as members are asked for.
+        low, high: least and greatest value; equal for a parameter that is fixed, with one term.
+        terms: polynomials, at least 1.
+
+    Raises:
+        InvalidInput: a range that is none, or no terms.
+
+    Example:
+        >>> Range("field", 0.0, 0.2, 3).basis(0.2)
+        tensor([1., 1., 1.], dtype=torch.float64)
+    """
+
+    name: str
+    low: float
+    high: float
+    terms: int
+
+    def __post_init__(self) -> None:
+        instance("name", self.name, str, "the name of a parameter")
+        low, high, terms = number("low", self.low), number("high", self.high), count("terms", self.terms)
+        for name, value in (("low", low), ("high", high)):
+            object.__setattr__(self, name, value)
+        if low > high or (low == high and terms > 1):
+            raise InvalidInput(f"a family from {low:g} to {high:g}: expected a range from a smaller to a larger value")
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}" if self.low < self.high else f"{self.low:g}"
+
+    @property
+    def middle(self) -> float:
+        """Of the range."""
+        return (self.low + self.high) / 2
+
+    def check(self, value: float, what: str = "the family was made for") -> float:
+        """The value, as a number.
+
+        Raises:
+            InvalidInput: it is outside of the range, or no number.
+        """
+        if not self.low <= number(self.name, value) <= self.high:
+            raise InvalidInput(f"{self.name} {value:g} is outside of what {what}: expected {self}")
+        return float(value)
+
+    def basis(self, value: float) -> Tensor:
+        """T_b at a value, float64, shape (terms,).
+
+        Raises:
+            InvalidInput: it is outside of the range.
+        """
+        self.check(value)
+        if self.low == self.high:
+            return torch.ones(1, dtype=torch.float64)
+        scaled = torch.tensor((2 * value - self.low - self.high) / (self.high - self.low), dtype=torch.float64)
+        return torch.cos(torch.arange(self.terms) * torch.arccos(scaled.clamp(-1, 1)))
+
+
+class Family(Flow):
+    """Flows for all values of some parameters, each from its least to its greatest.
+
+    Its parameters are those of a member, each with an axis in front for the terms of its series: products of the
+    polynomials of all ranges, those of the last one next to each other. It takes no fields itself: `at` gives the
+    member that does.
+
+    Args:
+        build: the untrained member at values given by name, in float32 on the CPU; all are of one make.
+        ranges: of the parameters, at least one.
 
     Attributes:
         fitted: coefficients of products of nearby sites, see `potentials.ProductPotential`, shape (terms of their
             series, terms); zero, as they are until they are fitted, or without a column where members have none.
 
     Raises:
-        InvalidInput: a range that is none, or no terms.
+        InvalidInput: no ranges, or two of one name.
 
     Example:
         >>> from isingflow.flows import GradientFlow
@@ -54,23 +117,23 @@ class Family(Flow):
         >>> def build(beta):
         ...     generator = torch.Generator().manual_seed(0)
         ...     return Flow((4,), [GradientFlow(DensePotential((4,), hidden=8, generator=generator), steps=2)])
-        >>> family = Family(build, 0.2, 0.6, terms=3)
+        >>> family = Family(build, [Range("beta", 0.2, 0.6, terms=3)])
         >>> family.at(0.3).sample(5)[0].shape, family.parameter_count == 3 * build(0.3).parameter_count
         (torch.Size([5, 4]), True)
-        >>> family.at(0.7)
+        >>> family.at(beta=0.7)
         Traceback (most recent call last):
         isingflow.errors.InvalidInput: beta 0.7 is outside of what the family was made for: expected 0.2 to 0.6
     """
 
     fitted: Tensor
 
-    def __init__(self, build: Callable[[float], Flow], low: float, high: float, terms: int) -> None:
-        low, high = number("low", low), number("high", high)
-        if not low < high:
-            raise InvalidInput(f"a family from {low:g} to {high:g}: expected a range from a smaller to a larger value")
-        self.low, self.high, self.terms = low, high, count("terms", terms)
+    def __init__(self, build: Callable[..., Flow], ranges: Sequence[Range]) -> None:
+        self.ranges = tuple(instance("a range", one, Range, "a Range") for one in ranges)
+        if not self.ranges or len({one.name for one in self.ranges}) < len(self.ranges):
+            raise InvalidInput("a family: expected one range or more, each of a parameter of its own")
+        self.terms = math.prod(one.terms for one in self.ranges)
         function("build", build, optional=False)
-        template = build((low + high) / 2)
+        template = build(**self._middle)
         super().__init__(template.shape, list(template.transforms))
         self._untrained = lru_cache(MEMBERS)(build)
         for module in self.modules():
@@ -81,56 +144,88 @@ class Family(Flow):
         width = 0 if found is None else found.potential.terms
         self.register_buffer("fitted", torch.zeros(min(self.terms, FITTED_TERMS), width, dtype=self.dtype))
 
-    def basis(self, value: float) -> Tensor:
-        """T_b at a value, float64, shape (terms,).
+    @property
+    def _middle(self) -> dict[str, float]:
+        return {one.name: one.middle for one in self.ranges}
+
+    def basis(self, *values: float, **named: float) -> Tensor:
+        """Products of the polynomials at some values, float64, shape (terms,); values as of `at`.
 
         Raises:
-            InvalidInput: it is outside of the range.
+            InvalidInput: as of `at`.
         """
-        if not self.low <= number("beta", value) <= self.high:
-            raise InvalidInput(
-                f"beta {value:g} is outside of what the family was made for: expected {self.low:g} to {self.high:g}"
-            )
-        scaled = torch.tensor((2 * value - self.low - self.high) / (self.high - self.low), dtype=torch.float64)
-        return torch.cos(torch.arange(self.terms) * torch.arccos(scaled.clamp(-1, 1)))
+        point = self._point(values, named)
+        return reduce(torch.kron, [one.basis(point[one.name]) for one in self.ranges])
 
     @torch.no_grad()
-    def at(self, beta: float) -> Flow:
-        """The member at a temperature: an ordinary flow in evaluation mode, with parameters of its own.
+    def at(self, *values: float, **named: float) -> Flow:
+        """The member at some values: an ordinary flow in evaluation mode, with parameters of its own.
+
+        Args:
+            values, named: of the parameters, by name, such as `at(beta=0.3, field=0.1)`, or in the order of those that
+                have a range, such as `at(0.3)`; a parameter that is fixed need not be given.
 
         Raises:
-            InvalidInput: beta is outside of the range.
+            InvalidInput: a value is missing, given twice, or outside of its range.
         """
-        bound = self.bound(beta)
-        member = copy.deepcopy(self._member(beta)).to(self.device)
+        point = self._point(values, named)
+        bound = self.bound(**point)
+        member = copy.deepcopy(self._member(point)).to(self.device)
         for own, learnt in zip(member.parameters(), bound.parameters(), strict=True):
             own.copy_(learnt)
         for part, like in zip(approximations(member), approximations(self), strict=True):
             part.steps = like.steps
-        self._give_products(member, beta)
+        self._give_products(member, point)
         return member.eval().requires_grad_(False)
 
-    def bound(self, value: float) -> Flow:
-        """The member at a value as it is trained: its parameters are functions of the family's, with their graph.
+    def bound(self, *values: float, **named: float) -> Flow:
+        """The member at some values as it is trained: its parameters are functions of the family's, with their graph.
 
-        Steps of integrations and all that is drawn are the family's own.
+        Steps of integrations and all that is drawn are the family's own. Values are given as in `at`.
 
         Raises:
-            InvalidInput: the value is outside of the range.
+            InvalidInput: as of `at`.
         """
-        basis, start = self.basis(value), self._member(value)
+        point = self._point(values, named)
+        basis, start = self.basis(**point), self._member(point)
         transforms = [
             _bound(ours, theirs, basis.to(self._like)) if any(True for _ in ours.parameters()) else theirs
             for ours, theirs in zip(self.transforms, start.transforms, strict=True)
         ]
         bound = Flow(self.shape, transforms)
-        self._give_products(bound, value)
+        self._give_products(bound, point)
         return bound.train(self.training)
+
+    def _point(self, values: tuple[float, ...], named: dict[str, float]) -> dict[str, float]:
+        """The values of all parameters by name, in the order of the ranges."""
+        free = [one.name for one in self.ranges if one.low < one.high]
+        if len(values) > len(free):
+            raise InvalidInput(f"a family of flows for all values of {' and '.join(free)}: {len(values)} are given")
+        given = dict(zip(free, values, strict=False))
+        unknown = [name for name in named if name in given or name not in self._middle]
+        if unknown:
+            raise InvalidInput(
+                f"{unknown[0]}: expected {' and '.join(self._middle)} of a member of the family, each once"
+            )
+        given |= named
+        if missing := [name for name in free if name not in given]:
+            raise InvalidInput(f"{missing[0]} is missing: {self._choose}")
+        return {one.name: one.check(given.get(one.name, one.low)) for one in self.ranges}
+
+    @property
+    def _choose(self) -> str:
+        """Which members there are, and how to get one."""
+        free = [one for one in self.ranges if one.low < one.high]
+        ranges = " and ".join(str(one) if len(free) == 1 else f"{one.name} from {one}" for one in free)
+        return (
+            f"a family of flows, {'from ' if len(free) == 1 else ''}{ranges}: choose a member of it by "
+            f".at({', '.join(f'{one.name}=...' for one in free)})"
+        )
 
     @torch.no_grad()
     def term(self, index: int) -> Flow:
         """An ordinary flow whose parameters are one term of the series: what is linear in them goes term by term."""
-        member = copy.deepcopy(self._member((self.low + self.high) / 2)).to(self.device)
+        member = copy.deepcopy(self._member(self._middle)).to(self.device)
         for own, series in zip(member.parameters(), self.parameters(), strict=True):
             own.copy_(series[index])
         for part, like in zip(approximations(member), approximations(self), strict=True):
@@ -155,7 +250,7 @@ class Family(Flow):
         own.gradient.steps = given.gradient.steps
 
     @torch.no_grad()
-    def _give_products(self, member: Flow, value: float) -> None:
+    def _give_products(self, member: Flow, point: dict[str, float]) -> None:
         """Give a member what was fitted, in a map of its own."""
         own = fitted_map(self)
         if own is None or not bool(self.fitted.any()):
@@ -165,11 +260,11 @@ class Family(Flow):
         given = fitted_map(member)
         assert given is not None
         given.potential.scales.copy_(own.potential.scales)
-        given.potential.choose(self.basis(value)[: len(self.fitted)].to(self.fitted) @ self.fitted)
+        given.potential.choose(self.basis(**point)[: len(self.fitted)].to(self.fitted) @ self.fitted)
         given.gradient.steps = own.gradient.steps
 
-    def _member(self, value: float) -> Flow:
-        return self._untrained(float(value)).to(self._like)
+    def _member(self, point: dict[str, float]) -> Flow:
+        return self._untrained(**point).to(self._like)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Checkpoints from before products were fitted know of none."""
@@ -179,9 +274,7 @@ class Family(Flow):
 
     def taken(self, name: str, x: Tensor) -> NoReturn:
         """A family takes no fields."""
-        raise InvalidInput(
-            f"a family of flows, from {self.low:g} to {self.high:g}: choose a member of it by .at(beta=...)"
-        )
+        raise InvalidInput(self._choose)
 
 
 def _bound(ours: Module, theirs: nn.Module, basis: Tensor) -> Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.settings import ByHand, Finite, Seed, Text
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.in_fields import InFields
 
 if TYPE_CHECKING:
     LatticeEntry = Lattice
@@ -45,6 +46,9 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         beta: inverse temperature that the flow is trained at.
         goal: inverse temperature for which evaluations anneal spins, see `evaluation.warmer`; None: beta itself.
         settings: what of `flow` and `training` is not the preset's own, by name, see `overrides`.
+        made_for: what the flow is built for: "magnet", this one; or, as a member of a family, "fields", all of a range,
+            so that it has no Z2 where the field is 0; or "weak fields", where it starts from the best centred Gaussian
+            besides, see `targets.in_fields`.
 
     Example:
         >>> from isingflow.lattice import CRITICAL_BETA, square
@@ -64,6 +68,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
     training: TrainingConfig = TrainingConfig()
     settings: ByHand = msgspec.field(default_factory=dict)
     goal: Finite | None = None
+    made_for: Literal["magnet", "fields", "weak fields"] = "magnet"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,7 +117,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
     @property
     def domain(self) -> Domain:
         """What the flow is built for."""
-        return Domain.of_lattice(self.lattice)
+        domain = Domain.of_lattice(self.lattice)
+        return domain if self.made_for == "magnet" else domain.uneven()
 
     @property
     def geometry(self) -> Lattice:
@@ -145,7 +151,10 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         Raises:
             InvalidInput: the architecture is not possible on this lattice, or the target is another one.
         """
-        return build_flow(self.target(target), self.flow, **options_of(self))
+        magnet = self.target(target)
+        if self.made_for != "magnet":
+            magnet = InFields(self.lattice, self.beta, centred=self.made_for == "weak fields")
+        return build_flow(magnet, self.flow, **options_of(self))
 
     @classmethod
     def from_preset(

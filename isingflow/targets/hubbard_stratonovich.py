@@ -129,7 +129,10 @@ class HubbardStratonovich(Target):
 
         In a field so weak that states of both signs count, it is the best centred Gaussian, see `polarised.Gaussians`.
         """
-        gaussian = self._solutions().start
+        return self._start_from(self._solutions().start)
+
+    def _start_from(self, gaussian: MeanField) -> Start:
+        """The maps of a Gaussian."""
         field = [SpectralScaling(self.basis, self.eigenvalues.sqrt())]
         mean = [] if self.tilt is None else [Shift(gaussian.mean.expand(self.shape).clone())]
         return Start(

@@ -1,10 +1,10 @@
-"""One flow for all temperatures of a range: what a training of it minimises.
+"""One flow for all temperatures or fields of a range: what a training of it minimises.
 
-    the mean over beta of E_z[ln p(x) + E(x)],    x = flow of beta (z)
+    the mean over beta and H of E_z[ln p(x) + E(x)],    x = flow of beta and H (z)
 
-Every batch has samples of several temperatures of a fixed grid, one from each of as many parts of equal weight. Half of
-the weight is equal for all of the grid, whose temperatures are closer together near both ends, where polynomials are
-least held; the other half goes with the heat capacity, where it is known.
+Every batch has samples of several points of a fixed grid, one from each of as many parts of equal weight. Half of the
+weight is equal for all of the grid, whose values are closer together near both ends, where polynomials are least held;
+the other half goes with the heat capacity and with the susceptibility, where they are known.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from isingflow.errors import InvalidInput
+from isingflow.exact.thermodynamics import Thermodynamics
+from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.flows import Family, Flow
 from isingflow.flows.certificate import integration_error
-from isingflow.runs.family import FamilyConfig, spread
+from isingflow.runs.family import FamilyConfig, grid
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -30,20 +33,22 @@ from isingflow.training.objectives import OBJECTIVES
 from isingflow.training.products import Fitted, fit_series
 from isingflow.training.stages import coarse_share
 
-GRID = 33
-"""Temperatures that a training sees."""
+GRID, GRID_OF_TWO = 33, 9
+"""Temperatures or fields that a training sees; of each where both have a range."""
 FITTED_AT = 8
 """Temperatures that products of nearby sites are fitted at."""
 SHOWN = 5
-"""Temperatures of which snapshots have samples."""
+"""Points of which snapshots have samples."""
+PATIENCE = 1.0
+"""Seconds that an exact answer may take where there is a range of fields, as of others the first one."""
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """Noise for several temperatures.
+    """Noise for several temperatures or fields.
 
     Attributes:
-        parts: pairs of a place in the grid of temperatures and z for it, shape (n, *shape).
+        parts: pairs of a place in the grid and z for it, shape (n, *shape).
     """
 
     parts: tuple[tuple[int, Tensor], ...]
@@ -52,18 +57,23 @@ class Mixed:
         return sum(len(latent) for _, latent in self.parts)
 
     def chunk(self, chunks: int) -> list[Mixed]:
-        """Parts of about equal length, each with samples of all temperatures."""
+        """Parts of about equal length, each with samples of all points."""
         shares = [[(place, share) for share in latent.chunk(chunks)] for place, latent in self.parts]
         longest = max(map(len, shares))
         return [Mixed(tuple(part[i] for part in shares if i < len(part))) for i in range(longest)]
 
 
 class FamilyProblem(Problem[Mixed]):
-    """A family of flows on a magnet at all temperatures of a range.
+    """A family of flows on a magnet at all temperatures or fields of a range.
 
     Args:
         config: of the run.
         device: where to train.
+
+    Attributes:
+        points: values of beta and field by name, those that a training sees.
+        targets: the magnet at each of them.
+        exact: its -ln Z, None where it is not known.
     """
 
     config: FamilyConfig
@@ -72,20 +82,25 @@ class FamilyProblem(Problem[Mixed]):
     def __init__(self, config: FamilyConfig, *, device: torch.device) -> None:
         self.config, self.source = config, device
         self.flow = config.new_flow().to(device)
-        self.betas = spread(config.low, config.high, GRID)
-        self.targets = [HubbardStratonovich(config.lattice, beta).to(device) for beta in self.betas]
-        solutions = [target.thermodynamics(longest=1.0) for target in self.targets[:1]]
-        if solutions[0] is not None:
-            solutions += [target.thermodynamics() for target in self.targets[1:]]
+        self.points = grid(config.ranges, GRID if len(config.varied) == 1 else GRID_OF_TWO)
+        self.targets = [self._target(point) for point in self.points]
+        patience = LONGEST if config.fields is None else PATIENCE
+        solutions: list[Thermodynamics | None] = [None] * len(self.points)
+        hardest = max(range(len(self.points)), key=lambda place: abs(self.points[place].get("field", 0.0)))
+        if self.targets[hardest].thermodynamics(longest=PATIENCE) is not None:
+            solutions = [target.thermodynamics(longest=patience) for target in self.targets]
         self.exact = [
             None if solved is None else target.free_energy(solved.log_z)
-            for target, solved in zip(self.targets, solutions + [None] * GRID, strict=False)
+            for target, solved in zip(self.targets, solutions, strict=True)
         ]
-        capacities = [0.0 if solved is None else solved.heat_capacity_per_site for solved in solutions]
-        self._cumulative = _cumulative(self.betas, capacities)
+        self._cumulative = _cumulative(self.points, solutions)
+
+    def _target(self, point: dict[str, float]) -> HubbardStratonovich:
+        run = self.config.at(**point)
+        return HubbardStratonovich(run.lattice, run.beta).to(self.source)
 
     def batch(self, n: int, generator: torch.Generator) -> Mixed:
-        """Noise for one temperature of every part of the range."""
+        """Noise for one point of every part of the grid."""
         parts = min(self.config.family.temperatures, n)
         drawn = torch.rand(parts, generator=generator, device=self.source, dtype=torch.float64).cpu().numpy()
         places = np.searchsorted(self._cumulative, (np.arange(parts) + drawn) / parts)
@@ -93,19 +108,19 @@ class FamilyProblem(Problem[Mixed]):
         return Mixed(tuple((int(place), latent) for place, latent in zip(places, latents, strict=True)))
 
     def objective(self, batch: Mixed) -> tuple[Tensor, Tensor]:
-        """The mean of the bounds; ln p + E of every sample, with the place of its temperature, shape (n, 2)."""
+        """The mean of the bounds; ln p + E of every sample, with the place of its point, shape (n, 2)."""
         objective = OBJECTIVES[self.training.gradient]
         total: Tensor | float = 0.0
         found = []
         for place, latent in batch.parts:
-            loss, excess = objective(self.flow.bound(self.betas[place]), self.targets[place], latent, self.training)
+            loss, excess = objective(self.flow.bound(**self.points[place]), self.targets[place], latent, self.training)
             total = total + loss * (len(latent) / len(batch))
             found.append(torch.stack([excess, torch.full_like(excess, place)], 1))
         assert isinstance(total, Tensor)
         return total, torch.cat(found)
 
     def readings(self, values: Tensor) -> dict[str, float | None]:
-        """Means over the temperatures of a batch: of the bound, of its gap, of the effective sample size."""
+        """Means over the points of a batch: of the bound, of its gap, of the effective sample size."""
         excess, places = values[:, 0], values[:, 1].long()
         by_place = {int(place): excess[places == place] for place in places.unique()}
         gaps = [float(part.mean()) - self.exact[place] for place, part in by_place.items()] if self._known else None  # type: ignore[operator]
@@ -119,14 +134,24 @@ class FamilyProblem(Problem[Mixed]):
     def _known(self) -> bool:
         return all(value is not None for value in self.exact)
 
+    @property
+    def _corners(self) -> list[int]:
+        """Places of the ends of all ranges."""
+        ends = {one.name: (one.low, one.high) for one in self.config.ranges}
+        return [
+            place
+            for place, point in enumerate(self.points)
+            if all(value in ends[name] for name, value in point.items())
+        ]
+
     def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
-        """The largest of the errors at the temperatures of a batch, and at both ends of the range."""
-        places = {place for place, _ in self.batch(n, generator).parts} | {0, GRID - 1}
+        """The largest of the errors at the points of a batch, and at the ends of all ranges."""
+        places = {place for place, _ in self.batch(n, generator).parts} | set(self._corners)
         samples = max(n // len(places), 2)
         errors = []
         for place in sorted(places):
             latent = self.flow.noise(samples, generator)
-            member = self.flow.bound(self.betas[place])
+            member = self.flow.bound(**self.points[place])
             errors.append(integration_error(member, self.targets[place].energy, latent, pool).value)
         return max(errors) if not any(map(math.isnan, errors)) else math.nan
 
@@ -135,14 +160,16 @@ class FamilyProblem(Problem[Mixed]):
         self.flow.fitted.zero_()
 
     def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
-        """Products of nearby sites, as a series in beta, at some temperatures of the range."""
+        """Products of nearby sites, as a series in beta, at some temperatures; in fields there are none."""
         self.forget()
-        betas = spread(self.config.low, self.config.high, FITTED_AT)
-        members = [self.flow.at(beta) for beta in betas]
-        basis = torch.stack([self.flow.basis(beta)[: len(self.flow.fitted)] for beta in betas])
+        if not self.flow.fitted.numel():
+            return None
+        points = grid(self.config.ranges, FITTED_AT)
+        members = [self.flow.at(**point) for point in points]
+        basis = torch.stack([self.flow.basis(**point)[: len(self.flow.fitted)] for point in points])
         return fit_series(
             members,
-            [HubbardStratonovich(self.config.lattice, beta).to(self.flow.device) for beta in betas],
+            [self._target(point) for point in points],
             basis,
             lambda series: self.flow.keep_products(members[0], series),
             samples,
@@ -152,10 +179,10 @@ class FamilyProblem(Problem[Mixed]):
         )
 
     def snapshot(self) -> np.ndarray | None:
-        """Spins, int8, of some temperatures, from the hottest to the coldest."""
+        """Spins, int8, of some points, from the hottest to the coldest, from the least field to the greatest."""
         generator = torch.Generator(self.flow.device).manual_seed(0)
         shown = []
-        for place in np.linspace(0, GRID - 1, SHOWN).round().astype(int):
+        for place in np.linspace(0, len(self.points) - 1, SHOWN).round().astype(int):
             field, _ = self._member(place).sample(SNAPSHOT_SAMPLES // SHOWN, generator=generator)
             if not field.isfinite().all():
                 return None
@@ -163,7 +190,7 @@ class FamilyProblem(Problem[Mixed]):
         return np.concatenate(shown)
 
     def _member(self, place: int) -> Flow:
-        return self.flow.at(self.betas[place])
+        return self.flow.at(**self.points[place])
 
     def stages(self) -> Sequence[Stage]:
         """The family on the lattice of half the lengths, where the training says so."""
@@ -174,10 +201,11 @@ class FamilyProblem(Problem[Mixed]):
 
     def begin(self, earlier: Flow) -> None:
         """Take over what another family has learnt, term by term: enlarging is linear in the parameters."""
-        if not isinstance(earlier, Family) or earlier.terms != self.flow.terms:
+        if not isinstance(earlier, Family) or _terms(earlier) != _terms(self.flow):
+            series = " times ".join(f"{terms} polynomials in {name}" for name, terms in _terms(self.flow).items())
             raise InvalidInput(
-                f"a family of {self.flow.terms} polynomials in beta starts from another one of as many, on the same "
-                "lattice or on the torus of half the lengths"
+                f"a family of {series} starts from another one of as many, on the same lattice or on the torus of half "
+                "the lengths"
             )
         for index in range(self.flow.terms):
             larger = self.flow.term(index)
@@ -190,12 +218,26 @@ class FamilyProblem(Problem[Mixed]):
             self.flow.set_term(index, larger)
 
 
-def _cumulative(betas: Sequence[float], capacities: Sequence[float]) -> np.ndarray:
-    """Weights of the temperatures, summed up to each of them, shape (n,)."""
-    weight = np.full(len(betas), 1 / len(betas))
-    if len(capacities) == len(betas) and sum(capacities) > 0:
-        critical = np.gradient(np.array(betas)) * capacities
-        weight = (weight + critical / critical.sum()) / 2
+def _terms(family: Family) -> dict[str, int]:
+    """Polynomials in every parameter."""
+    return {one.name: one.terms for one in family.ranges}
+
+
+def _cumulative(points: Sequence[dict[str, float]], solutions: Sequence[Thermodynamics | None]) -> np.ndarray:
+    """Weights of the points, summed up to each of them, shape (n,)."""
+    weight = np.full(len(points), 1 / len(points))
+    axes = [np.unique([point[name] for point in points]) for name in points[0]]
+    widths = [np.gradient(axis) if len(axis) > 1 else np.ones(1) for axis in axes]
+    cells, change = reduce(np.multiply, np.ix_(*widths)), []
+    if len(axes[0]) > 1:
+        capacities = [0.0 if solved is None else solved.heat_capacity_per_site for solved in solutions]
+        change.append(cells * np.reshape(capacities, cells.shape))
+    if len(axes) > 1 and None not in solutions:
+        spins = [solved.magnetisation_per_site or 0.0 for solved in solutions if solved is not None]
+        change.append(cells * np.abs(np.gradient(np.reshape(spins, cells.shape), axes[1], axis=1)))
+    shares = [part / part.sum() for part in change if part.sum() > 0]
+    if shares:
+        weight = (weight + np.ravel(sum(shares)) / len(shares)) / 2
     total = np.cumsum(weight)
     total[-1] = math.inf  # whatever was lost by rounding
     return total

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from msgspec.structs import replace
 
@@ -19,6 +20,7 @@ from isingflow.datasets import Dataset
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow
 from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, RunConfig, TargetConfig
+from isingflow.runs.family import ends
 from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import load, opened
 from isingflow.runs.overrides import overridden, still_true
@@ -94,6 +96,7 @@ def train(
     device: torch.device | str = "auto",
     from_beta: float | None = None,
     betas: tuple[float, float] | None = None,
+    fields: tuple[float, float] | None = None,
     start: AnyRun | Trained | Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     optimiser: Optimiser | None = None,
@@ -125,6 +128,8 @@ def train(
             `runs.warmer`; the magnet's own beta switches that off.
         betas: of a magnet: least and greatest of a range of inverse temperatures, for all of which one flow is trained,
             see `flows.Family`; the magnet's own is not looked at.
+        fields: of a magnet: the same of uniform external fields, in units of J, alone or beside `betas`; the magnet's
+            own uniform field is not looked at.
         start: a trained run to start from (its folder, path or what `train` returned): at another temperature, with
             another rate, for more iterations, or of the torus of half the lengths.
         callbacks: called with the `Progress` after every iteration; one that returns True ends the training.
@@ -187,8 +192,9 @@ def train(
             raise InvalidInput("settings are for a new run: the run of a folder has its own")
         if from_beta is not None:
             raise InvalidInput("from_beta is for a new run: the run of a folder has its own")
-        if betas is not None:
-            raise InvalidInput("betas are for a new run: the run of a folder has its own")
+        for name, range_given in (("betas", betas), ("fields", fields)):
+            if range_given is not None:
+                raise InvalidInput(f"{name} are for a new run: the run of a folder has its own")
         run, config = what, what.config
     else:
         what = what if isinstance(what, Dataset) else as_target(what)
@@ -205,6 +211,7 @@ def train(
             settings=settings,
             from_beta=from_beta,
             betas=betas,
+            fields=fields,
         )
         if isinstance(what, Dataset):
             target, data = None, what
@@ -256,6 +263,7 @@ def configured(
     settings: Mapping[str, Any] | None = None,
     from_beta: float | None = None,
     betas: tuple[float, float] | None = None,
+    fields: tuple[float, float] | None = None,
 ) -> AnyRunConfig:
     """The configuration of a new run; arguments as in `train`.
 
@@ -274,10 +282,14 @@ def configured(
         raise InvalidInput("a run that starts from another has its preset and its flow: leave preset and flow out")
     own = OwnFlow.of(flow) if isinstance(flow, Flow) else flow
     kind = own if isinstance(own, str) else DEFAULT_FLOW
-    if betas is None:
+    if betas is None and fields is None:
         config = _by_preset(what, preset or "quick", kind, bounds, seed, iterations, from_beta)
     else:
-        config = _family(what, betas, preset or "quick", kind, seed, iterations, bounds=bounds, from_beta=from_beta)
+        if from_beta is not None or bounds == "both":
+            raise InvalidInput(
+                "a family (betas, fields) is trained at all its members, for the upper bound: no from_beta, no both"
+            )
+        config = _family(what, betas, fields, preset or "quick", kind, seed, iterations)
     if own is not None and not isinstance(own, str):
         config = replace(config, flow=own, training=replace(config.training, coarse=None))
     if earlier is not None:
@@ -291,7 +303,9 @@ def configured(
             evaluation_samples=_as_dear(before.evaluation_samples, earlier.config, config),
         )
         flow = earlier.config.flow
-        if isinstance(what, Target) and flow.fitted(Domain.of_target(what)) != flow:
+        if isinstance(config, RunConfig) and isinstance(earlier.config, RunConfig):
+            config = replace(config, made_for=earlier.config.made_for)
+        if isinstance(what, Target) and flow.fitted(_domain(what, config)) != flow:
             raise InvalidInput(
                 f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice "
                 "of the same kind, of the same or of half the lengths"
@@ -303,6 +317,11 @@ def configured(
     if learning_rate is not None:
         config = replace(config, training=replace(config.training, learning_rate=learning_rate))
     return overridden(config, settings)
+
+
+def _domain(what: Target, config: AnyRunConfig) -> Domain:
+    """What the flow of a run on a target is built for."""
+    return config.domain if isinstance(config, RunConfig | FamilyConfig) else Domain.of_target(what)
 
 
 def _as_dear(samples: int, before: AnyRunConfig, now: AnyRunConfig) -> int:
@@ -335,25 +354,27 @@ def _by_preset(
 
 def _family(
     what: Target | Dataset,
-    betas: tuple[float, float],
+    betas: tuple[float, float] | None,
+    fields: tuple[float, float] | None,
     preset: str,
     flow: str,
     seed: int,
     iterations: int | None,
-    *,
-    bounds: str | None,
-    from_beta: float | None,
 ) -> FamilyConfig:
     if not isinstance(what, HubbardStratonovich):
-        raise InvalidInput(f"betas are of magnets, which have temperatures; {what} has none")
-    if from_beta is not None or bounds == "both":
-        raise InvalidInput(
-            "a family (betas) is trained at all its temperatures, for the upper bound: no from_beta, no both"
-        )
-    if len(instance("betas", betas, tuple | list, "least and greatest inverse temperature")) != 2:
-        raise InvalidInput(f"betas has {len(betas)} entries, expected least and greatest inverse temperature")
-    low, high = (number("betas", beta) for beta in betas)
-    return FamilyConfig.from_preset(preset, what.lattice, low, high, flow=flow, seed=seed, iterations=iterations)
+        raise InvalidInput(f"betas and fields are of magnets, which have temperatures; {what} has none")
+    low, high = (what.beta, what.beta) if betas is None else ends("betas", betas, "inverse temperature")
+    lattice, span = what.lattice, None
+    if betas is not None and not low < high:
+        raise InvalidInput(f"betas are {low:g} and {high:g}: expected a range from a smaller to a larger value")
+    if fields is not None:
+        span = ends("fields", fields, "external field")
+        if isinstance(lattice.field, np.ndarray):
+            raise InvalidInput(f"fields are a range of uniform ones, and the field of {lattice}: leave one of them out")
+        lattice = lattice.with_field(None)
+    return FamilyConfig.from_preset(
+        preset, lattice, low, high, fields=span, flow=flow, seed=seed, iterations=iterations
+    )
 
 
 def _usual_bounds(magnet: HubbardStratonovich, preset: str) -> str:

@@ -13,7 +13,7 @@ from isingflow.architectures.cp_flow import ConvexFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.architectures.ot_flow import OTFlowConfig
 from isingflow.errors import InvalidInput
-from isingflow.flows import Family, gradient_flows
+from isingflow.flows import Family, Range, gradient_flows
 from isingflow.lattice import edwards_anderson, square
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 
@@ -40,7 +40,7 @@ def build_of(kind):
 
 
 def family_of(kind, seed=0, by=0.1):
-    family = Family(build_of(kind), LOW, HIGH, TERMS)
+    family = Family(build_of(kind), [Range("beta", LOW, HIGH, TERMS)])
     with torch.no_grad():
         for parameter in family.parameters():
             parameter += by * torch.randn(parameter.shape, generator=generator(seed))
@@ -49,7 +49,7 @@ def family_of(kind, seed=0, by=0.1):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_untrained_member_is_the_untrained_flow_of_its_temperature(kind):
-    family, build = Family(build_of(kind), LOW, HIGH, TERMS), build_of(kind)
+    family, build = Family(build_of(kind), [Range("beta", LOW, HIGH, TERMS)]), build_of(kind)
     middle = dict(build((LOW + HIGH) / 2).named_parameters())
     for beta in (LOW, 0.31, HIGH):
         plain, z = build(beta).eval(), torch.randn(3, *family.shape, generator=generator())
@@ -103,7 +103,10 @@ def test_members_have_parameters_of_their_own_and_the_steps_of_the_family():
 
 def test_what_is_drawn_for_the_family_is_drawn_for_its_members():
     lattice, config = KINDS["lattice"]
-    family = Family(lambda b: build_flow(HubbardStratonovich(lattice, b), config, seed=1, jitter=0.3), LOW, HIGH, 2)
+    family = Family(
+        lambda beta: build_flow(HubbardStratonovich(lattice, beta), config, seed=1, jitter=0.3),
+        [Range("beta", LOW, HIGH, 2)],
+    )
     family.train().redraw(generator(1))
     grids = [gradient_flows(family.bound(beta))[0].grid() for beta in (LOW, 0.4)]
     assert (
@@ -121,7 +124,7 @@ def test_terms_are_flows_that_can_be_taken_out_and_put_back():
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.2, 0.5))
 def test_the_basis_is_chebyshev_s(beta):
-    family = Family(build_of("dense"), LOW, HIGH, 5)
+    family = Family(build_of("dense"), [Range("beta", LOW, HIGH, 5)])
     s = min(max((2 * beta - LOW - HIGH) / (HIGH - LOW), -1), 1)
     wanted = np.polynomial.chebyshev.chebvander([s], 4)[0]
     np.testing.assert_allclose(family.basis(beta).numpy(), wanted, atol=1e-9)
@@ -144,4 +147,4 @@ def test_a_family_takes_no_fields_and_no_range_that_is_none():
             call()
     for low, high, terms in ((0.5, 0.2, 3), (0.2, 0.2, 3), (0.2, 0.5, 0), (math.nan, 0.5, 3)):
         with pytest.raises(InvalidInput):
-            Family(build_of("dense"), low, high, terms)
+            Family(build_of("dense"), [Range("beta", low, high, terms)])

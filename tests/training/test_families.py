@@ -55,7 +55,7 @@ def test_the_loss_is_the_mean_of_those_of_its_members(gradient):
     objective = {"total": reverse_kl, "path": path_gradient}[gradient]
     losses, excess = [], []
     for place, latent in batch.parts:
-        beta = problem.betas[place]
+        beta = problem.points[place]["beta"]
         member, target = problem.flow.at(beta), HubbardStratonovich(config.lattice, beta)
         found = objective(member, target, latent, config.training)
         losses.append(float(found[0].detach()) * len(latent) / 9)
@@ -75,8 +75,8 @@ def test_readings_are_means_over_temperatures_and_the_gap_is_above_zero():
     assert found["variational_free_energy"] == pytest.approx((2.0 - 5.0) / 2)
     gaps = [2.0 - problem.exact[0], -5.0 - problem.exact[7]]
     assert found["gap_nats"] == pytest.approx(np.mean(gaps))
-    exact = thermodynamics(square(4), problem.betas[7]).log_z
-    assert problem.exact[7] == HubbardStratonovich(square(4), problem.betas[7]).free_energy(exact)
+    exact = thermodynamics(square(4), problem.points[7]["beta"]).log_z
+    assert problem.exact[7] == HubbardStratonovich(square(4), problem.points[7]["beta"]).free_energy(exact)
 
 
 def test_batches_have_samples_of_several_temperatures_and_more_where_the_heat_capacity_is_large():
@@ -86,9 +86,10 @@ def test_batches_have_samples_of_several_temperatures_and_more_where_the_heat_ca
     assert all(len(places) == 4 and places == sorted(places) for places in drawn)
     counts = np.bincount(np.ravel(drawn), minlength=GRID)
     assert counts.min() > 0
-    width = np.gradient(problem.betas)
+    betas = [point["beta"] for point in problem.points]
+    width = np.gradient(betas)
     density = counts / width / counts.sum()
-    capacity = [thermodynamics(square(4), beta).heat_capacity_per_site for beta in problem.betas]
+    capacity = [thermodynamics(square(4), beta).heat_capacity_per_site for beta in betas]
     wanted = (1 / GRID + width * capacity / (width * capacity).sum()) / 2
     assert np.abs(counts / counts.sum() - wanted).max() < 0.02
     assert density[np.argmax(capacity)] > 1.5 * density[GRID // 4]
