@@ -213,6 +213,7 @@ def _check_family(run: AnyRun, options: dict[str, Any]) -> None:
     config = run.config
     assert isinstance(config, FamilyConfig)
     lattice, fields = _lattice_and_fields(options, config)
+    lattice = lattice if config.fields is None else lattice.with_field(None)
     one = config.low == config.high
     if one and _has_temperature(options) and not isinstance(options["beta"], tuple):
         options = options | {"beta": beta_from(options, lattice), "critical": False, "temperature": None}

@@ -273,8 +273,6 @@ def _chosen(
         name, asked = given[one.name]
         evenly = np.linspace(one.low, one.high, usual if one in config.varied else 1)
         values = array(name, evenly if asked is None else asked).ravel().tolist()
-        if not values:
-            raise InvalidInput(f"{name}: expected at least one")
         for value in values:
             one.check(value, "the family was trained for")
         axes.append([min(max(float(f"{value:{DIGITS}}"), one.low), one.high) for value in values])

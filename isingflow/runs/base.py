@@ -77,6 +77,10 @@ class Run(Settings, frozen=True, tag_field="kind"):
         """
         return None
 
+    def with_flow_of(self, earlier: Run) -> Self:
+        """The run with a flow of the make of an earlier one's, as far as the settings of the flow do not say it."""
+        return self
+
     def title(self) -> str:
         """What the run is on, for headings."""
         return str(self)

@@ -142,6 +142,10 @@ class RunConfig(Run, frozen=True, tag="magnet"):
             raise InvalidInput(f"{given.title()} is not the target of a run on {self.title()}")
         return given
 
+    def with_flow_of(self, earlier: Run) -> Self:
+        """A member of a family in fields starts one that is made for fields as well."""
+        return replace(self, made_for=earlier.made_for) if isinstance(earlier, RunConfig) else self
+
     def new_flow(self, target: Target | None = None) -> Flow:
         """The untrained flow.
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from isingflow.architectures.base import Domain
 from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.own import OwnFlow
 from isingflow.datasets import Dataset
@@ -303,9 +302,8 @@ def configured(
             evaluation_samples=_as_dear(before.evaluation_samples, earlier.config, config),
         )
         flow = earlier.config.flow
-        if isinstance(config, RunConfig) and isinstance(earlier.config, RunConfig):
-            config = replace(config, made_for=earlier.config.made_for)
-        if isinstance(what, Target) and flow.fitted(_domain(what, config)) != flow:
+        config = config.with_flow_of(earlier.config)
+        if isinstance(what, Target) and flow.fitted(config.domain) != flow:
             raise InvalidInput(
                 f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice "
                 "of the same kind, of the same or of half the lengths"
@@ -317,11 +315,6 @@ def configured(
     if learning_rate is not None:
         config = replace(config, training=replace(config.training, learning_rate=learning_rate))
     return overridden(config, settings)
-
-
-def _domain(what: Target, config: AnyRunConfig) -> Domain:
-    """What the flow of a run on a target is built for."""
-    return config.domain if isinstance(config, RunConfig | FamilyConfig) else Domain.of_target(what)
 
 
 def _as_dear(samples: int, before: AnyRunConfig, now: AnyRunConfig) -> int:

@@ -181,7 +181,20 @@ CONTRADICTIONS = [
     "train --output {here}/out --size 4 --beta 0.2:0.4 --bounds both",
     "train --output {here}/out --size 4 --beta 0.2:0.4 --set family.terms=0",
     "train --output {here}/out --size 4 --beta 0.2:0.4 --set family.terms=3 training.batch=2",
+    *(
+        f"train --output {{here}}/out --size 4 --beta 0.3 --field {words}"
+        for words in (
+            *("0.2:0", "0:0", "a:b", "0:", "0:0.2:3", ":", "nan:1", "0:1e400", "0:1e7"),
+            *("0:0.2 --field-seed 1", "0:0.2 --bounds both", "0:0.2 --from-beta 0.1", "0:0.2 --critical"),
+            *("0:0.2 --set family.field_terms=0", "0:0.2 --set flow.products=2", "0:0.2 --temperature 2"),
+        )
+    ),
+    "train --output {here}/out --size 4 --beta 0.2:0.4 --field 0.2:0",
     "train --output {here}/out --beta 0.2:0.4 --from {run}",
+    "train --output {here}/out --field 0:0.4 --from {run}",
+    "train --resume --output {run} --field 0:0.2",
+    "evaluate {run} --field 0.1",
+    "evaluate {run} --field 0:0.2:3",
     "train --resume --output {run} --beta 0.2:0.4",
     "evaluate {run} --beta 0.3",
     "evaluate {run} --beta 0.2:0.4:3",

@@ -41,7 +41,7 @@ MADE = [
     StartMaps(({"map": "Mine"},), ()),
     SeriesConfig(),
     Study("train", beta=(0.3, 0.4)),
-    FamilyConfig(square(4), 0.2, 0.4, "quick"),
+    FamilyConfig(square(4), 0.2, 0.4, "quick", fields=(0.0, 0.2)),
     RunConfig(square(4), 0.4, "quick"),
     DensityConfig("moons", None, 2, "gaussian", 0, 0, "quick"),
     TargetConfig("Mine", {"strength": 0.5}, (2, 3), Group((2, 3)), "quick"),

@@ -1,4 +1,4 @@
-"""Families of flows: members are ordinary flows, whose parameters are series in beta, and so are gradients."""
+"""Families of flows: members are ordinary flows, whose parameters are series, in beta or more, and so are gradients."""
 
 import math
 
@@ -16,6 +16,7 @@ from isingflow.errors import InvalidInput
 from isingflow.flows import Family, Range, gradient_flows
 from isingflow.lattice import edwards_anderson, square
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
+from isingflow.targets.in_fields import InFields
 
 LOW, HIGH, TERMS = 0.2, 0.5, 4
 KINDS = {
@@ -148,3 +149,82 @@ def test_a_family_takes_no_fields_and_no_range_that_is_none():
     for low, high, terms in ((0.5, 0.2, 3), (0.2, 0.2, 3), (0.2, 0.5, 0), (math.nan, 0.5, 3)):
         with pytest.raises(InvalidInput):
             Family(build_of("dense"), [Range("beta", low, high, terms)])
+
+
+def build_in_field(beta, field):
+    lattice, config = KINDS["lattice"]
+    return build_flow(InFields(lattice.with_field(field), beta), config, seed=1)
+
+
+RANGES = [Range("beta", LOW, HIGH, 3), Range("field", -0.1, 0.3, 2)]
+
+
+def family_of_two(ranges=None, by=0.1):
+    family = Family(build_in_field, RANGES if ranges is None else ranges)
+    with torch.no_grad():
+        for parameter in family.parameters():
+            parameter += by * torch.randn(parameter.shape, generator=generator())
+    return family.eval()
+
+
+def test_with_two_ranges_parameters_are_series_in_both():
+    family = family_of_two()
+    assert family.terms == 6
+    for beta, field in ((LOW, -0.1), (0.31, 0.0), (HIGH, 0.3)):
+        s, r = (2 * beta - LOW - HIGH) / (HIGH - LOW), (2 * field - 0.2) / 0.4
+        wanted = np.polynomial.chebyshev.chebvander2d([s], [r], [2, 1])[0]
+        np.testing.assert_allclose(family.basis(beta=beta, field=field).numpy(), wanted, atol=1e-9)
+        for series, found in zip(family.parameters(), family.at(field=field, beta=beta).parameters(), strict=True):
+            table = series.detach().double().numpy().reshape(3, 2, *series.shape[1:])
+            np.testing.assert_allclose(
+                found.numpy(), np.polynomial.chebyshev.chebval2d(s, r, table), rtol=1e-5, atol=1e-6
+            )
+        z = torch.randn(3, *family.shape, generator=generator(3))
+        torch.testing.assert_close(family.bound(beta=beta, field=field)(z), family.at(beta, field)(z))
+
+
+def test_a_fixed_parameter_has_no_terms_and_need_not_be_given():
+    family = family_of_two([Range("beta", 0.3, 0.3, 1), RANGES[1]])
+    assert family.terms == 2
+    z = torch.randn(3, *family.shape, generator=generator(3))
+    for member in (family.at(0.1), family.at(field=0.1, beta=0.3)):
+        torch.testing.assert_close(member(z), family.at(field=0.1)(z), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"values": (0.3,)}, "field is missing"),
+        ({"values": (0.3, 0.1, 0.2)}, "3 are given"),
+        ({"values": (0.3, 0.1), "field": 0.1}, "each once"),
+        ({"beta": 0.3}, "field is missing"),
+        ({}, "beta is missing"),
+        (
+            {"beta": 0.3, "field": 0.31},
+            r"field 0\.31 is outside of what the family was made for: expected -0\.1 to 0\.3",
+        ),
+        ({"beta": 0.3, "field": math.nan}, "field is nan"),
+        ({"beta": 0.3, "field": "x"}, "field is 'x'"),
+        ({"beta": 0.3, "temperature": 2.0}, "temperature: expected beta and field"),
+    ],
+)
+def test_members_that_do_not_exist_are_refused(given, complaint):
+    family = family_of_two()
+    values = given.pop("values", ())
+    for call in (family.at, family.bound, family.basis):
+        with pytest.raises(InvalidInput, match=complaint):
+            call(*values, **given)
+    with pytest.raises(
+        InvalidInput, match=r"beta from 0.2 to 0.5 and field from -0.1 to 0.3.*\.at\(beta=\.\.\., field="
+    ):
+        family.sample(2)
+
+
+@pytest.mark.parametrize(
+    "ranges", [[], [RANGES[0], RANGES[0]], [("beta", 0.2, 0.3, 1)]], ids=["none", "twice", "tuple"]
+)
+def test_ranges_that_are_none_are_refused(ranges):
+    with pytest.raises(InvalidInput):
+        Family(build_in_field, ranges)
+    with pytest.raises(InvalidInput):
+        Range("field", 0.1, 0.1, 2)
