@@ -94,6 +94,7 @@ def _draw_curve(axes: Sequence[Axes], rows: Sequence[Mapping[str, Any]], across:
     axes[3].errorbar(values, gap, error, fmt="o-", markersize=4, color=color, label=f"gap (nats){which}")
     size_color, size_label = (color, None) if which else (LOWER, "sample size")
     axes[3].plot(values, size, "s-", markersize=4, color=size_color, label=size_label)
+    axes[3].set(ylabel="gap (nats); squares: sample size" if which else "")
 
 
 def _critical(lattice: Lattice | None) -> float | None:

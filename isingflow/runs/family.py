@@ -195,7 +195,7 @@ class FamilyConfig(Run, frozen=True, tag="family"):
             InvalidInput: always, with what to do.
         """
         values = ", ".join(one.name for one in self.varied)
-        options = " ".join(f"--{one.name} {one.name[0].upper()}" for one in self.varied)
+        options = " ".join({"beta": "--beta B", "field": "--field H"}[one.name] for one in self.varied)
         raise InvalidInput(
             f"{self} is a family of flows: choose one, by isingflow.load(FAMILY).at({values}), or in the run folders "
             f"that isingflow evaluate FAMILY {options} writes"

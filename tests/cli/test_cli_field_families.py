@@ -99,7 +99,7 @@ def test_the_temperature_is_given_in_any_way(tmp_path, option, beta):
         (["evaluate", "{family}", "--beta", 0.2], "beta 0.2 is outside"),
         (
             ["sample", "{family}", "--samples", 4, "--output", "{family}/x.npz"],
-            "choose one, by isingflow.load(FAMILY).at(field)",
+            ".at(field), or in the run folders that isingflow evaluate FAMILY --field H writes",
         ),
         (["train", "--resume", "--output", "{family}", "--field", "0:0.3"], "its field differ"),
         (["train", "--resume", "--output", "{family}", "--field", 0.1], "its field differ"),
