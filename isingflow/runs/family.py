@@ -232,11 +232,11 @@ class FamilyConfig(Run, frozen=True, tag="family"):
         """
         polarised = lattice if fields is None else lattice.with_field(max(fields, key=abs))
         one = RunConfig.from_preset(preset, polarised, high, flow=flow, seed=seed, iterations=iterations)
+        more = find_preset(MAGNET_PRESETS, flow, preset).more
         training = _slower(one.training)
+        training = replace(training, fitting_samples=more * training.fitting_samples)
         if iterations is None:
-            more = find_preset(MAGNET_PRESETS, flow, preset).more
             training = training.scaled(more * training.iterations)
-            training = replace(training, fitting_samples=more * training.fitting_samples)
         config = cls(lattice, low, high, preset, seed, one.flow, training, fields=fields)
         return config if fields is None else replace(config, centred=_undecided(config))
 
