@@ -17,6 +17,7 @@ from isingflow.architectures.build import AnyFlowConfig
 from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import InvalidInput
 from isingflow.flows import Family, Range
+from isingflow.flows.family import FITTED_TERMS
 from isingflow.lattice import Lattice, heading
 from isingflow.runs.base import Run
 from isingflow.runs.magnet import RunConfig
@@ -234,7 +235,8 @@ class FamilyConfig(Run, frozen=True, tag="family"):
         one = RunConfig.from_preset(preset, polarised, high, flow=flow, seed=seed, iterations=iterations)
         more = find_preset(MAGNET_PRESETS, flow, preset).more
         training = _slower(one.training)
-        training = replace(training, fitting_samples=more * training.fitting_samples)
+        # As many a coefficient of the series as without one.
+        training = replace(training, fitting_samples=FITTED_TERMS * training.fitting_samples)
         if iterations is None:
             training = training.scaled(more * training.iterations)
         config = cls(lattice, low, high, preset, seed, one.flow, training, fields=fields)

@@ -270,6 +270,16 @@ def test_fewer_samples_of_the_fit_on_larger_tori():
     assert replace(sizes[0], fitting_samples=0).fitting_samples == 0
 
 
+@pytest.mark.parametrize("preset", ["quick", "accurate"])
+@pytest.mark.parametrize("iterations", [None, 500])
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_a_family_has_samples_for_all_terms_of_its_products(preset, iterations, size):
+    """However long it is trained."""
+    config = FamilyConfig.from_preset(preset, square(size), 0.2, 0.6, iterations=iterations)
+    family = config.new_flow()
+    assert config.training.fitting_samples >= products.PER_TERM * family.fitted.numel() > 0
+
+
 def test_a_family_has_products_as_a_series_in_beta(tmp_path):
     """They narrow the bound at temperatures that nobody fitted at; members and checkpoints have them."""
     config = FamilyConfig.from_preset("quick", square(4), 0.2, 0.45, iterations=60)
