@@ -21,7 +21,7 @@ from isingflow.evaluation.files import write_samples
 from isingflow.monte_carlo.path_files import PathFile
 from isingflow.runs.config import RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
-from isingflow.runs.shared import create
+from isingflow.runs.shared import create, shared
 from isingflow.runtime import group, processes, stopping
 from isingflow.runtime.launched import place
 from isingflow.runtime.sharing import sharing
@@ -123,7 +123,7 @@ def gradient(folder):
     batch = torch.load(folder / "batch.pt")
     with processes.together(CPU) as pool:
         problem.flow.load_state_dict(torch.load(folder / "flow.pt"))
-        run = RunFolder.open(folder / "blank")
+        run = shared(RunFolder.open(folder / "blank"))
         trainer = Trainer(run, problem, None, pool)
         problem.flow.redraw(trainer.draws)
         problem.batch = lambda n, generator: pool.part(batch)[:n]

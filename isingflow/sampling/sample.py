@@ -15,7 +15,7 @@ from isingflow.runs.folder import AnyRun, RunFolder
 from isingflow.runs.loading import is_certified, new_flow, opened, trained
 from isingflow.runs.shared import shared
 from isingflow.runtime import devices, launched, stopping
-from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, instance
+from isingflow.runtime.checks import LARGEST_SEED, choice, count, flag, function, instance
 from isingflow.runtime.parallel import Workers
 from isingflow.runtime.processes import placed
 from isingflow.runtime.sharing import sharing
@@ -94,6 +94,7 @@ def sample_chains(
     seed, resume = count("seed", seed, least=0, most=LARGEST_SEED), flag("resume", resume)
     instance("run", run, RunFolder | Path | str | Flow | None, "a run folder, its path, or a Flow")
     instance("output", output, Path | str | None, "a path")
+    function("should_stop", should_stop, optional=False)
     way, path = (sampler, space), None if output is None else Path(output)
     if path is None and resume:
         raise InvalidInput("to resume chains, give the file that they are in as output")

@@ -519,6 +519,7 @@ TRUSTED = {
             *(f"monte_carlo.paths.{name}" for name in ("moves_for", "prepare", "run")),
             *(f"monte_carlo.schedule.{name}" for name in ("pilot", "schedule", "usual_sweeps")),
             *(f"monte_carlo.source.{name}" for name in ("random_stream", "uniform", "words_of")),
+            "monte_carlo.shared_paths.run_together",
             "monte_carlo.simulate.portions",
             *(f"statistics.free_energy.{name}" for name in ("path_free_energies", "path_lower_bounds")),
         ),
