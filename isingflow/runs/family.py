@@ -51,7 +51,7 @@ class SeriesConfig(Settings, frozen=True):
     """
 
     terms: Annotated[int, Meta(ge=1, le=MOST_TERMS)] = 6
-    temperatures: Annotated[int, Meta(ge=1, le=MOST_TERMS)] = 4
+    temperatures: Annotated[int, Meta(ge=1, le=MOST_TERMS)] = 2
     field_terms: Annotated[int, Meta(ge=1, le=MOST_TERMS)] = 4
 
 

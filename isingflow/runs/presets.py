@@ -104,7 +104,6 @@ PRESETS = {
         _QUICK,
         replace(_QUICK, iterations=180, learning_rate=2e-3, coarse=replace(_QUICK, iterations=100, learning_rate=1e-2)),
         graph=Preset(_LOCAL, replace(_BY_PATHS, iterations=500, evaluation_samples=4096)),
-        more=4,
     ),
     "accurate": Preset(
         FlowConfig(radial=6, oriented=4, hidden=64, steps=6, products=4),
