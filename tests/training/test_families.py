@@ -233,4 +233,4 @@ def test_configurations_travel_through_json_and_name_their_settings(lattice):
         with pytest.raises(InvalidInput, match="outside"):
             config.at(beta)
     with pytest.raises(InvalidInput, match="temperatures"):
-        replace(config, training=replace(config.training, batch=2))
+        replace(config, training=replace(config.training, batch=1))
