@@ -141,11 +141,8 @@ class GradientFlow(Transform):
         self.potential.redraw(generator)
 
     def path(self, z: Tensor, refinement: int) -> Tensor | None:
-        """Positions at points of an equal grid, `refinement` of them per step, shape (points + 1, n, *shape).
-
-        None at rest, and of what was fitted in closed form, which is no part of the flow's time.
-        """
-        if self.resting or self.potential.fitted:
+        """Positions at points of an equal grid, `refinement` of them per step, shape (points + 1, n, *shape)."""
+        if self.resting:
             return None
         points = self.steps * refinement
         positions = [z]

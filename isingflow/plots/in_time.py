@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from isingflow.flows import Flow
+from isingflow.flows import Flow, gradient_flows
 from isingflow.flows.diagnostics import trajectories
 from isingflow.lattice import Lattice
 from isingflow.plots.configurations import colors_of, draw
@@ -60,7 +60,7 @@ def evolution(flow: Flow, samples: int = SAMPLES, seed: int = 0) -> Evolution:
         ((5, 3, 4), True)
     """
     latent = flow.noise(samples, torch.Generator(flow.device).manual_seed(seed))
-    paths = trajectories(flow, latent)
+    paths = _without_fitted(flow, trajectories(flow, latent))
     if paths:
         times = np.concatenate([index + np.linspace(0, 1, len(path)) for index, path in enumerate(paths)])
         field = torch.cat(paths)
@@ -71,6 +71,20 @@ def evolution(flow: Flow, samples: int = SAMPLES, seed: int = 0) -> Evolution:
             start, end = Flow(flow.shape, fixed).to(flow.device)(latent)[0], flow(latent)[0]
         field = torch.stack([start + t * (end - start) for t in times.tolist()])
     return Evolution(latent.cpu().numpy(), times, field.cpu().numpy(), straight=not paths)
+
+
+def _without_fitted(flow: Flow, paths: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The paths, of which that along what was fitted after the training takes no time: the one before ends with it."""
+    moving = [parts for parts in map(gradient_flows, flow.transforms) if any(not part.resting for part in parts)]
+    if len(moving) != len(paths):  # maps of the user's own may have paths as well
+        return paths
+    kept: list[torch.Tensor] = []
+    for parts, path in zip(moving, paths, strict=True):
+        if kept and all(part.potential.fitted for part in parts):
+            kept[-1] = torch.cat([kept[-1][:-1], path[-1:]])
+        else:
+            kept.append(path)
+    return kept
 
 
 @matplotlib.rc_context(STYLE)
