@@ -128,9 +128,12 @@ def gap_figure(metrics: Sequence[Record], evaluated: Estimated | None = None) ->
         dots = np.where(below, floor, error)[measured]
         label = "integration error" + (f" ({below.sum()} below the axis)" if below.any() else "")
         ax.plot(iterations[measured], dots, "o", color=ERROR, markersize=4, clip_on=False, label=label)
-    if known.any() and evaluated is not None and evaluated["value"] > 0:
-        _mark_evaluated(ax, iterations[-1], evaluated, 1.0, "evaluated")
-        ax.set_ylim(bottom=min(floor, evaluated["value"] / 1.5))
+    if known.any() and evaluated is not None:
+        if evaluated["value"] > DECADES * above:
+            _mark_evaluated(ax, iterations[-1], evaluated, 1.0, "evaluated")
+            ax.set_ylim(bottom=min(floor, evaluated["value"] / 1.5))
+        else:
+            _mark_at_foot(ax, iterations[-1:], 7, 1.0, f"evaluated: {evaluated['value']:.2g}")
     ax.set(xlabel="iteration", ylabel="gap (nats)")
     ax.grid(axis="y", color="0.9")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -170,10 +173,8 @@ def _mark_evaluated(ax: Axes, iteration: float, found: Estimated, unit: float, l
     """What came out in the end: it may be better than the last batches, by what was fitted after them."""
     value, stderr = found["value"] * unit, found["stderr"] * unit
     below = min(stderr, 0.9 * value) if ax.get_yscale() == "log" else stderr
-    ax.errorbar(
-        [iteration], [value], yerr=[[below], [stderr]], fmt="D", color=NEUTRAL, markersize=5, capsize=3, clip_on=False,
-        zorder=6, label=label,
-    )  # fmt: skip
+    style: dict[str, Any] = {"color": NEUTRAL, "markersize": 5, "capsize": 3, "clip_on": False, "zorder": 6}
+    ax.errorbar([iteration], [value], yerr=[[below], [stderr]], fmt="D", label=label, **style)
 
 
 def _mark_at_foot(ax: Axes, iterations: np.ndarray, size: float, alpha: float, label: str) -> None:

@@ -72,8 +72,12 @@ def test_what_was_evaluated_is_marked_at_the_end_with_its_error():
 
 
 @pytest.mark.parametrize("value", [0.0, -0.01, 1e-9])
-def test_an_evaluated_gap_that_no_logarithm_can_show_is_no_trouble(value):
-    assert is_png(png(gap_figure(metrics(30), {"value": value, "stderr": 0.01})))
+def test_an_evaluated_gap_that_no_logarithm_can_show_is_at_the_foot_with_its_number(value):
+    plain = gap_figure(metrics(30)).axes[0].get_ylim()
+    axes = gap_figure(metrics(30), {"value": value, "stderr": 0.01}).axes[0]
+    (mark,) = (line for line in axes.lines if line.get_label() == f"evaluated: {value:.2g}")
+    assert mark.get_marker() == "v" and list(mark.get_xdata()) == [30]
+    assert axes.get_ylim() == plain
 
 
 def test_nulls_and_repeated_times_are_drawn_around():
