@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from small_families import CPU, FLOW, TRAINING, generator, shaken
 
 import isingflow
-from isingflow.architectures.monge_ampere import FlowConfig
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.evaluation.families import MEMBERS, evaluate_family
 from isingflow.evaluation.files import write_samples
 from isingflow.exact import thermodynamics
 from isingflow.lattice import edwards_anderson, square
-from isingflow.runs.config import FamilyConfig, RunConfig, TrainingConfig, config_from_dict
+from isingflow.runs.config import FamilyConfig, RunConfig, config_from_dict
 from isingflow.runs.family import SeriesConfig, spread
 from isingflow.runs.folder import RunFolder, open_family, open_magnet
 from isingflow.runs.overrides import overridden
@@ -25,25 +25,10 @@ from isingflow.training.families import GRID, FamilyProblem, Mixed
 from isingflow.training.objectives import path_gradient, reverse_kl
 from isingflow.training.progress import Outcome
 
-CPU = torch.device("cpu")
-FLOW = FlowConfig(hidden=6, radial=2, oriented=1, steps=6)
-TRAINING = TrainingConfig(iterations=12, batch=9, check_every=5, evaluation_samples=256)
-
 
 def small_config(lattice=None, low=0.1, high=0.4, **settings):
     lattice = square(4) if lattice is None else lattice
     return FamilyConfig(lattice, low, high, "quick", 0, FLOW, replace(TRAINING, **settings), family=SeriesConfig(3, 4))
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def shaken(problem, by=0.1):
-    with torch.no_grad():
-        for parameter in problem.flow.parameters():
-            parameter += by * torch.randn(parameter.shape, generator=generator())
-    return problem
 
 
 @pytest.mark.parametrize("gradient", ["total", "path"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
+from small_families import CPU, FLOW, TRAINING, generator, shaken
 
 import isingflow
 from isingflow.architectures.monge_ampere import FlowConfig
@@ -14,7 +15,7 @@ from isingflow.errors import InvalidInput
 from isingflow.evaluation.families import evaluate_family
 from isingflow.exact import enumeration, thermodynamics
 from isingflow.lattice import edwards_anderson, random_field, square
-from isingflow.runs.config import FamilyConfig, RunConfig, TrainingConfig, config_from_dict
+from isingflow.runs.config import FamilyConfig, RunConfig, config_from_dict
 from isingflow.runs.family import SeriesConfig, grid, spread
 from isingflow.runs.folder import RunFolder, open_magnet
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -23,9 +24,6 @@ from isingflow.training.families import GRID, GRID_OF_TWO, FamilyProblem
 from isingflow.training.objectives import reverse_kl
 from isingflow.training.progress import Outcome
 
-CPU = torch.device("cpu")
-FLOW = FlowConfig(hidden=6, radial=2, oriented=1, steps=6)
-TRAINING = TrainingConfig(iterations=12, batch=9, check_every=5, evaluation_samples=256)
 SERIES = SeriesConfig(3, 4, 3)
 
 
@@ -33,17 +31,6 @@ def small_config(lattice=None, low=0.3, high=0.3, fields=(-0.1, 0.2), flow=FLOW,
     lattice = square(4) if lattice is None else lattice
     training = replace(TRAINING, **settings)
     return FamilyConfig(lattice, low, high, "quick", 0, flow, training, family=SERIES, fields=fields, centred=centred)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def shaken(problem, by=0.1):
-    with torch.no_grad():
-        for parameter in problem.flow.parameters():
-            parameter += by * torch.randn(parameter.shape, generator=generator())
-    return problem
 
 
 def spins_of(sites):
