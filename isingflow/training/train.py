@@ -286,7 +286,8 @@ def configured(
     else:
         if from_beta is not None or bounds == "both":
             raise InvalidInput(
-                "a family (betas, fields) is trained at all its members, for the upper bound: no from_beta, no both"
+                "one flow for a range of temperatures or fields is trained at all of them, for the bound from above: "
+                "leave out from_beta (--from-beta) and bounds 'both' (--bounds)"
             )
         config = _family(what, betas, fields, preset or "quick", kind, seed, iterations)
     if own is not None and not isinstance(own, str):
