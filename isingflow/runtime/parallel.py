@@ -6,7 +6,6 @@ Python's lock. A share is a fixed slice of the batch, so results depend on the n
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,6 @@ import torch
 from torch import Tensor
 
 from isingflow.runtime import stopping
-
-SWITCH_SECONDS = 5e-4
-"""How long a thread may keep Python's lock from another that waits for it; the interpreter's usual 5 ms are as long as
-many operations of a training step together."""
 
 Result = TypeVar("Result")
 
@@ -176,13 +171,10 @@ def workers(device: torch.device, make: Callable[[int], Workers] = Workers) -> I
     if device.type != "cpu" or threads == 1:
         yield make(1)
         return
-    interval = sys.getswitchinterval()
     torch.set_num_threads(1)
-    sys.setswitchinterval(min(interval, SWITCH_SECONDS))
     pool = make(threads)
     try:
         yield pool
     finally:
         pool.close()
-        sys.setswitchinterval(interval)
         torch.set_num_threads(threads)
