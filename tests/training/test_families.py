@@ -187,7 +187,7 @@ def test_the_python_way(tmp_path):
         ({"betas": (0.2,)}, "least and greatest"),
         ({"betas": "0.2:0.4"}, "betas"),
         ({"betas": (0.2, float("nan"))}, "betas"),
-        ({"betas": (0.2, 0.4), "bounds": "both"}, "upper bound"),
+        ({"betas": (0.2, 0.4), "bounds": "both"}, "leave out from_beta"),
         ({"betas": (0.2, 0.4), "from_beta": 0.1}, "from_beta"),
         ({"betas": (0.2, 0.4), "objective": reverse_kl}, "objective"),
         ({"betas": (0.2, 0.4), "start": one}, "polynomials in beta"),

@@ -269,7 +269,7 @@ def test_the_python_way(tmp_path):
         (magnet, {"fields": "0:0.2"}, "fields"),
         (magnet, {"fields": (0, float("nan"))}, "fields"),
         (magnet, {"betas": (0.3, 0.3), "fields": (0, 0.2)}, "betas"),
-        (magnet, {"fields": (0, 0.2), "bounds": "both"}, "upper bound"),
+        (magnet, {"fields": (0, 0.2), "bounds": "both"}, "leave out from_beta"),
         (magnet, {"fields": (0, 0.2), "from_beta": 0.1}, "from_beta"),
         (magnet, {"fields": (0, 0.2), "objective": reverse_kl}, "objective"),
         (magnet, {"fields": (0, 0.2), "start": both}, "polynomials in beta"),
