@@ -92,6 +92,22 @@ class Range:
         scaled = torch.tensor((2 * value - self.low - self.high) / (self.high - self.low), dtype=torch.float64)
         return torch.cos(torch.arange(self.terms) * torch.arccos(scaled.clamp(-1, 1)))
 
+    def weights(self, value: float) -> Tensor:
+        """Of both ends, in what is linear between them, float64, shape (2,); of a single value (1,).
+
+        Raises:
+            InvalidInput: it is outside of the range.
+
+        Example:
+            >>> Range("field", 0.0, 0.2, 3).weights(0.05)
+            tensor([0.7500, 0.2500], dtype=torch.float64)
+        """
+        self.check(value)
+        if self.low == self.high:
+            return torch.ones(1, dtype=torch.float64)
+        upper = (value - self.low) / (self.high - self.low)
+        return torch.tensor([1 - upper, upper], dtype=torch.float64)
+
 
 class Family(Flow):
     """Flows for all values of some parameters, each from its least to its greatest.
@@ -107,6 +123,8 @@ class Family(Flow):
     Attributes:
         fitted: coefficients of products of nearby sites, see `potentials.ProductPotential`, shape (terms of their
             series, terms); zero, as they are until they are fitted, or without a column where members have none.
+        pace: integration steps of the members at the ends of all ranges, in units of the family's own, above 0 and at
+            most 1, shape (ends,), in the order of `basis`; between them they are linear, rounded up.
 
     Raises:
         InvalidInput: no ranges, or two of one name.
@@ -126,6 +144,7 @@ class Family(Flow):
     """
 
     fitted: Tensor
+    pace: Tensor
 
     def __init__(self, build: Callable[..., Flow], ranges: Sequence[Range]) -> None:
         self.ranges = tuple(instance("a range", one, Range, "a Range") for one in ranges)
@@ -143,6 +162,7 @@ class Family(Flow):
         found = fitted_map(self)
         width = 0 if found is None else found.potential.terms
         self.register_buffer("fitted", torch.zeros(min(self.terms, FITTED_TERMS), width, dtype=self.dtype))
+        self.register_buffer("pace", torch.ones(len(self.weights(**self._middle)), dtype=self.dtype))
 
     @property
     def _middle(self) -> dict[str, float]:
@@ -156,6 +176,15 @@ class Family(Flow):
         """
         point = self._point(values, named)
         return reduce(torch.kron, [one.basis(point[one.name]) for one in self.ranges])
+
+    def weights(self, *values: float, **named: float) -> Tensor:
+        """Of the ends of all ranges, in what is linear between them, float64, shape (ends,); values as of `at`.
+
+        Raises:
+            InvalidInput: as of `at`.
+        """
+        point = self._point(values, named)
+        return reduce(torch.kron, [one.weights(point[one.name]) for one in self.ranges])
 
     @torch.no_grad()
     def at(self, *values: float, **named: float) -> Flow:
@@ -173,15 +202,14 @@ class Family(Flow):
         member = copy.deepcopy(self._member(point)).to(self.device)
         for own, learnt in zip(member.parameters(), bound.parameters(), strict=True):
             own.copy_(learnt)
-        for part, like in zip(approximations(member), approximations(self), strict=True):
-            part.steps = like.steps
+        self._give_steps(member, point)
         self._give_products(member, point)
         return member.eval().requires_grad_(False)
 
     def bound(self, *values: float, **named: float) -> Flow:
         """The member at some values as it is trained: its parameters are functions of the family's, with their graph.
 
-        Steps of integrations and all that is drawn are the family's own. Values are given as in `at`.
+        All that is drawn is the family's own. Values are given as in `at`.
 
         Raises:
             InvalidInput: as of `at`.
@@ -193,6 +221,7 @@ class Family(Flow):
             for ours, theirs in zip(self.transforms, start.transforms, strict=True)
         ]
         bound = Flow(self.shape, transforms)
+        self._give_steps(bound, point)
         self._give_products(bound, point)
         return bound.train(self.training)
 
@@ -249,6 +278,12 @@ class Family(Flow):
         own.potential.scales.copy_(given.potential.scales)
         own.gradient.steps = given.gradient.steps
 
+    def _give_steps(self, member: Flow, point: dict[str, float]) -> None:
+        """Give a member as many integration steps as its place in the ranges needs."""
+        share = float(self.weights(**point) @ self.pace.cpu().double())
+        for part, like in zip(approximations(member), approximations(self), strict=True):
+            part.steps = paced(like.steps, share)
+
     @torch.no_grad()
     def _give_products(self, member: Flow, point: dict[str, float]) -> None:
         """Give a member what was fitted, in a map of its own."""
@@ -267,14 +302,25 @@ class Family(Flow):
         return self._untrained(**point).to(self._like)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Checkpoints from before products were fitted know of none."""
+        """Checkpoints from before products were fitted know of none, earlier ones have the same steps everywhere."""
         if not self.fitted.numel():
             state_dict.setdefault(f"{prefix}fitted", self.fitted)
+        state_dict.setdefault(f"{prefix}pace", torch.ones_like(self.pace))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def taken(self, name: str, x: Tensor) -> NoReturn:
         """A family takes no fields."""
         raise InvalidInput(self._choose)
+
+
+def paced(steps: int, share: float) -> int:
+    """A part of some steps, rounded up, but not for an error of rounding.
+
+    Example:
+        >>> paced(10, 0.5), paced(10, 0.51), paced(3, 0.01)
+        (5, 6, 1)
+    """
+    return max(math.ceil(steps * share - 1e-3), 1)
 
 
 def _bound(ours: Module, theirs: nn.Module, basis: Tensor) -> Module:

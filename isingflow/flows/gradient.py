@@ -154,8 +154,8 @@ class GradientFlow(Transform):
         """Times of the step boundaries, from 0 to 1: equal steps; in training mode, those last drawn."""
         steps = self.training_steps if self.training and self.training_steps else self.steps
         lengths = [1.0] * steps
-        if self.training and len(self._stretch) == steps:
-            lengths = self._stretch
+        if self.training and len(self._stretch) >= steps:
+            lengths = self._stretch[:steps]
         edges = list(accumulate(lengths, initial=0.0))
         return [edge / edges[-1] for edge in edges]
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from isingflow.flows import ActNorm, Flow
+from isingflow.flows.base import approximations
 from isingflow.runs.config import AnyRunConfig
 from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.parallel import Backend, Batch
 from isingflow.training.inherit import inherit
 from isingflow.training.products import Fitted
+from isingflow.training.schedules import controlled_steps
 
 SNAPSHOT_SAMPLES = 25
 
@@ -80,8 +82,19 @@ class Problem(ABC, Generic[Samples]):
         """What the metrics say of a batch, from its values; None where it is unknown."""
 
     @abstractmethod
-    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
-        """The integration error of n fresh samples, in nats."""
+    def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
+        """The integration error of n fresh samples, in nats; several, where steps are adapted to each of them."""
+
+    def adapt_steps(self, errors: Tensor, allowed: float) -> None:
+        """Take the integration steps that should bring errors to what is allowed.
+
+        Args:
+            errors: as `errors` gives them, float64, shape (1,) or as many.
+            allowed: each of them, in the same units.
+        """
+        worst = float(errors.max())
+        for part in approximations(self.flow):
+            part.steps = controlled_steps(part.steps, worst, allowed, part.order)
 
     def check(self, pool: Backend) -> dict[str, float]:
         """What the metrics say now and then, from other samples than those of the training."""

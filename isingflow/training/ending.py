@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from isingflow.training.keeping import rest
 from isingflow.training.schedules import FINAL_MARGIN, MAX_STEPS
 
@@ -29,28 +31,32 @@ def final_error(trainer: Trainer[Any], *, last: bool = True) -> float:
     _rest_if_worse(trainer)
     if last:
         _correct(trainer)
-    error, worst = _errors(trainer)
-    while not worst <= 1 and 0 < trainer.steps < MAX_STEPS and trainer.fits(FEWEST_FINAL, 2 * trainer.steps):
-        trainer.adapt_steps(worst, 1.0)
-        error, worst = _errors(trainer)
+    error, excess = _errors(trainer)
+    while (
+        not bool((excess <= 1).all())
+        and 0 < trainer.steps < MAX_STEPS
+        and trainer.fits(FEWEST_FINAL, 2 * trainer.steps)
+    ):
+        trainer.problem.adapt_steps(excess, 1.0)
+        error, excess = _errors(trainer)
     if not trainer.resting:
         _rest_if_worse(trainer)  # finer integration may have shown that it is
         error = _errors(trainer)[0] if trainer.resting else error
     return error
 
 
-def _errors(trainer: Trainer[Any]) -> tuple[float, float]:
-    """The integration error, on as many samples as there is time for, and the worst of the flow's errors.
+def _errors(trainer: Trainer[Any]) -> tuple[float, Tensor]:
+    """The largest integration error, on as many samples as there is time for, and all of the flow's errors.
 
     The latter in units of what a final flow may have.
     """
     samples = FINAL_BATCHES * trainer.config.batch
     while samples > FEWEST_FINAL and not trainer.fits(samples, trainer.steps):
         samples = max(samples // 2, FEWEST_FINAL)
-    error = trainer.measure_error(samples)
+    errors = trainer.measure_errors(samples)
     tolerance = trainer.config.tolerance
     defect = trainer.pool.run(trainer.problem.defect)
-    return error, max(error / (FINAL_MARGIN * tolerance), 2 * defect / tolerance)
+    return float(errors.max()), (errors / (FINAL_MARGIN * tolerance)).clamp(min=2 * defect / tolerance)
 
 
 def _correct(trainer: Trainer[Any]) -> None:
@@ -67,7 +73,7 @@ def _take_best(trainer: Trainer[Any]) -> None:
     if trainer.problem.held_out is None:
         return
     if trainer.iteration and trainer.iteration % trainer.config.check_every:
-        trainer.offered(trainer.measure_error(trainer.config.batch))
+        trainer.offered(float(trainer.measure_errors(trainer.config.batch).max()))
     if trainer.kept.tensors:
         trainer.flow.load_state_dict(trainer.kept.tensors)
 

@@ -22,7 +22,9 @@ from isingflow.errors import InvalidInput
 from isingflow.exact.thermodynamics import Thermodynamics
 from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.flows import Family, Flow
+from isingflow.flows.base import approximations
 from isingflow.flows.certificate import integration_error
+from isingflow.flows.family import paced
 from isingflow.runs.family import FamilyConfig, grid
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.weights import effective_sample_size
@@ -31,10 +33,13 @@ from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Stage
 from isingflow.training.inherit import inherit
 from isingflow.training.objectives import OBJECTIVES
 from isingflow.training.products import Fitted, fit_series
+from isingflow.training.schedules import controlled_steps
 from isingflow.training.stages import coarse_share
 
 GRID, GRID_OF_TWO = 33, 9
 """Temperatures or fields that a training sees; of each where both have a range."""
+CHECKED_AT, CHECKED_AT_OF_TWO = 5, 3
+"""Temperatures or fields at which the integration error is measured; of each where both have a range."""
 FITTED_AT = 8
 """Temperatures that products of nearby sites are fitted at."""
 SHOWN = 5
@@ -134,26 +139,35 @@ class FamilyProblem(Problem[Mixed]):
     def _known(self) -> bool:
         return all(value is not None for value in self.exact)
 
-    @property
-    def _corners(self) -> list[int]:
-        """Places of the ends of all ranges."""
-        ends = {one.name: (one.low, one.high) for one in self.config.ranges}
-        return [
-            place
-            for place, point in enumerate(self.points)
-            if all(value in ends[name] for name, value in point.items())
-        ]
+    def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
+        """For every end of all ranges, the largest of the errors at points that are nearest to it."""
+        points = grid(self.config.ranges, CHECKED_AT if len(self.config.varied) == 1 else CHECKED_AT_OF_TWO)
+        found = torch.zeros(len(self.flow.pace), dtype=torch.float64)
+        for point in points:
+            latent = self.flow.noise(max(n // len(points), 2), generator)
+            energy = self._target(point).energy
+            error = integration_error(self.flow.bound(**point), energy, latent, pool).value
+            near = self.flow.weights(**point).argmax()
+            found[near] = found[near].maximum(torch.tensor(error, dtype=torch.float64))
+        return found.tolist()
 
-    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
-        """The largest of the errors at the points of a batch, and at the ends of all ranges."""
-        places = {place for place, _ in self.batch(n, generator).parts} | set(self._corners)
-        samples = max(n // len(places), 2)
-        errors = []
-        for place in sorted(places):
-            latent = self.flow.noise(samples, generator)
-            member = self.flow.bound(**self.points[place])
-            errors.append(integration_error(member, self.targets[place].energy, latent, pool).value)
-        return max(errors) if not any(map(math.isnan, errors)) else math.nan
+    def adapt_steps(self, errors: Tensor, allowed: float) -> None:
+        """Those at every end of all ranges by themselves."""
+        parts = approximations(self.flow)
+        if not parts:
+            return
+        finest = max(parts, key=lambda part: part.steps)
+        steps = finest.steps
+        wanted = torch.tensor(
+            [
+                controlled_steps(paced(steps, share), error, allowed, finest.order)
+                for share, error in zip(self.flow.pace.tolist(), errors.expand_as(self.flow.pace).tolist(), strict=True)
+            ]
+        )
+        most = int(wanted.max())
+        for part in parts:
+            part.steps = max(round(part.steps * most / steps), 1)
+        self.flow.pace.copy_(wanted / most)
 
     def forget(self) -> None:
         """Products of nearby sites are of the weights that they were fitted for."""
@@ -216,6 +230,7 @@ class FamilyProblem(Problem[Mixed]):
                 looseness=self.training.looseness,
             )
             self.flow.set_term(index, larger)
+        self.flow.pace.copy_(earlier.pace)
 
 
 def _terms(family: Family) -> dict[str, int]:

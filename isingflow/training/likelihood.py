@@ -65,9 +65,9 @@ class Likelihood(Problem[Tensor]):
         """The negative log-likelihood of the batch."""
         return {"negative_log_likelihood": float(values.mean())}
 
-    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
+    def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
         """Change of ln p at half the step."""
-        return likelihood_error(self.flow, self._drawn(n, generator), pool).value
+        return [likelihood_error(self.flow, self._drawn(n, generator), pool).value]
 
     def defect(self) -> float:
         """The larger of what is missing from the total mass and what the inverse misses, see `flows.mass`."""

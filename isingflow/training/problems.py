@@ -183,14 +183,14 @@ class Variational(Problem[Tensor | Pair]):
             return None
         return fit_products(self.flow, self.target, samples, generator, pool, tolerance=self.training.tolerance)
 
-    def error(self, n: int, generator: torch.Generator, pool: Backend) -> float:
+    def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
         """Change of ln p + E at half the step; the larger of both directions where both are trained."""
         batch = self.batch(n, generator)
         latent = batch.latent if isinstance(batch, Pair) else batch
         error = integration_error(self.flow, self.target.energy, latent, pool).value
-        if not isinstance(batch, Pair):
-            return error
-        return max(error, likelihood_error(self.flow, batch.field, pool).value)
+        if isinstance(batch, Pair):
+            error = max(error, likelihood_error(self.flow, batch.field, pool).value)
+        return [error]
 
     def snapshot(self) -> np.ndarray | None:
         """Spins, int8, of a magnet; fields, float32, of other targets."""

@@ -25,7 +25,6 @@ from isingflow.training.progress import RECENT, Progress, mean_readings
 from isingflow.training.schedules import (
     MAX_STEPS,
     TRAINING_SHARE,
-    controlled_steps,
     learning_rate,
 )
 from isingflow.training.state import pack, remembered, unpack
@@ -183,13 +182,14 @@ class Trainer(Generic[Samples]):
         Args:
             shrink: whether steps may be taken away.
         """
-        self.error = error = self.measure_error(self.config.batch)
+        errors = self.measure_errors(self.config.batch)
+        self.error = error = float(errors.max())
         if not self.config.adapt_steps:
             return
         allowed = self.config.looseness * self.config.tolerance
         calm = error <= allowed
         if shrink or not calm:
-            self.adapt_steps(error, allowed)
+            self.problem.adapt_steps(errors, allowed)
         self.wait = min(2 * self.wait, self.config.check_every) if calm else SOON
         self.next_look = self.iteration + self.wait
 
@@ -277,7 +277,7 @@ class Trainer(Generic[Samples]):
                 return loss, values
             if not (self.config.adapt_steps and 0 < self.steps < MAX_STEPS):
                 raise self._diverged(f"the loss became {loss} (gradient norm {norm})", self.iteration + 1)
-            self.adapt_steps(math.inf, 1.0)
+            self.problem.adapt_steps(torch.tensor([math.inf]), 1.0)
             self.flow.redraw(self.draws)
             self.wait, self.next_look = SOON, self.iteration + SOON
 
@@ -303,12 +303,12 @@ class Trainer(Generic[Samples]):
             parameter.grad = gradient
         return float(total), pool.gather(torch.cat(values), self.config.batch)
 
-    def measure_error(self, samples: int) -> float:
-        """The integration error now, on fresh samples: no more than the evaluation is to have."""
+    def measure_errors(self, samples: int) -> Tensor:
+        """The problem's integration errors now, float64, on fresh samples: no more than the evaluation is to have."""
         begun, samples = self.pool.clock(), min(samples, self.config.evaluation_samples)
-        error = self.pool.run(lambda: self.problem.error(self.pool.share(samples), self.noise, self.pool))
+        errors = self.pool.run(lambda: self.problem.errors(self.pool.share(samples), self.noise, self.pool))
         self._cost = (self.pool.clock() - begun) / (samples * max(self.steps, 1))
-        return float(self.pool.gather(torch.tensor([error], dtype=torch.float64), self.pool.world).mean())
+        return self.pool.gather(torch.tensor([errors], dtype=torch.float64), self.pool.world).mean(0)
 
     def fits(self, samples: int, steps: int) -> bool:
         """Whether there is time to measure the error so."""
@@ -324,11 +324,6 @@ class Trainer(Generic[Samples]):
     def undo(self) -> None:
         """Bring back the training as it was before what was begun last, and not finished."""
         self._undo()
-
-    def adapt_steps(self, error: float, allowed: float) -> None:
-        """Take the steps that should bring an error to what is allowed."""
-        for gradient in self.integrators:
-            gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
 
     def _snapshot(self) -> None:
         samples = self.problem.snapshot() if self.pool.rank == 0 else None

@@ -102,17 +102,71 @@ def test_members_have_parameters_of_their_own_and_the_steps_of_the_family():
     assert gradient_flows(family.bound(0.3))[0].steps == 11
 
 
-def test_what_is_drawn_for_the_family_is_drawn_for_its_members():
+def jittering():
     lattice, config = KINDS["lattice"]
-    family = Family(
+    return Family(
         lambda beta: build_flow(HubbardStratonovich(lattice, beta), config, seed=1, jitter=0.3),
         [Range("beta", LOW, HIGH, 2)],
     )
+
+
+def test_what_is_drawn_for_the_family_is_drawn_for_its_members():
+    family = jittering()
     family.train().redraw(generator(1))
     grids = [gradient_flows(family.bound(beta))[0].grid() for beta in (LOW, 0.4)]
     assert (
         grids[0] == grids[1] == gradient_flows(family)[0].grid() != gradient_flows(family.eval().bound(LOW))[0].grid()
     )
+
+
+def steps_of(flow):
+    return gradient_flows(flow)[0].steps
+
+
+def test_integration_steps_go_linearly_from_end_to_end_and_are_rounded_up():
+    family = family_of("lattice")
+    gradient_flows(family)[0].steps = 20
+    family.pace.copy_(torch.tensor([0.25, 1.0]))
+    assert [steps_of(family.at(beta)) for beta in (LOW, 0.3, 0.35, HIGH)] == [5, 10, 13, 20]
+    assert steps_of(family.bound(0.35)) == 13 and steps_of(family.term(0)) == steps_of(family) == 20
+    z = torch.randn(3, *family.shape, generator=generator(2))
+    torch.testing.assert_close(family.bound(0.24)(z), family.at(0.24)(z))
+
+
+def test_steps_of_two_ranges_are_linear_in_both():
+    lattice, config = KINDS["local"]
+    family = Family(
+        lambda beta, field: build_flow(InFields(lattice.with_field(field), beta), config, seed=1),
+        [Range("beta", 0.2, 0.4, 2), Range("field", 0.0, 1.0, 2)],
+    )
+    gradient_flows(family)[0].steps = 100
+    family.pace.copy_(torch.tensor([0.1, 0.2, 0.4, 1.0]))
+    ends = [(0.2, 0.0), (0.2, 1.0), (0.4, 0.0), (0.4, 1.0)]
+    assert [steps_of(family.at(*point)) for point in ends] == [10, 20, 40, 100]
+    assert steps_of(family.at(0.3, 0.5)) == 43  # (10 + 20 + 40 + 100) / 4, rounded up
+    assert steps_of(family.at(0.25, 1.0)) == 40
+
+
+def test_members_of_fewer_steps_jitter_as_well():
+    family = jittering()
+    family.pace.copy_(torch.tensor([0.5, 1.0]))
+    family.train().redraw(generator(1))
+    lengths = [np.diff(gradient_flows(family.bound(beta))[0].grid()) for beta in (LOW, HIGH)]
+    assert [len(each) for each in lengths] == [3, 6]
+    np.testing.assert_allclose(lengths[0], lengths[1][:3] / lengths[1][:3].sum())
+    assert np.ptp(lengths[0]) > 0.01
+
+
+def test_checkpoints_from_before_members_had_steps_of_their_own_have_the_same_for_all():
+    family = family_of("lattice")
+    family.pace.copy_(torch.tensor([0.25, 1.0]))
+    state = family.state_dict()
+    again = family_of("lattice", seed=5)
+    again.load_state_dict(state)
+    assert torch.equal(again.pace, family.pace)
+    del state["pace"]
+    again.load_state_dict(state)
+    assert torch.equal(again.pace, torch.ones(2))
 
 
 def test_terms_are_flows_that_can_be_taken_out_and_put_back():

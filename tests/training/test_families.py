@@ -1,6 +1,7 @@
 """One flow for all temperatures: what is minimised, that it resumes bit for bit, and what it learns."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,17 +14,21 @@ from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.evaluation.families import MEMBERS, evaluate_family
 from isingflow.evaluation.files import write_samples
 from isingflow.exact import thermodynamics
+from isingflow.flows import gradient_flows
+from isingflow.flows.certificate import integration_error
 from isingflow.lattice import edwards_anderson, square
 from isingflow.runs.config import FamilyConfig, RunConfig, config_from_dict
 from isingflow.runs.family import SeriesConfig, spread
 from isingflow.runs.folder import RunFolder, open_family, open_magnet
 from isingflow.runs.overrides import overridden
 from isingflow.runtime.parallel import Workers
+from isingflow.statistics.estimate import Estimate
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training import train
+from isingflow.training import families, train
 from isingflow.training.families import GRID, FamilyProblem, Mixed
 from isingflow.training.objectives import path_gradient, reverse_kl
 from isingflow.training.progress import Outcome
+from isingflow.training.schedules import MIN_STEPS, controlled_steps
 
 
 def small_config(lattice=None, low=0.1, high=0.4, **settings):
@@ -117,15 +122,69 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_errors_are_those_of_members_nearest_to_each_end(monkeypatch):
+    problem = shaken(FamilyProblem(small_config(low=0.2, high=0.6), device=CPU))
+    given, seen = {}, []
+
+    def measured(member, energy, latent, pool):
+        beta = betas[len(seen) % len(betas)]
+        torch.testing.assert_close(member(latent), problem.flow.at(beta)(latent))
+        seen.append(len(latent))
+        return Estimate(given.get(beta, 0.1), 0.0)
+
+    monkeypatch.setattr(families, "integration_error", measured)
+    betas = spread(0.2, 0.6, families.CHECKED_AT)
+    assert problem.errors(50, generator(), Workers(1)) == [0.1, 0.1] and seen == [10] * len(betas)
+    given |= {betas[1]: 3.0, betas[-2]: 2.0, betas[-1]: 5.0}
+    assert problem.errors(50, generator(), Workers(1)) == [3.0, 5.0]
+    given |= {betas[0]: math.nan}
+    cold, hot = reversed(problem.errors(50, generator(), Workers(1)))
+    assert math.isnan(hot) and cold == 5.0
+
+
+def test_steps_are_adapted_at_each_end_by_itself():
+    problem = FamilyProblem(small_config(), device=CPU)
+    gradient = gradient_flows(problem.flow)[0]
+    gradient.steps = 20
+
+    def adapted(*errors):
+        problem.adapt_steps(torch.tensor(errors, dtype=torch.float64), 0.01)
+        return [gradient_flows(problem.flow.at(beta))[0].steps for beta in (0.1, 0.4)]
+
+    assert adapted(1e-9, 0.005) == [controlled_steps(20, 1e-9, 0.01, 4), 20] == [16, 20]
+    assert adapted(1e-9, 0.005) == [controlled_steps(16, 1e-9, 0.01, 4), 20] == [13, 20]
+    assert adapted(0.005, 1e-9) == [13, 16] and gradient.steps == 16
+    assert adapted(0.2, 0.005) == [26, 16] and gradient.steps == 26  # the hot end may need more
+    assert adapted(math.inf) == [52, 32]  # one error of all
+    for _ in range(40):
+        found = adapted(0.0, 0.005)
+    assert found == [MIN_STEPS, 32]
+
+
+def test_a_training_integrates_hot_members_in_fewer_steps_and_all_of_them_well(tmp_path):
+    config = small_config(low=0.1, high=0.6, gradient="path", iterations=60, batch=32, learning_rate=5e-3)
+    run = RunFolder.create(tmp_path / "run", config)
+    train(run, device=CPU)
+    family = isingflow.load(run.path)
+    steps = [gradient_flows(family.at(beta))[0].steps for beta in (0.1, 0.6)]
+    assert steps[0] < steps[1]
+    for beta in (0.1, 0.22, 0.34, 0.47, 0.6):
+        member, target = family.at(beta), HubbardStratonovich(config.lattice, beta)
+        error = integration_error(member, target.energy, member.noise(256, generator(7)))
+        assert error.value < config.training.tolerance
+
+
 def test_a_larger_torus_starts_with_what_the_smaller_family_has_learnt():
     config = small_config(lattice=square(12))
     large, small = (shaken(FamilyProblem(replace(config, lattice=square(n)), device=CPU)) for n in (12, 6))
+    small.flow.pace[0] = 0.5
     large.begin(small.flow)
     x = torch.randn(2, 6, 6, generator=generator(4))
     for beta in (0.1, 0.23, 0.4):
         potentials = [problem.flow.at(beta).transforms[1].potential for problem in (small, large)]
         values = potentials[0].value(x, 0.5), potentials[1].value(x.repeat(1, 2, 2), 0.5)
         torch.testing.assert_close(values[1], 4 * values[0], rtol=1e-4, atol=1e-4)
+    assert torch.equal(large.flow.pace, small.flow.pace) and large.flow.pace[0] == 0.5
     with pytest.raises(InvalidInput, match="polynomials in beta"):
         large.begin(small.flow.at(0.2))
 
