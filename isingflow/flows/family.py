@@ -26,7 +26,7 @@ from isingflow.runtime.checks import count, function, instance, number
 
 MEMBERS = 128
 """Untrained members that are kept."""
-FITTED_TERMS = 4
+FITTED_TERMS = 5
 """Of the series of what is fitted, at most."""
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -124,7 +124,7 @@ class Family(Flow):
         fitted: coefficients of products of nearby sites, see `potentials.ProductPotential`, shape (terms of their
             series, terms); zero, as they are until they are fitted, or without a column where members have none.
         pace: integration steps of the members at the ends of all ranges, in units of the family's own, above 0 and at
-            most 1, shape (ends,), in the order of `basis`; between them they are linear, rounded up.
+            most 1, shape (ends,), in the order of `basis`; between them their logarithm is linear.
 
     Raises:
         InvalidInput: no ranges, or two of one name.
@@ -280,7 +280,7 @@ class Family(Flow):
 
     def _give_steps(self, member: Flow, point: dict[str, float]) -> None:
         """Give a member as many integration steps as its place in the ranges needs."""
-        share = float(self.weights(**point) @ self.pace.cpu().double())
+        share = math.exp(float(self.weights(**point) @ self.pace.cpu().double().log()))
         for part, like in zip(approximations(member), approximations(self), strict=True):
             part.steps = paced(like.steps, share)
 
@@ -302,9 +302,13 @@ class Family(Flow):
         return self._untrained(**point).to(self._like)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Checkpoints from before products were fitted know of none, earlier ones have the same steps everywhere."""
+        """Earlier checkpoints know of no products or of shorter series, and have the same steps everywhere."""
         if not self.fitted.numel():
             state_dict.setdefault(f"{prefix}fitted", self.fitted)
+        series = state_dict.get(f"{prefix}fitted")
+        if series is not None and series.ndim == 2 and len(series) < len(self.fitted):
+            more = series.new_zeros(len(self.fitted) - len(series), series.shape[1])
+            state_dict[f"{prefix}fitted"] = torch.cat([series, more])
         state_dict.setdefault(f"{prefix}pace", torch.ones_like(self.pace))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

@@ -40,6 +40,8 @@ GRID, GRID_OF_TWO = 33, 9
 """Temperatures or fields that a training sees; of each where both have a range."""
 CHECKED_AT, CHECKED_AT_OF_TWO = 5, 3
 """Temperatures or fields at which the integration error is measured; of each where both have a range."""
+FEWEST_CHECKED = 16
+"""Samples of each: of fewer a single stiff one tells too much."""
 FITTED_AT = 8
 """Temperatures that products of nearby sites are fitted at."""
 SHOWN = 5
@@ -144,7 +146,7 @@ class FamilyProblem(Problem[Mixed]):
         points = grid(self.config.ranges, CHECKED_AT if len(self.config.varied) == 1 else CHECKED_AT_OF_TWO)
         found = torch.zeros(len(self.flow.pace), dtype=torch.float64)
         for point in points:
-            latent = self.flow.noise(max(n // len(points), 2), generator)
+            latent = self.flow.noise(max(n // len(points), FEWEST_CHECKED), generator)
             energy = self._target(point).energy
             error = integration_error(self.flow.bound(**point), energy, latent, pool).value
             near = self.flow.weights(**point).argmax()

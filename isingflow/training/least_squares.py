@@ -2,6 +2,9 @@
 
 With responses r of every sample and d that is to become constant, the coefficients C = sum_b C_b T_b of a temperature
 leave the variance of d + r . C. The mean of these over some temperatures is a quadratic form of all C_b together.
+
+What is left at a temperature is also the noise of its samples: cold ones have a hundred times that of hot ones. So the
+fit is made twice, and every temperature counts by the inverse of what the first has left there.
 """
 
 from __future__ import annotations
@@ -32,37 +35,38 @@ class Moments:
         return self.products[1:, 1:] / n - torch.outer(sums, sums) / n**2
 
 
-def solved(moments: Sequence[Moments], basis: Tensor, ridge: float) -> Tensor:
-    """The coefficients that leave the least mean variance of d, with a ridge.
+def solved(moments: Sequence[Moments], basis: Tensor, ridge: float, weights: Tensor) -> Tensor:
+    """The coefficients that leave the least weighted mean of the variances of d, with a ridge.
 
     Args:
         moments: of every temperature.
         basis: T_b there, float64, shape (temperatures, terms of the series).
         ridge: in units of the responses' variances.
+        weights: of the temperatures, float64, above 0; their sum does not matter.
 
     Returns:
         Shape (terms of the series, terms).
     """
-    covariances = [part.covariance for part in moments]
+    covariances = [weight * part.covariance for weight, part in zip(weights / weights.sum(), moments, strict=True)]
     pairs = list(zip(basis, covariances, strict=True))
-    matrix = _mean([torch.kron(torch.outer(row, row), part[:-1, :-1].contiguous()) for row, part in pairs])
-    aim = _mean([torch.kron(row, part[:-1, -1].contiguous()) for row, part in pairs])
+    matrix = _sum([torch.kron(torch.outer(row, row), part[:-1, :-1].contiguous()) for row, part in pairs])
+    aim = _sum([torch.kron(row, part[:-1, -1].contiguous()) for row, part in pairs])
     sizes = matrix.diagonal().sqrt().clamp_min(1e-30)
     scaled = matrix / torch.outer(sizes, sizes) + ridge * torch.eye(len(sizes), dtype=matrix.dtype)
     return (-torch.linalg.solve(scaled, aim / sizes) / sizes).view(basis.shape[1], -1)
 
 
-def _mean(tensors: Sequence[Tensor]) -> Tensor:
-    return sum(tensors[1:], tensors[0]) / len(tensors)
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    return sum(tensors[1:], tensors[0])
 
 
-def left(moments: Sequence[Moments], basis: Tensor, coefficients: Tensor) -> float:
-    """The mean variance of d + r . C over the temperatures; arguments as of `solved`."""
+def left(moments: Sequence[Moments], basis: Tensor, coefficients: Tensor) -> Tensor:
+    """The variance of d + r . C at every temperature, float64, shape (temperatures,); arguments as of `solved`."""
     variances = []
     for row, part in zip(basis, moments, strict=True):
-        weights = torch.cat([row @ coefficients, torch.ones(1, dtype=coefficients.dtype)])
-        variances.append(float(weights @ part.covariance @ weights))
-    return sum(variances) / len(variances)
+        combination = torch.cat([row @ coefficients, torch.ones(1, dtype=coefficients.dtype)])
+        variances.append(combination @ part.covariance @ combination)
+    return torch.stack(variances)
 
 
 def solution(halves: Sequence[tuple[Moments, Moments]], basis: Tensor) -> Tensor:
@@ -74,7 +78,16 @@ def solution(halves: Sequence[tuple[Moments, Moments]], basis: Tensor) -> Tensor
     """
     first, second = ([pair[half] for pair in halves] for half in (0, 1))
 
-    def crossed(ridge: float) -> float:
-        return left(second, basis, solved(first, basis, ridge)) + left(first, basis, solved(second, basis, ridge))
+    def best(weights: Tensor) -> tuple[float, Tensor]:
+        """The ridge that leaves least, and the variances that it leaves."""
 
-    return solved([one + other for one, other in halves], basis, min(RIDGES, key=crossed))
+        def crossed(ridge: float) -> Tensor:
+            one, other = solved(first, basis, ridge, weights), solved(second, basis, ridge, weights)
+            return (left(second, basis, one) + left(first, basis, other)) / 2
+
+        return min(((ridge, crossed(ridge)) for ridge in RIDGES), key=lambda pair: float(weights @ pair[1]))
+
+    weights = torch.ones(len(halves), dtype=torch.float64)
+    if len(halves) > 1:
+        weights = 1 / best(weights)[1].clamp_min(1e-30)
+    return solved([one + other for one, other in halves], basis, best(weights)[0], weights)

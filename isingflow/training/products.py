@@ -9,8 +9,8 @@ is small: the C that makes it least solves a linear system, whose matrix is gath
 is chosen by what a fit to either half of the samples leaves of the other half, and fresh samples have to say that the
 flow has become better: otherwise C stays zero. (To fit again from where the map has taken its samples brought nothing.)
 
-Of a family of flows C is a series in the temperature, C = sum_b C_b T_b(beta): still linear, and the least mean of the
-variances over some temperatures is wanted.
+Of a family of flows C is a series in the temperature, C = sum_b C_b T_b(beta): still linear, and the variances at some
+temperatures are wanted small in their own units, see `training.least_squares`.
 """
 
 from __future__ import annotations

@@ -37,18 +37,18 @@ def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> 
     """The number of integration steps that should bring an error ~ steps^-order to half its tolerance.
 
     Unchanged while the error is between a twentieth of the tolerance and the tolerance. Grows by a tenth to a factor
-    two at a time, up to 128; shrinks by at most a fifth, down to 4.
+    two at a time, up to 128; shrinks to not less than three fifths, and not below 4.
 
     Example:
         >>> [controlled_steps(10, error, 0.01, 4) for error in (0.2, 0.011, 0.005, 1e-5)]
-        [20, 13, 10, 8]
+        [20, 13, 10, 6]
     """
     if tolerance / 20 <= error <= tolerance:
         return steps
     if not math.isfinite(error):
         return min(2 * steps, MAX_STEPS)
     factor = (max(error, 1e-12) / (tolerance / 2)) ** (1 / order)
-    wanted = math.ceil(steps * min(max(factor, 0.8), 2.0))
+    wanted = math.ceil(steps * min(max(factor, 0.6), 2.0))
     return max(min(wanted, MAX_STEPS), min(steps, MIN_STEPS))
 
 

@@ -123,12 +123,12 @@ def steps_of(flow):
     return gradient_flows(flow)[0].steps
 
 
-def test_integration_steps_go_linearly_from_end_to_end_and_are_rounded_up():
+def test_the_logarithm_of_integration_steps_goes_linearly_from_end_to_end():
     family = family_of("lattice")
     gradient_flows(family)[0].steps = 20
     family.pace.copy_(torch.tensor([0.25, 1.0]))
-    assert [steps_of(family.at(beta)) for beta in (LOW, 0.3, 0.35, HIGH)] == [5, 10, 13, 20]
-    assert steps_of(family.bound(0.35)) == 13 and steps_of(family.term(0)) == steps_of(family) == 20
+    assert [steps_of(family.at(beta)) for beta in (LOW, 0.3, 0.35, HIGH)] == [5, 8, 10, 20]  # 5 x 4^(1/3) = 7.94
+    assert steps_of(family.bound(0.35)) == 10 and steps_of(family.term(0)) == steps_of(family) == 20
     z = torch.randn(3, *family.shape, generator=generator(2))
     torch.testing.assert_close(family.bound(0.24)(z), family.at(0.24)(z))
 
@@ -143,8 +143,8 @@ def test_steps_of_two_ranges_are_linear_in_both():
     family.pace.copy_(torch.tensor([0.1, 0.2, 0.4, 1.0]))
     ends = [(0.2, 0.0), (0.2, 1.0), (0.4, 0.0), (0.4, 1.0)]
     assert [steps_of(family.at(*point)) for point in ends] == [10, 20, 40, 100]
-    assert steps_of(family.at(0.3, 0.5)) == 43  # (10 + 20 + 40 + 100) / 4, rounded up
-    assert steps_of(family.at(0.25, 1.0)) == 40
+    assert steps_of(family.at(0.3, 0.5)) == 30  # (10 x 20 x 40 x 100)^(1/4) = 29.9
+    assert steps_of(family.at(0.3, 1.0)) == 45  # (20 x 100)^(1/2) = 44.7
 
 
 def test_members_of_fewer_steps_jitter_as_well():
@@ -157,16 +157,24 @@ def test_members_of_fewer_steps_jitter_as_well():
     assert np.ptp(lengths[0]) > 0.01
 
 
-def test_checkpoints_from_before_members_had_steps_of_their_own_have_the_same_for_all():
-    family = family_of("lattice")
+def test_earlier_checkpoints_have_the_same_steps_for_all_and_shorter_series():
+    config = FlowConfig(hidden=4, radial=2, oriented=0, steps=6, products=1)
+    family, again = (
+        Family(
+            lambda beta: build_flow(HubbardStratonovich(square(4), beta), config, seed=1), [Range("beta", LOW, HIGH, 4)]
+        )
+        for _ in range(2)
+    )
     family.pace.copy_(torch.tensor([0.25, 1.0]))
+    family.fitted.normal_(generator=generator(3))
     state = family.state_dict()
-    again = family_of("lattice", seed=5)
     again.load_state_dict(state)
-    assert torch.equal(again.pace, family.pace)
-    del state["pace"]
-    again.load_state_dict(state)
+    assert torch.equal(again.pace, family.pace) and torch.equal(again.fitted, family.fitted)
+    again.load_state_dict(
+        {name: value for name, value in state.items() if name != "pace"} | {"fitted": family.fitted[:2]}
+    )
     assert torch.equal(again.pace, torch.ones(2))
+    assert torch.equal(again.fitted[:2], family.fitted[:2]) and not again.fitted[2:].any() and family.fitted[2:].any()
 
 
 def test_terms_are_flows_that_can_be_taken_out_and_put_back():

@@ -134,7 +134,7 @@ def test_the_errors_are_those_of_members_nearest_to_each_end(monkeypatch):
 
     monkeypatch.setattr(families, "integration_error", measured)
     betas = spread(0.2, 0.6, families.CHECKED_AT)
-    assert problem.errors(50, generator(), Workers(1)) == [0.1, 0.1] and seen == [10] * len(betas)
+    assert problem.errors(200, generator(), Workers(1)) == [0.1, 0.1] and seen == [40] * len(betas)
     given |= {betas[1]: 3.0, betas[-2]: 2.0, betas[-1]: 5.0}
     assert problem.errors(50, generator(), Workers(1)) == [3.0, 5.0]
     given |= {betas[0]: math.nan}
@@ -151,14 +151,14 @@ def test_steps_are_adapted_at_each_end_by_itself():
         problem.adapt_steps(torch.tensor(errors, dtype=torch.float64), 0.01)
         return [gradient_flows(problem.flow.at(beta))[0].steps for beta in (0.1, 0.4)]
 
-    assert adapted(1e-9, 0.005) == [controlled_steps(20, 1e-9, 0.01, 4), 20] == [16, 20]
-    assert adapted(1e-9, 0.005) == [controlled_steps(16, 1e-9, 0.01, 4), 20] == [13, 20]
-    assert adapted(0.005, 1e-9) == [13, 16] and gradient.steps == 16
-    assert adapted(0.2, 0.005) == [26, 16] and gradient.steps == 26  # the hot end may need more
-    assert adapted(math.inf) == [52, 32]  # one error of all
+    assert adapted(1e-9, 0.005) == [controlled_steps(20, 1e-9, 0.01, 4), 20] == [12, 20]
+    assert adapted(1e-9, 0.005) == [controlled_steps(12, 1e-9, 0.01, 4), 20] == [8, 20]
+    assert adapted(0.005, 1e-9) == [8, 12] and gradient.steps == 12
+    assert adapted(0.2, 0.005) == [16, 12] and gradient.steps == 16  # the hot end may need more
+    assert adapted(math.inf) == [32, 24]  # one error of all
     for _ in range(40):
         found = adapted(0.0, 0.005)
-    assert found == [MIN_STEPS, 32]
+    assert found == [MIN_STEPS, 24]
 
 
 def test_a_training_integrates_hot_members_in_fewer_steps_and_all_of_them_well(tmp_path):

@@ -52,7 +52,7 @@ def test_least_squares_of_sums_are_those_of_the_rows():
     moments, one = [gathered(rows)], torch.ones(1, 1, dtype=torch.float64)
     centred = rows - rows.mean(0)
     expected = torch.linalg.lstsq(centred[:, :5], -centred[:, 5:]).solution.T
-    torch.testing.assert_close(solved(moments, one, 1e-12), expected)
+    torch.testing.assert_close(solved(moments, one, 1e-12, 3 * one[0]), expected)
     remains = (centred[:, 5] + centred[:, :5] @ expected[0]).square().mean()
     assert left(moments, one, expected) == pytest.approx(float(remains))
     moved = expected + 0.01 * torch.randn(1, 5, generator=generator(1), dtype=torch.float64)
@@ -71,12 +71,39 @@ def test_series_of_coefficients_are_found():
     torch.testing.assert_close(solution(halves, basis), truth, rtol=1e-3, atol=1e-3)
 
 
+def noisy(basis, truth, noise, seed):
+    """Halves of samples of d + r . C, with noise of another size at every temperature."""
+    halves = []
+    for place, (row, scatter) in enumerate(zip(basis, noise, strict=True)):
+        rows = torch.randn(400, 4, generator=generator(10 * seed + place), dtype=torch.float64)
+        rows[:, 3] = scatter * rows[:, 3] - rows[:, :3] @ (row @ truth)
+        halves.append((gathered(rows[:200]), gathered(rows[200:])))
+    return halves
+
+
+def test_weights_are_those_of_the_mean_of_variances():
+    """By its gradient, which vanishes at what was solved."""
+    basis = torch.tensor([[1.0, -1.0], [1.0, 0.2], [1.0, 1.0]], dtype=torch.float64)
+    truth, weights = torch.ones(2, 3, dtype=torch.float64), torch.tensor([5.0, 1.0, 0.2], dtype=torch.float64)
+    moments = [one + other for one, other in noisy(basis, truth, (0.1, 1.0, 3.0), 1)]
+    found = solved(moments, basis, 1e-12, weights).requires_grad_()
+    (slope,) = torch.autograd.grad(weights @ left(moments, basis, found), found)
+    assert slope.abs().max() < 1e-8
+
+
+def test_quiet_temperatures_count_more_than_noisy_ones():
+    """A constant, seen with noise of 0.01 and of 1: its error is that of the weighted mean, not of the plain one."""
+    basis, truth = torch.ones(2, 1, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64)
+    errors = [solution(noisy(basis, truth, (0.01, 1.0), seed), basis) - truth for seed in range(5)]
+    assert torch.stack(errors).square().mean().sqrt() < 3 * 0.01 / math.sqrt(400)
+
+
 def test_a_ridge_is_chosen_by_what_was_not_fitted_to():
     """Of responses that say nothing of d, with few samples, most is left by what was fitted most."""
     rows = [torch.randn(30, 21, generator=generator(seed), dtype=torch.float64) for seed in (0, 1)]
     one = torch.ones(1, 1, dtype=torch.float64)
     pair = gathered(rows[0]), gathered(rows[1])
-    strongest = solved([pair[0] + pair[1]], one, max(RIDGES))
+    strongest = solved([pair[0] + pair[1]], one, max(RIDGES), one[0])
     torch.testing.assert_close(solution([pair], one), strongest, rtol=0, atol=0)
 
 
