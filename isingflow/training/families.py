@@ -89,8 +89,10 @@ class FamilyProblem(Problem[Mixed]):
     def __init__(self, config: FamilyConfig, *, device: torch.device) -> None:
         self.config, self.source = config, device
         self.flow = config.new_flow().to(device)
-        self.points = grid(config.ranges, GRID if len(config.varied) == 1 else GRID_OF_TWO)
+        seen, checked = (GRID, CHECKED_AT) if len(config.varied) == 1 else (GRID_OF_TWO, CHECKED_AT_OF_TWO)
+        self.points = grid(config.ranges, seen)
         self.targets = [self._target(point) for point in self.points]
+        self._checked = [(point, self._target(point)) for point in grid(config.ranges, checked)]
         patience = LONGEST if config.fields is None else PATIENCE
         solutions: list[Thermodynamics | None] = [None] * len(self.points)
         hardest = max(range(len(self.points)), key=lambda place: abs(self.points[place].get("field", 0.0)))
@@ -143,12 +145,11 @@ class FamilyProblem(Problem[Mixed]):
 
     def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
         """For every end of all ranges, the largest of the errors at points that are nearest to it."""
-        points = grid(self.config.ranges, CHECKED_AT if len(self.config.varied) == 1 else CHECKED_AT_OF_TWO)
+        samples = max(n // len(self._checked), FEWEST_CHECKED)
         found = torch.zeros(len(self.flow.pace), dtype=torch.float64)
-        for point in points:
-            latent = self.flow.noise(max(n // len(points), FEWEST_CHECKED), generator)
-            energy = self._target(point).energy
-            error = integration_error(self.flow.bound(**point), energy, latent, pool).value
+        for point, target in self._checked:
+            latent = self.flow.noise(samples, generator)
+            error = integration_error(self.flow.bound(**point), target.energy, latent, pool).value
             near = self.flow.weights(**point).argmax()
             found[near] = found[near].maximum(torch.tensor(error, dtype=torch.float64))
         return found.tolist()

@@ -36,14 +36,14 @@ def learning_rate(schedule: str, peak: float, fraction: float) -> float:
 def controlled_steps(steps: int, error: float, tolerance: float, order: int) -> int:
     """The number of integration steps that should bring an error ~ steps^-order to half its tolerance.
 
-    Unchanged while the error is between a twentieth of the tolerance and the tolerance. Grows by a tenth to a factor
+    Unchanged while the error is between a sixth of the tolerance and the tolerance. Grows by a tenth to a factor
     two at a time, up to 128; shrinks to not less than three fifths, and not below 4.
 
     Example:
         >>> [controlled_steps(10, error, 0.01, 4) for error in (0.2, 0.011, 0.005, 1e-5)]
         [20, 13, 10, 6]
     """
-    if tolerance / 20 <= error <= tolerance:
+    if tolerance / 6 <= error <= tolerance:
         return steps
     if not math.isfinite(error):
         return min(2 * steps, MAX_STEPS)
