@@ -245,14 +245,14 @@ def test_a_signal_in_the_last_check_undoes_its_iteration(tmp_path, wine, monkeyp
     whole = train(RunFolder.create(tmp_path / "whole", made), data=wine, **QUICK)
     run = RunFolder.create(tmp_path / "run", made)
 
-    original = Likelihood.error
+    original = Likelihood.errors
 
     def interrupting(self, n, generator, pool):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(self, n, generator, pool)
 
     with monkeypatch.context() as patched, StopRequest().listening():
-        patched.setattr(Likelihood, "error", interrupting)
+        patched.setattr(Likelihood, "errors", interrupting)
         assert train(run, data=wine, **QUICK).outcome is Outcome.INTERRUPTED
     assert len(run.metrics()) == 1 == state_of(run)["iteration"]
     again = train(run, data=wine, **QUICK)

@@ -179,7 +179,7 @@ class TestDivergence:
     def test_an_error_that_is_no_number(self, value, magnet, monkeypatch):
         from isingflow.training.problems import Variational
 
-        monkeypatch.setattr(Variational, "error", lambda *given: value)
+        monkeypatch.setattr(Variational, "errors", lambda *given: [value])
         done = train(magnet, output="run", iterations=2, **QUICK)
         assert done.outcome is Outcome.FINISHED and not is_certified(done.run)
         assert done.run.load_checkpoint()[1]["integration_error_nats"] is None
