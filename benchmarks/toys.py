@@ -39,7 +39,7 @@ from isingflow.runs.config import DensityConfig
 from isingflow.runtime.parallel import workers
 from isingflow.training.optimisers import adam
 from isingflow.training.problems import problem_of
-from isingflow.training.schedules import controlled_steps, learning_rate
+from isingflow.training.schedules import learning_rate
 
 CPU = torch.device("cpu")
 TESTED, SAMPLED, PATHS = 2000, 10_000, 500
@@ -84,10 +84,8 @@ class OTFlow:
         self.iteration += 1
         if self.iteration % training.check_every == 0:
             with workers(CPU) as pool:
-                error = self.problem.error(training.batch, self.generator, pool)
-            for gradient in gradient_flows(self.flow):
-                allowed = training.looseness * training.tolerance
-                gradient.steps = controlled_steps(gradient.steps, error, allowed, gradient.order)
+                errors = self.problem.errors(training.batch, self.generator, pool)
+            self.problem.adapt_steps(torch.tensor(errors), training.looseness * training.tolerance)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x), with its graph."""

@@ -267,13 +267,13 @@ class Group:
                 beats += 1
 
     def _leave(self) -> None:
-        """Before the interpreter ends, which no thread may outlive."""
+        """Before the interpreter ends: a thread that outlives it in a call to torchrun would abort it."""
         self._ended.set()
-        self._heart.join(timeout=LOOK)
         if self._broken is not None:  # the connections would wait for whoever is lost
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(1)
+        self._heart.join(timeout=SILENCE)
         if dist.is_initialized():
             dist.destroy_process_group()
 

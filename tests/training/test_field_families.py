@@ -18,6 +18,7 @@ from isingflow.lattice import edwards_anderson, random_field, square
 from isingflow.runs.config import FamilyConfig, RunConfig, config_from_dict
 from isingflow.runs.family import SeriesConfig, grid, spread
 from isingflow.runs.folder import RunFolder, open_magnet
+from isingflow.runtime.parallel import Workers
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import train
 from isingflow.training.families import GRID, GRID_OF_TWO, FamilyProblem
@@ -98,7 +99,8 @@ def test_the_loss_is_the_mean_of_those_of_its_members_at_both_parameters():
     place = problem.points.index({"beta": 0.4, "field": 0.2})
     log_z, _ = by_hand(square(4), 0.4, 0.2)
     assert problem.exact[place] == pytest.approx(HubbardStratonovich(square(4), 0.4).free_energy(log_z), abs=1e-9)
-    assert problem._corners == [problem.points.index(point) for point in grid(config.ranges, 2)]
+    assert [point for point, _ in problem._checked] == grid(config.ranges, 3)
+    assert len(problem.errors(9, generator(), Workers(1))) == len(problem.flow.pace) == 4
 
 
 def test_batches_have_more_samples_where_the_susceptibility_is_large():
