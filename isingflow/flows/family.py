@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from isingflow.errors import InvalidInput
 from isingflow.flows.base import Flow, approximations
 from isingflow.flows.products import fitted_map
-from isingflow.runtime.checks import count, function, instance, number
+from isingflow.runtime.checks import count, function, instance, number, shown
 
 MEMBERS = 128
 """Untrained members that are kept."""
@@ -309,7 +309,10 @@ class Family(Flow):
         if series is not None and series.ndim == 2 and len(series) < len(self.fitted):
             more = series.new_zeros(len(self.fitted) - len(series), series.shape[1])
             state_dict[f"{prefix}fitted"] = torch.cat([series, more])
-        state_dict.setdefault(f"{prefix}pace", torch.ones_like(self.pace))
+        pace = state_dict.setdefault(f"{prefix}pace", torch.ones_like(self.pace))
+        if not bool(((pace > 0) & (pace <= 1)).all()):
+            *_, errors = rest
+            errors.append(f"{prefix}pace is {shown(pace.tolist())}, expected shares of steps, above 0 and at most 1")
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def taken(self, name: str, x: Tensor) -> NoReturn:

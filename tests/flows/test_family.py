@@ -177,6 +177,13 @@ def test_earlier_checkpoints_have_the_same_steps_for_all_and_shorter_series():
     assert torch.equal(again.fitted[:2], family.fitted[:2]) and not again.fitted[2:].any() and family.fitted[2:].any()
 
 
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5, math.nan, math.inf])
+def test_steps_that_are_none_are_not_loaded(share):
+    family = family_of("lattice")
+    with pytest.raises(RuntimeError, match="expected shares of steps, above 0 and at most 1"):
+        family.load_state_dict(family.state_dict() | {"pace": torch.tensor([share, 1.0])})
+
+
 def test_terms_are_flows_that_can_be_taken_out_and_put_back():
     family, other = family_of("lattice"), family_of("lattice", seed=5)
     for index in range(TERMS):
