@@ -18,9 +18,6 @@ from torch import Tensor
 RIDGES = (1e-2, 1e-3, 1e-4, 1e-5)
 """Added to the matrix in units of the responses' variances; of several as good the largest is taken."""
 
-QUIETEST = 1e-3
-"""Of the largest variance that is left: what is less counts as that much, or a temperature would count alone."""
-
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -92,6 +89,5 @@ def solution(halves: Sequence[tuple[Moments, Moments]], basis: Tensor) -> Tensor
 
     weights = torch.ones(len(halves), dtype=torch.float64)
     if len(halves) > 1:
-        remains = best(weights)[1]
-        weights = 1 / remains.clamp(min=QUIETEST * float(remains.max()))
+        weights = 1 / best(weights)[1].clamp_min(1e-30)
     return solved([one + other for one, other in halves], basis, best(weights)[0], weights)

@@ -98,15 +98,6 @@ def test_quiet_temperatures_count_more_than_noisy_ones():
     assert torch.stack(errors).square().mean().sqrt() < 3 * 0.01 / math.sqrt(400)
 
 
-def test_a_temperature_without_noise_does_not_count_alone():
-    """d is constant where beta is 0; the others have their coefficients all the same."""
-    basis = torch.tensor([[1.0, -1.0], [1.0, 0.2], [1.0, 1.0]], dtype=torch.float64)
-    truth = torch.tensor([[1.0, -0.5, 0.2], [1.0, -0.5, 0.2]], dtype=torch.float64)  # none at the first
-    for silence in (0.0, 1e-9):
-        found = solution(noisy(basis, truth, (silence, 0.1, 0.1), 2), basis)
-        torch.testing.assert_close(found, truth, rtol=0, atol=0.03)
-
-
 def test_a_ridge_is_chosen_by_what_was_not_fitted_to():
     """Of responses that say nothing of d, with few samples, most is left by what was fitted most."""
     rows = [torch.randn(30, 21, generator=generator(seed), dtype=torch.float64) for seed in (0, 1)]
