@@ -4,7 +4,8 @@
 
 A training at beta_0 for every seed, evaluated at the critical beta. Gaps are those of the bound from below, in nats; of
 the flow alone it is that of the variational bound at beta_0. `warmer.json` has a row for every preset and size, which a
-run replaces.
+run replaces. With `--keep FOLDER` a training that was cut goes on where it was; processor seconds are then those of its
+last part.
 """
 
 from __future__ import annotations
@@ -22,20 +23,25 @@ from machine import describe
 
 import isingflow
 from isingflow.lattice import CRITICAL_BETA, square
+from isingflow.runs.folder import RunFolder
 from isingflow.runs.warmer import warmer_beta
 
 FILE = Path("docs/benchmarks/warmer.json")
 
 
-def measured(size: int, preset: str, seed: int, options: dict, evaluation: dict) -> dict:
+def measured(size: int, preset: str, seed: int, keep: Path | None, options: dict, evaluation: dict) -> dict:
     """A run of one seed, and the three columns of its evaluation."""
-    target = isingflow.HubbardStratonovich(square(size), CRITICAL_BETA)
-    with tempfile.TemporaryDirectory() as folder:
-        wall, processor = time.perf_counter(), time.process_time()
-        output = f"{folder}/run"
-        run = isingflow.train(target, preset=preset, seed=seed, output=output, progress=False, **options)
-        training = {"seconds": time.perf_counter() - wall, "processor_seconds": time.process_time() - processor}
+    with tempfile.TemporaryDirectory() as scratch:
+        output = (keep or Path(scratch)) / f"{preset}-{size}-{seed}"
+        processor = time.process_time()
+        if (output / "config.json").exists():
+            run = isingflow.train(RunFolder.open(output), progress=False)
+        else:
+            target = isingflow.HubbardStratonovich(square(size), CRITICAL_BETA)
+            run = isingflow.train(target, preset=preset, seed=seed, output=output, progress=False, **options)
+        processor = time.process_time() - processor
         report = isingflow.evaluate(run, **evaluation).as_dict()
+    training = {"seconds": report["training_seconds"], "processor_seconds": processor}
     with_flow = report["annealed_to"]
     alone = with_flow.pop("alone")
     own = {name: report[name] for name in ("beta", "gap_nats", "effective_sample_size", "integration_error_nats")}
@@ -72,6 +78,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="of the flow, if not the preset's own")
     parser.add_argument("--anneal", type=int, help="sweeps of paths from the flow, if not as many as they need")
     parser.add_argument("--paths", type=int, help="of each direction")
+    parser.add_argument("--keep", type=Path, help="folder to keep the runs in")
     parser.add_argument("--output", type=Path, default=FILE)
     arguments = parser.parse_args()
     start = warmer_beta(square(arguments.size)) if arguments.from_beta is None else arguments.from_beta
@@ -79,7 +86,7 @@ def main() -> None:
     evaluation = {name: getattr(arguments, name) for name in ("samples", "anneal", "paths")}
     runs = []
     for seed in arguments.seeds:
-        runs.append(measured(arguments.size, arguments.preset, seed, options, evaluation))
+        runs.append(measured(arguments.size, arguments.preset, seed, arguments.keep, options, evaluation))
         print(arguments.size, arguments.preset, seed, json.dumps(medians(runs[-1:])), flush=True)
     rows = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else {}
     rows[f"{arguments.size}x{arguments.size}, {arguments.preset}"] = {
