@@ -92,14 +92,14 @@ class Range:
         scaled = torch.tensor((2 * value - self.low - self.high) / (self.high - self.low), dtype=torch.float64)
         return torch.cos(torch.arange(self.terms) * torch.arccos(scaled.clamp(-1, 1)))
 
-    def weights(self, value: float) -> Tensor:
-        """Of both ends, in what is linear between them, float64, shape (2,); of a single value (1,).
+    def end_weights(self, value: float) -> Tensor:
+        """Weights of both ends, for what is linear between them, float64, shape (2,); of a single value (1,).
 
         Raises:
             InvalidInput: it is outside of the range.
 
         Example:
-            >>> Range("field", 0.0, 0.2, 3).weights(0.05)
+            >>> Range("field", 0.0, 0.2, 3).end_weights(0.05)
             tensor([0.7500, 0.2500], dtype=torch.float64)
         """
         self.check(value)
@@ -162,7 +162,7 @@ class Family(Flow):
         found = fitted_map(self)
         width = 0 if found is None else found.potential.terms
         self.register_buffer("fitted", torch.zeros(min(self.terms, FITTED_TERMS), width, dtype=self.dtype))
-        self.register_buffer("pace", torch.ones(len(self.weights(**self._middle)), dtype=self.dtype))
+        self.register_buffer("pace", torch.ones(len(self.end_weights(**self._middle)), dtype=self.dtype))
 
     @property
     def _middle(self) -> dict[str, float]:
@@ -177,14 +177,14 @@ class Family(Flow):
         point = self._point(values, named)
         return reduce(torch.kron, [one.basis(point[one.name]) for one in self.ranges])
 
-    def weights(self, *values: float, **named: float) -> Tensor:
-        """Of the ends of all ranges, in what is linear between them, float64, shape (ends,); values as of `at`.
+    def end_weights(self, *values: float, **named: float) -> Tensor:
+        """Weights of the ends of all ranges, for what is linear between, float64, shape (ends,); values as of `at`.
 
         Raises:
             InvalidInput: as of `at`.
         """
         point = self._point(values, named)
-        return reduce(torch.kron, [one.weights(point[one.name]) for one in self.ranges])
+        return reduce(torch.kron, [one.end_weights(point[one.name]) for one in self.ranges])
 
     @torch.no_grad()
     def at(self, *values: float, **named: float) -> Flow:
@@ -278,11 +278,27 @@ class Family(Flow):
         own.potential.scales.copy_(given.potential.scales)
         own.gradient.steps = given.gradient.steps
 
+    @property
+    def steps_at_ends(self) -> list[int]:
+        """Integration steps of the members at the ends of all ranges, in the order of `pace`; of the finest map.
+
+        Set them for all maps: the others keep their ratio to it. A family that integrates nothing has none to set.
+        """
+        most = max((part.steps for part in approximations(self)), default=0)
+        return [_paced(most, share) for share in self.pace.tolist()] if most else []
+
+    @steps_at_ends.setter
+    def steps_at_ends(self, steps: Sequence[int]) -> None:
+        before, after = max(part.steps for part in approximations(self)), max(steps)
+        for part in approximations(self):
+            part.steps = max(round(part.steps * after / before), 1)
+        self.pace.copy_(torch.tensor(steps) / after)
+
     def _give_steps(self, member: Flow, point: dict[str, float]) -> None:
         """Give a member as many integration steps as its place in the ranges needs."""
-        share = math.exp(float(self.weights(**point) @ self.pace.cpu().double().log()))
+        share = math.exp(float(self.end_weights(**point) @ self.pace.cpu().double().log()))
         for part, like in zip(approximations(member), approximations(self), strict=True):
-            part.steps = paced(like.steps, share)
+            part.steps = _paced(like.steps, share)
 
     @torch.no_grad()
     def _give_products(self, member: Flow, point: dict[str, float]) -> None:
@@ -320,11 +336,11 @@ class Family(Flow):
         raise InvalidInput(self._choose)
 
 
-def paced(steps: int, share: float) -> int:
+def _paced(steps: int, share: float) -> int:
     """A part of some steps, rounded up, but not for an error of rounding.
 
     Example:
-        >>> paced(10, 0.5), paced(10, 0.51), paced(3, 0.01)
+        >>> _paced(10, 0.5), _paced(10, 0.51), _paced(3, 0.01)
         (5, 6, 1)
     """
     return max(math.ceil(steps * share - 1e-3), 1)

@@ -24,7 +24,6 @@ from isingflow.exact.transfer_matrix import LONGEST
 from isingflow.flows import Family, Flow
 from isingflow.flows.base import approximations
 from isingflow.flows.certificate import integration_error
-from isingflow.flows.family import paced
 from isingflow.runs.family import FamilyConfig, grid
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.weights import effective_sample_size
@@ -150,27 +149,17 @@ class FamilyProblem(Problem[Mixed]):
         for point, target in self._checked:
             latent = self.flow.noise(samples, generator)
             error = integration_error(self.flow.bound(**point), target.energy, latent, pool).value
-            near = self.flow.weights(**point).argmax()
+            near = self.flow.end_weights(**point).argmax()
             found[near] = found[near].maximum(torch.tensor(error, dtype=torch.float64))
         return found.tolist()
 
     def adapt_steps(self, errors: Tensor, allowed: float) -> None:
         """Those at every end of all ranges by themselves."""
-        parts = approximations(self.flow)
-        if not parts:
-            return
-        finest = max(parts, key=lambda part: part.steps)
-        steps = finest.steps
-        wanted = torch.tensor(
-            [
-                controlled_steps(paced(steps, share), error, allowed, finest.order)
-                for share, error in zip(self.flow.pace.tolist(), errors.expand_as(self.flow.pace).tolist(), strict=True)
-            ]
-        )
-        most = int(wanted.max())
-        for part in parts:
-            part.steps = max(round(part.steps * most / steps), 1)
-        self.flow.pace.copy_(wanted / most)
+        steps = self.flow.steps_at_ends
+        if steps:
+            order = min(part.order for part in approximations(self.flow))
+            pairs = zip(steps, errors.expand(len(steps)).tolist(), strict=True)
+            self.flow.steps_at_ends = [controlled_steps(each, error, allowed, order) for each, error in pairs]
 
     def forget(self) -> None:
         """Products of nearby sites are of the weights that they were fitted for."""

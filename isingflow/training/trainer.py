@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from isingflow.errors import TrainingDiverged
-from isingflow.flows import Approximate, Flow, approximations
+from isingflow.flows import Flow, approximations
 from isingflow.runs.folder import AnyRun
 from isingflow.runtime.parallel import Backend
 from isingflow.training.ending import final_error
@@ -90,14 +90,9 @@ class Trainer(Generic[Samples]):
         )
 
     @property
-    def integrators(self) -> list[Approximate]:
-        """The maps of the flow that are computed in steps."""
-        return approximations(self.flow)
-
-    @property
     def steps(self) -> int:
         """Integration steps; 0 where nothing is integrated."""
-        return max((gradient.steps for gradient in self.integrators), default=0)
+        return max((part.steps for part in approximations(self.flow)), default=0)
 
     @property
     def seconds(self) -> float:

@@ -147,6 +147,20 @@ def test_steps_of_two_ranges_are_linear_in_both():
     assert steps_of(family.at(0.3, 1.0)) == 45  # (20 x 100)^(1/2) = 44.7
 
 
+@settings(max_examples=50, deadline=None)
+@given(steps=st.lists(st.integers(1, 128), min_size=2, max_size=2))
+def test_steps_at_the_ends_are_those_that_were_set(steps):
+    family = Family(build_of("dense"), [Range("beta", LOW, HIGH, 2)])
+    family.steps_at_ends = steps
+    assert family.steps_at_ends == steps == [steps_of(family.at(beta)) for beta in (LOW, HIGH)]
+    between = steps_of(family.at(0.3))
+    assert min(steps) <= between <= max(steps)
+
+
+def test_a_family_that_integrates_nothing_has_no_steps():
+    assert family_of("convex").steps_at_ends == []
+
+
 def test_members_of_fewer_steps_jitter_as_well():
     family = jittering()
     family.pace.copy_(torch.tensor([0.5, 1.0]))
