@@ -1,10 +1,11 @@
 """A flow for all values of physical parameters, such as beta or an external field: all that is learnt is a series.
 
-    w(beta, H) = sum_bc W_bc T_b(s) T_c(r),    s, r from -1 to 1 as beta and H go through their ranges,
+    w(beta, H) = sum_bc W_bc a^(b + c) T_b(s) T_c(r),    s, r from -1 to 1 as beta and H go through their ranges,
 
-with Chebyshev polynomials T, for every parameter w of an ordinary flow, and for what is fitted after a training, see
-`training.products`. What a flow starts from in closed form, such as the best Gaussian of a magnet, is that of each
-beta and H. A member of the family is an ordinary flow.
+with Chebyshev polynomials T, for every parameter w of an ordinary flow. What is learnt is W: an optimiser such as Adam
+moves all of it equally, and the powers of a < 1 keep w smooth. What is fitted after a training is a series without
+them, see `training.products`. What a flow starts from in closed form, such as the best Gaussian of a magnet, is that of
+each beta and H. A member of the family is an ordinary flow.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ MEMBERS = 128
 """Untrained members that are kept."""
 FITTED_TERMS = 5
 """Of the series of what is fitted, at most."""
+DAMPING = 0.4
+"""What a coefficient that is learnt counts, in units of that of the polynomial before."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -92,6 +95,16 @@ class Range:
         scaled = torch.tensor((2 * value - self.low - self.high) / (self.high - self.low), dtype=torch.float64)
         return torch.cos(torch.arange(self.terms) * torch.arccos(scaled.clamp(-1, 1)))
 
+    @property
+    def scales(self) -> Tensor:
+        """What the coefficients of a new family count, float64, shape (terms,).
+
+        Example:
+            >>> Range("field", 0.0, 0.2, 3).scales
+            tensor([1.0000, 0.4000, 0.1600], dtype=torch.float64)
+        """
+        return DAMPING ** torch.arange(self.terms, dtype=torch.float64)
+
     def end_weights(self, value: float) -> Tensor:
         """Weights of both ends, for what is linear between them, float64, shape (2,); of a single value (1,).
 
@@ -121,6 +134,7 @@ class Family(Flow):
         ranges: of the parameters, at least one.
 
     Attributes:
+        scales: what each coefficient of a parameter's series counts, shape (terms,), in the order of `basis`.
         fitted: coefficients of products of nearby sites, see `potentials.ProductPotential`, shape (terms of their
             series, terms); zero, as they are until they are fitted, or without a column where members have none.
         pace: integration steps of the members at the ends of all ranges, in units of the family's own, above 0 and at
@@ -143,6 +157,7 @@ class Family(Flow):
         isingflow.errors.InvalidInput: beta 0.7 is outside of what the family was made for: expected 0.2 to 0.6
     """
 
+    scales: Tensor
     fitted: Tensor
     pace: Tensor
 
@@ -159,6 +174,8 @@ class Family(Flow):
             for name, parameter in module.named_parameters(recurse=False):
                 later = parameter.new_zeros(self.terms - 1, *parameter.shape)
                 setattr(module, name, nn.Parameter(torch.cat([parameter.detach()[None], later])))
+        scales = reduce(torch.kron, [one.scales for one in self.ranges])
+        self.register_buffer("scales", scales.to(self.dtype))
         found = fitted_map(self)
         width = 0 if found is None else found.potential.terms
         self.register_buffer("fitted", torch.zeros(min(self.terms, FITTED_TERMS), width, dtype=self.dtype))
@@ -215,9 +232,9 @@ class Family(Flow):
             InvalidInput: as of `at`.
         """
         point = self._point(values, named)
-        basis, start = self.basis(**point), self._member(point)
+        basis, start = self.basis(**point).to(self._like) * self.scales, self._member(point)
         transforms = [
-            _bound(ours, theirs, basis.to(self._like)) if any(True for _ in ours.parameters()) else theirs
+            _bound(ours, theirs, basis) if any(True for _ in ours.parameters()) else theirs
             for ours, theirs in zip(self.transforms, start.transforms, strict=True)
         ]
         bound = Flow(self.shape, transforms)
@@ -318,7 +335,8 @@ class Family(Flow):
         return self._untrained(**point).to(self._like)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Earlier checkpoints know of no products or of shorter series, and have the same steps everywhere."""
+        """Earlier checkpoints: coefficients as they are, no products or shorter series, the same steps everywhere."""
+        state_dict.setdefault(f"{prefix}scales", torch.ones_like(self.scales))
         if not self.fitted.numel():
             state_dict.setdefault(f"{prefix}fitted", self.fitted)
         series = state_dict.get(f"{prefix}fitted")

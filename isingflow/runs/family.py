@@ -35,8 +35,8 @@ else:
     LatticeEntry = Any
 
 MOST_TERMS = 32
-SLOWER = 0.5
-"""Rate of a family in units of that of a flow at one temperature: all terms of a series move at once."""
+FASTER = 4 / 3
+"""How fast parameters of a member may move, by all terms of their series, in units of those of a flow of its own."""
 WEAK = 9
 """Fields of a range that are asked whether states of both signs count."""
 
@@ -234,12 +234,13 @@ class FamilyConfig(Run, frozen=True, tag="family"):
         polarised = lattice if fields is None else lattice.with_field(max(fields, key=abs))
         one = RunConfig.from_preset(preset, polarised, high, flow=flow, seed=seed, iterations=iterations)
         more = find_preset(MAGNET_PRESETS, flow, preset).more
-        training = _slower(one.training)
         # As many a coefficient of the series as without one.
-        training = replace(training, fitting_samples=FITTED_TERMS * training.fitting_samples)
+        training = replace(one.training, fitting_samples=FITTED_TERMS * one.training.fitting_samples)
         if iterations is None:
             training = training.scaled(more * training.iterations)
         config = cls(lattice, low, high, preset, seed, one.flow, training, fields=fields)
+        together = math.prod(float(one.scales.sum()) for one in config.ranges)
+        config = replace(config, training=_at_rate(training, FASTER / together))
         return config if fields is None else replace(config, centred=_undecided(config))
 
 
@@ -250,9 +251,10 @@ def _undecided(config: FamilyConfig) -> bool:
     return any(InFields(run.lattice, run.beta).undecided for run in runs)
 
 
-def _slower(training: TrainingConfig) -> TrainingConfig:
-    coarse = training.coarse and _slower(training.coarse)
-    return replace(training, learning_rate=SLOWER * training.learning_rate, coarse=coarse)
+def _at_rate(training: TrainingConfig, factor: float) -> TrainingConfig:
+    """The same at another learning rate, in round numbers."""
+    coarse = training.coarse and _at_rate(training.coarse, factor)
+    return replace(training, learning_rate=float(f"{factor * training.learning_rate:.2g}"), coarse=coarse)
 
 
 def spread(low: float, high: float, points: int) -> tuple[float, ...]:

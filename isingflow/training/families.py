@@ -222,6 +222,7 @@ class FamilyProblem(Problem[Mixed]):
                 looseness=self.training.looseness,
             )
             self.flow.set_term(index, larger)
+        self.flow.scales.copy_(earlier.scales)
         self.flow.pace.copy_(earlier.pace)
 
 

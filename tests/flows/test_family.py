@@ -48,6 +48,11 @@ def family_of(kind, seed=0, by=0.1):
     return family.eval()
 
 
+def powers(series):
+    """What coefficients along the first axis count."""
+    return 0.4 ** np.arange(len(series)).reshape(-1, *[1] * (series.ndim - 1))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_untrained_member_is_the_untrained_flow_of_its_temperature(kind):
     family, build = Family(build_of(kind), [Range("beta", LOW, HIGH, TERMS)]), build_of(kind)
@@ -66,7 +71,8 @@ def test_the_parameters_of_a_member_are_the_series_at_its_temperature(kind):
     for beta in (LOW, 0.27, 0.41, HIGH):
         s = (2 * beta - LOW - HIGH) / (HIGH - LOW)
         for series, found in zip(family.parameters(), family.at(beta).parameters(), strict=True):
-            wanted = np.polynomial.chebyshev.chebval(s, series.detach().double().numpy())
+            counted = series.detach().double().numpy() * powers(series)
+            wanted = np.polynomial.chebyshev.chebval(s, counted)
             np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -84,7 +90,7 @@ def test_a_bound_member_is_the_member_and_its_gradient_that_of_the_series(kind):
     found = torch.autograd.grad(loss(bound), list(family.parameters()))
     member.requires_grad_(True)
     plain = torch.autograd.grad(loss(member), list(member.parameters()))
-    basis = family.basis(beta).float()
+    basis = family.basis(beta).float() * torch.tensor([1, 0.4, 0.4**2, 0.4**3])
     for series, gradient in zip(found, plain, strict=True):
         wanted = basis.view(-1, *[1] * gradient.ndim) * gradient
         torch.testing.assert_close(series, wanted, rtol=2e-3, atol=2e-3 * float(wanted.abs().max()) + 1e-5)
@@ -191,6 +197,31 @@ def test_earlier_checkpoints_have_the_same_steps_for_all_and_shorter_series():
     assert torch.equal(again.fitted[:2], family.fitted[:2]) and not again.fitted[2:].any() and family.fitted[2:].any()
 
 
+def test_coefficients_of_earlier_checkpoints_count_as_they_are():
+    family, again = family_of("lattice"), family_of("lattice", seed=5)
+    state = {name: value.clone() for name, value in family.state_dict().items()}
+    counted = {name: state[name] * torch.from_numpy(powers(state[name])) for name, _ in family.named_parameters()}
+    del state["scales"]
+    again.load_state_dict(state | counted)
+    z = torch.randn(4, *family.shape, generator=generator(3))
+    for beta in (LOW, 0.33, HIGH):
+        torch.testing.assert_close(again.at(beta)(z), family.at(beta)(z))
+
+
+@pytest.mark.parametrize("terms", [1, 4, 9])
+def test_a_step_of_adam_moves_members_by_no_more_than_the_sum_of_the_scales(terms):
+    family = Family(build_of("dense"), [Range("beta", LOW, HIGH, terms)])
+    before = {beta: list(family.at(beta).parameters()) for beta in (LOW, 0.31, HIGH)}
+    optimiser = torch.optim.Adam(family.parameters(), lr=1e-3)
+    x, logdet = family.bound(0.31)(torch.randn(4, *family.shape, generator=generator(3)))
+    (x.square().sum() - logdet.sum()).backward()
+    optimiser.step()
+    most = 1e-3 * sum(0.4**power for power in range(terms))
+    for beta, parameters in before.items():
+        moved = [float((a - b).abs().max()) for a, b in zip(family.at(beta).parameters(), parameters, strict=True)]
+        assert 0 < max(moved) <= most * (1 + 1e-3)
+
+
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, math.nan, math.inf])
 def test_steps_that_are_none_are_not_loaded(share):
     family = family_of("lattice")
@@ -259,8 +290,9 @@ def test_with_two_ranges_parameters_are_series_in_both():
         np.testing.assert_allclose(family.basis(beta=beta, field=field).numpy(), wanted, atol=1e-9)
         for series, found in zip(family.parameters(), family.at(field=field, beta=beta).parameters(), strict=True):
             table = series.detach().double().numpy().reshape(3, 2, *series.shape[1:])
+            counted = table * powers(table) * powers(table[0])
             np.testing.assert_allclose(
-                found.numpy(), np.polynomial.chebyshev.chebval2d(s, r, table), rtol=1e-5, atol=1e-6
+                found.numpy(), np.polynomial.chebyshev.chebval2d(s, r, counted), rtol=1e-5, atol=1e-6
             )
         z = torch.randn(3, *family.shape, generator=generator(3))
         torch.testing.assert_close(family.bound(beta=beta, field=field)(z), family.at(beta, field)(z))
