@@ -6,7 +6,7 @@ with it.
 
 All but the free energy are derivatives of ln Z, as averages over the samples of the flow with their weights:
 E = -d ln Z / d beta = <E>, C = beta^2 d^2 ln Z / d beta^2 = beta^2 (<E^2> - <E>^2), and per site
-m = d ln Z / d(beta H) / N = <m>.
+m = d ln Z / d(beta H) / N = <m>. All temperatures together tell where C is largest, see `statistics.peaks`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 
-from isingflow.errors import InvalidInput
+from isingflow.errors import InvalidInput, NoExactSolution
 from isingflow.evaluation.free_energies import Evaluation
 from isingflow.evaluation.targets import evaluate_target
+from isingflow.exact import Thermodynamics, thermodynamics
 from isingflow.flows import Family
 from isingflow.observables.measure import measure
 from isingflow.observables.series import per_sample
@@ -31,6 +34,7 @@ from isingflow.runs.loading import trained
 from isingflow.runtime.checks import array
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.jackknife import jackknife_mean
+from isingflow.statistics.peaks import Peak, heat_capacity_peak
 
 MEMBERS = "members"
 DIGITS = ".12g"
@@ -39,6 +43,8 @@ USUAL, USUAL_OF_TWO = 9, 3
 """Temperatures or fields of an evaluation where none are given, and of each where both have a range: evenly spread."""
 MEMBER = {"beta": "temperature", "field": "field", "beta field": "temperature and field"}
 """What a member is of, by the parameters that have a range."""
+PATIENCE = 1.0
+"""Seconds that each of some twenty exact answers may take in the search of the exact peak."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,43 @@ class FamilyEvaluation:
         """What figures are made of: the rows."""
         return [point.as_dict() for point in self.points]
 
+    @cached_property
+    def peak(self) -> Peak | None:
+        """The largest heat capacity; None of a family in fields, at an end of the range, or of fewer than 7 members."""
+        found = [(point, point.evaluation.log_z_ising) for point in self.points if point.evaluation.log_z_ising]
+        if self.config.fields is not None or not found:
+            return None
+        by_beta = {point.values["beta"]: (point, log_z) for point, log_z in found}
+        sites = self.config.lattice.sites
+        return heat_capacity_peak(
+            list(by_beta),
+            [log_z * (1 / sites) for _, log_z in by_beta.values()],
+            [point.energy for point, _ in by_beta.values()],
+            [point.heat_capacity for point, _ in by_beta.values()],
+        )
+
+    @cached_property
+    def exact_peak(self) -> tuple[float, float] | None:
+        """Its exact position and height, where exact answers are quick."""
+        if self.peak is None:
+            return None
+
+        def exact(beta: float) -> Thermodynamics:
+            return thermodynamics(self.config.lattice, beta, longest=PATIENCE)
+
+        betas = [point.values["beta"] for point in self.points]
+        try:
+            best = minimize_scalar(
+                lambda beta: -exact(beta).heat_capacity_per_site, bounds=(min(betas), max(betas)), method="bounded"
+            )
+        except NoExactSolution:
+            return None
+        return float(best.x), -float(best.fun)
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON form, with the keys of `isingflow evaluate FAMILY --json`."""
         lattice = self.config.lattice
+        known = dict(zip(("exact_beta", "exact_heat_capacity_per_site"), self.exact_peak or (None, None), strict=True))
         return {
             "size": list(lattice.shape),
             "sites": lattice.sites,
@@ -135,6 +175,7 @@ class FamilyEvaluation:
             "parameters": self.parameters,
             "training_seconds": self.training_seconds,
             "certified": self.certified,
+            "heat_capacity_peak": self.peak and self.peak.as_dict() | known,
             "rows": list(self.samples),
         }
 
@@ -160,9 +201,16 @@ class FamilyEvaluation:
                 title,
                 f"{rest}; {self.parameters} parameters, trained for {self.training_seconds:.3g} s",
                 *lines,
+                *self._peak_line(),
                 f"  {checked}; {worst}: {words}",
             ]
         )
+
+    def _peak_line(self) -> list[str]:
+        if self.peak is None:
+            return []
+        exact = "" if self.exact_peak is None else "; exact: {:.5f}, {:.4f}".format(*self.exact_peak)
+        return [f"  largest C/N at beta = {self.peak.beta}: {self.peak.height}{exact}"]
 
 
 def _where(point: Point, varied: Sequence[str]) -> str:

@@ -279,10 +279,10 @@ class Family(Flow):
         return member
 
     @torch.no_grad()
-    def set_term(self, index: int, flow: Flow) -> None:
-        """Take one term of the series from the parameters of an ordinary flow, and its steps."""
+    def set_term(self, index: int, flow: Flow, factor: Tensor | float = 1.0) -> None:
+        """Take one term of the series from the parameters of an ordinary flow, times a factor, and its steps."""
         for own, series in zip(flow.parameters(), self.parameters(), strict=True):
-            series[index] = own
+            series[index] = factor * own
         for part, like in zip(approximations(self), approximations(flow), strict=True):
             part.steps = like.steps
 

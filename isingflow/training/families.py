@@ -213,7 +213,8 @@ class FamilyProblem(Problem[Mixed]):
                 f"a family of {series} starts from another one of as many, on the same lattice or on the torus of half "
                 "the lengths"
             )
-        for index in range(self.flow.terms):
+        counts = earlier.scales.to(self.flow.scales) / self.flow.scales
+        for index, count in enumerate(counts):
             larger = self.flow.term(index)
             inherit(
                 earlier.term(index),
@@ -221,8 +222,7 @@ class FamilyProblem(Problem[Mixed]):
                 adapt_steps=self.training.adapt_steps,
                 looseness=self.training.looseness,
             )
-            self.flow.set_term(index, larger)
-        self.flow.scales.copy_(earlier.scales)
+            self.flow.set_term(index, larger, count)
         self.flow.pace.copy_(earlier.pace)
 
 

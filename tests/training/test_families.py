@@ -178,8 +178,9 @@ def test_a_larger_torus_starts_with_what_the_smaller_family_has_learnt():
     config = small_config(lattice=square(12))
     large, small = (shaken(FamilyProblem(replace(config, lattice=square(n)), device=CPU)) for n in (12, 6))
     small.flow.pace[0] = 0.5
-    small.flow.scales.fill_(1)
+    small.flow.scales.fill_(1)  # as in checkpoints before coefficients were scaled
     large.begin(small.flow)
+    assert large.flow.scales[1] == pytest.approx(0.4)
     x = torch.randn(2, 6, 6, generator=generator(4))
     for beta in (0.1, 0.23, 0.4):
         potentials = [problem.flow.at(beta).transforms[1].potential for problem in (small, large)]
@@ -263,6 +264,18 @@ def test_the_python_way(tmp_path):
         write_samples(trained.run, samples=4, output=tmp_path / "x.npz")
     with pytest.raises(RunFolderError, match="not on a magnet at all temperatures"):
         open_family(one.path)
+
+
+@pytest.mark.parametrize("size", [8, 16])
+@pytest.mark.parametrize("fields", [None, (0, 0.2)])
+def test_members_move_a_third_faster_than_a_flow_of_their_own(size, fields):
+    family = FamilyConfig.from_preset("quick", square(size), 0.2, 0.5, fields=fields)
+    terms, one = [6, 4] if fields else [6], RunConfig.from_preset("quick", square(size), 0.5)
+    together = math.prod(sum(0.4**power for power in range(count)) for count in terms)
+    for several, single in ((family, one), (family.coarse, one.coarse)):
+        if single is not None:
+            rate = several.training.learning_rate * together
+            assert rate == pytest.approx(4 / 3 * single.training.learning_rate, rel=0.02)
 
 
 @pytest.mark.parametrize("lattice", [square(4), edwards_anderson(3, seed=0), square(4).with_field(0.1)], ids=str)
