@@ -232,6 +232,25 @@ def test_an_evaluation_lies_within_its_errors_of_the_exact_curves(tmp_path):
     assert found.table().count("\n") == 6
 
 
+def test_all_temperatures_together_tell_where_the_heat_capacity_is_largest(tmp_path):
+    config = small_config(low=0.28, high=0.52, iterations=60, batch=32, learning_rate=5e-3, gradient="path")
+    run = RunFolder.create(tmp_path / "run", config)
+    train(run, device=CPU)
+    found = evaluate_family(run, samples=1000, device=CPU, betas=np.linspace(0.28, 0.52, 8))
+    beta, height = found.exact_peak
+    grid = np.linspace(beta - 0.01, beta + 0.01, 21)
+    near = [thermodynamics(square(4), one).heat_capacity_per_site for one in grid]
+    assert grid[np.argmax(near)] == pytest.approx(beta) and max(near) == pytest.approx(height)
+    assert abs(found.peak.beta.value - beta) < 4 * found.peak.beta.stderr < 0.2
+    assert abs(found.peak.height.value - height) < 4 * found.peak.height.stderr < 0.2
+    reported = found.as_dict()["heat_capacity_peak"]
+    assert reported["exact_beta"] == beta and reported["beta"] == found.peak.beta.as_dict()
+    line = f"largest C/N at beta = {found.peak.beta}: {found.peak.height}; exact: {beta:.5f}, {height:.4f}"
+    assert line in found.table()
+    few = evaluate_family(run, samples=64, device=CPU, betas=[0.3, 0.4, 0.5])
+    assert few.peak is None and few.as_dict()["heat_capacity_peak"] is None and "largest C/N" not in few.table()
+
+
 def test_the_python_way(tmp_path):
     magnet = isingflow.HubbardStratonovich(square(4), 0.3)
     options = {"progress": False, "iterations": 6}
