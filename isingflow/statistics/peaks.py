@@ -21,7 +21,7 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 
 from isingflow.errors import InvalidInput
-from isingflow.runtime.checks import array
+from isingflow.runtime.checks import LARGEST_SEED, array, count, instance
 from isingflow.statistics.estimate import Estimate
 
 FEWEST, LEAST_DEGREE, MOST_DEGREE, MORE = 7, 4, 16, 4
@@ -69,7 +69,7 @@ def heat_capacity_peak(
         seed: of the polynomials drawn for the errors.
 
     Raises:
-        InvalidInput: temperatures that are equal, or estimates that are not as many as them.
+        InvalidInput: temperatures that are equal, or estimates that are not as many as them; WrongType: other things.
 
     Example:
         Kaufman's 8x8, with errors as of some thousand samples; the peak is at 0.4234, of 1.1918:
@@ -85,10 +85,11 @@ def heat_capacity_peak(
         >>> abs(found.beta.value - 0.4234) < 3 * found.beta.stderr < 0.03
         True
     """
-    beta, given = array("betas", betas), (log_z, energy, heat_capacity)
-    if beta.ndim != 1 or any(len(part) != len(beta) for part in given) or len(np.unique(beta)) < len(beta):
-        raise InvalidInput("betas: expected different temperatures, with three estimates at each")
-    values, errors = np.array([[(one.value, one.stderr) for one in part] for part in given]).transpose(2, 0, 1)
+    beta, seed = array("betas", betas, (None,)), count("seed", seed, least=0, most=LARGEST_SEED)
+    if len(np.unique(beta)) < len(beta):
+        raise InvalidInput("betas: expected different temperatures")
+    given = {"log_z": log_z, "energy": energy, "heat_capacity": heat_capacity}
+    values, errors = np.stack([_columns(name, part, len(beta)) for name, part in given.items()], 1)
     known = (beta > 0) & (errors > 0).all(0) & np.isfinite([values, errors]).all((0, 1))
     if known.sum() < FEWEST:
         return None
@@ -103,8 +104,8 @@ def heat_capacity_peak(
     chi_squared = fit.squared / (values.size - fit.degree - 1)
     noise = np.random.default_rng(seed).normal(size=(DRAWS, values.size)) * math.sqrt(max(chi_squared, 1.0))
     x = np.linspace(beta.min(), beta.max(), POINTS)
-    second = np.vstack([fit.coefficients, fit.coefficients + noise @ fit.inverse.T]) @ fit.basis(x, 2).T
-    curves = second * x**2
+    drawn = np.vstack([fit.coefficients, fit.coefficients + noise @ fit.inverse.T])
+    curves = drawn @ _basis(x, 2, fit.degree).T * x**2
     places, heights = curves.argmax(1), curves.max(1)
     if places[0] in (0, POINTS - 1):
         return None
@@ -112,18 +113,25 @@ def heat_capacity_peak(
     return Peak(position, height, chi_squared)
 
 
+def _columns(name: str, estimates: Sequence[Estimate], wanted: int) -> np.ndarray:
+    """Values and errors, shape (2, wanted)."""
+    if len(instance(name, estimates, list | tuple, "a list of estimates")) != wanted:
+        raise InvalidInput(f"{name} has {len(estimates)} estimates, expected one for each of {wanted} temperatures")
+    for one in estimates:
+        instance(f"an entry of {name}", one, Estimate, "an Estimate")
+    return np.array([(one.value, one.stderr) for one in estimates]).reshape(wanted, 2).T
+
+
 @dataclass(frozen=True)
 class _Fit:
     """A polynomial through values of a function and its first two derivatives.
 
     Attributes:
-        domain: where it is fitted.
-        coefficients: of Chebyshev's polynomials on it, shape (degree + 1,).
+        coefficients: of Chebyshev's polynomials, from the first to the last temperature, shape (degree + 1,).
         inverse: what they are of values in units of their errors, shape (degree + 1, values).
         squared: chi^2.
     """
 
-    domain: tuple[float, float]
     coefficients: np.ndarray
     inverse: np.ndarray
     squared: float
@@ -133,20 +141,17 @@ class _Fit:
         """Of the polynomial."""
         return len(self.coefficients) - 1
 
-    def basis(self, x: np.ndarray, order: int) -> np.ndarray:
-        """Derivatives of the polynomials, shape (len(x), degree + 1)."""
-        return _basis(x, order, self.degree, self.domain)
 
-
-def _basis(x: np.ndarray, order: int, degree: int, domain: tuple[float, float]) -> np.ndarray:
+def _basis(x: np.ndarray, order: int, degree: int) -> np.ndarray:
+    """Derivatives of Chebyshev's polynomials from the least to the greatest x, shape (len(x), degree + 1)."""
+    domain = (float(x.min()), float(x.max()))
     return np.stack([Chebyshev.basis(term, domain).deriv(order)(x) for term in range(degree + 1)], -1)
 
 
 def _fit(beta: np.ndarray, values: np.ndarray, errors: np.ndarray, degree: int) -> _Fit:
     """By least squares; values and errors of the function and its derivatives, shape (3, len(beta))."""
-    domain = (float(beta.min()), float(beta.max()))
-    design = np.concatenate([_basis(beta, order, degree, domain) / errors[order][:, None] for order in range(3)])
+    design = np.concatenate([_basis(beta, order, degree) / errors[order][:, None] for order in range(3)])
     scale, data = np.linalg.norm(design, axis=0), (values / errors).ravel()
     inverse = np.linalg.pinv(design / scale) / scale[:, None]
     coefficients = inverse @ data
-    return _Fit(domain, coefficients, inverse, float(np.square(data - design @ coefficients).sum()))
+    return _Fit(coefficients, inverse, float(np.square(data - design @ coefficients).sum()))

@@ -73,6 +73,8 @@ SAMPLES = np.array([0.1, 0.5, 0.2, 0.7, 0.3, 0.6, 0.25, 0.8, 0.9, 0.4])
 SPINS = np.where(np.arange(64).reshape(4, 4, 4) % 3, 1, -1)
 STATES = SPINS[:2]
 POINTS = np.repeat([4.0, 8.0], 6)
+TEMPERATURES = np.linspace(0.3, 0.5, 8)
+ESTIMATES = [Estimate(1.0, 0.1)] * 8
 LARGE = [1e300, -1e200]
 
 KINDS: dict[str, list[Any]] = {
@@ -145,6 +147,8 @@ KINDS: dict[str, list[Any]] = {
                      if v is not None],
     "states": [*NO_ARRAYS, *EMPTY, SPINS.reshape(4, 16), np.ones((4, 15), np.int8), np.ones(16, np.int8)],
     "several": [*NO_ARRAYS, *EMPTY, 1.0],
+    "temperatures": [*NO_ARRAYS, *EMPTY, *spoilt(TEMPERATURES, math.nan, math.inf, 0.3), TEMPERATURES[:-1]],
+    "estimates": [None, 3, "x", {}, SAMPLES, ESTIMATES[:-1], [*ESTIMATES[:-1], 1.0], [SAMPLES] * 8],
     "several errors": [*NO_ARRAYS, *EMPTY, -SAMPLES, SAMPLES[:3], 1.0],
     "pair of strengths": [None, "x", 1.0, (1.0,), (1.0, 1.0, 1.0), (1.0, "x"), (1.0, math.nan), (1.0, np.ones((4, 5)))],
     "strengths of all": [None, "x", (1.0,), (1.0, 1.0, 1.0), (1.0, "x"), (1.0, math.nan), (1.0, np.ones((4, 5)))],
@@ -424,6 +428,10 @@ CASES: dict[str, Case] = {
     ),
     "statistics.islands.log_means": ({"log_weights": SAMPLES.reshape(2, 5)}, {"log_weights": "islands"}),
     "statistics.islands.islands_free_energy": ({"log_weights": SAMPLES.reshape(2, 5)}, {"log_weights": "islands"}),
+    "statistics.peaks.heat_capacity_peak": (
+        {"betas": TEMPERATURES, "log_z": ESTIMATES, "energy": ESTIMATES, "heat_capacity": ESTIMATES, "seed": 1},
+        {"betas": "temperatures", **dict.fromkeys(("log_z", "energy", "heat_capacity"), "estimates"), "seed": "seed"},
+    ),
     "statistics.jackknife.jackknife": (
         {"function": first, "columns": SAMPLES[:, None], "log_weights": SAMPLES},
         {"function": "function", "columns": "columns"},

@@ -88,7 +88,11 @@ def test_temperatures_where_something_is_not_known_do_not_count():
     assert found == heat_capacity_peak(betas, *given)
 
 
-@pytest.mark.parametrize("betas", [[0.3] * 9, np.linspace(0.3, 0.5, 8), np.full((3, 3), 0.4)], ids=str)
-def test_what_does_not_fit_together_is_refused(betas):
-    with pytest.raises(InvalidInput, match="three estimates at each"):
+@pytest.mark.parametrize(
+    ("betas", "complaint"),
+    [([0.3] * 9, "different temperatures"), (np.linspace(0.3, 0.5, 8), "log_z has 9 estimates"), ([[0.3]], "betas")],
+    ids=str,
+)
+def test_what_does_not_fit_together_is_refused(betas, complaint):
+    with pytest.raises(InvalidInput, match=complaint):
         heat_capacity_peak(betas, *curves(8, np.linspace(0.3, 0.5, 9)))
