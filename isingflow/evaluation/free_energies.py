@@ -370,7 +370,7 @@ class Evaluation:
 
 def _row(name: str, note: str, first: str, second: str) -> str:
     """A line of the table."""
-    return f"{f'{name:<32}{note}':<62}{first:>20}{second:>25}".rstrip()
+    return f"{f'{name:<32}{note}':<61} {first:>20}{second:>25}".rstrip()
 
 
 def _in_words(method: str | None) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 import isingflow
 from isingflow.lattice import square
+from isingflow.statistics.estimate import Estimate
 
 BETA = 1 / 2.4
 NUMBER = r"(-?\d+\.\d+)"
@@ -122,3 +123,10 @@ class TestVerdict:
     def test_without_samples_of_the_target(self, evaluation):
         alone = dataclasses.replace(evaluation, both_sides=None, pareto_k=0.9)
         assert alone.verdict.startswith("the bound can be trusted, the estimates cannot: the weights have heavy tails")
+
+
+def test_words_and_numbers_never_touch(evaluation, monkeypatch):
+    known = dataclasses.replace(evaluation, log_z_ising=Estimate(7.25, 5e-5))
+    monkeypatch.setattr(type(known), "best", (known.log_z_ising, "annealing both ways"))
+    text = line(known.table(), "free energy per site")
+    assert re.search(rf"annealing both ways +{NUMBER} ± 0\.0000", text), text
