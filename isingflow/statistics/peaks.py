@@ -37,12 +37,14 @@ class Peak:
     Attributes:
         beta: where it is.
         height: per site.
-        chi_squared: of the fit, by degree of freedom; above 1 errors are larger by its square root.
+        chi_squared, degrees: of the fit, and how many degrees of freedom it has; where their ratio is above 1, errors
+            are larger by its square root.
     """
 
     beta: Estimate
     height: Estimate
     chi_squared: float
+    degrees: int
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -50,6 +52,7 @@ class Peak:
             "beta": self.beta.as_dict(),
             "heat_capacity_per_site": self.height.as_dict(),
             "chi_squared": self.chi_squared,
+            "degrees_of_freedom": self.degrees,
         }
 
 
@@ -101,8 +104,8 @@ def heat_capacity_peak(
     best = min(range(len(fits)), key=lambda place: fits[place].squared + 2 * fits[place].degree)
     fit = fits[min(best + MORE, len(fits) - 1)]
 
-    chi_squared = fit.squared / (values.size - fit.degree - 1)
-    noise = np.random.default_rng(seed).normal(size=(DRAWS, values.size)) * math.sqrt(max(chi_squared, 1.0))
+    degrees = values.size - fit.degree - 1
+    noise = np.random.default_rng(seed).normal(size=(DRAWS, values.size)) * math.sqrt(max(fit.squared / degrees, 1.0))
     x = np.linspace(beta.min(), beta.max(), POINTS)
     drawn = np.vstack([fit.coefficients, fit.coefficients + noise @ fit.inverse.T])
     curves = drawn @ _basis(x, 2, fit.degree).T * x**2
@@ -110,7 +113,7 @@ def heat_capacity_peak(
     if places[0] in (0, POINTS - 1):
         return None
     position, height = (Estimate(float(one[0]), float(one[1:].std())) for one in (x[places], heights))
-    return Peak(position, height, chi_squared)
+    return Peak(position, height, fit.squared, degrees)
 
 
 def _columns(name: str, estimates: Sequence[Estimate], wanted: int) -> np.ndarray:

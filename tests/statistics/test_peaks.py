@@ -60,7 +60,11 @@ def test_values_that_no_function_has_make_the_errors_larger():
     log_z, energy, capacity = curves(8, betas, seed=1)
     scattered = [one + 0.2 * (-1) ** place for place, one in enumerate(capacity)]
     plain, worse = (heat_capacity_peak(betas, log_z, energy, one) for one in (capacity, scattered))
-    assert worse.chi_squared > 4 * plain.chi_squared and worse.height.stderr > 2 * plain.height.stderr
+    assert (
+        worse.degrees > 30
+        and worse.chi_squared > 4 * plain.chi_squared
+        and worse.height.stderr > 2 * plain.height.stderr
+    )
 
 
 def test_temperatures_go_in_any_order():
