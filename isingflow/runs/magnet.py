@@ -106,13 +106,20 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         """
         if self.training.coarse is None:
             return None
-        lattice = self.lattice.halved()
-        if lattice is None or not self.flow.local:
+        smaller = self.halved()
+        if smaller is None:
             raise InvalidInput(
                 f"{self.lattice}: training up from half the size (coarse) needs a flow with the lattice potential, on "
                 "a uniform torus whose lengths are even and at least 6"
             )
-        return replace(self, lattice=lattice, training=self.training.coarse)
+        return replace(smaller, training=self.training.coarse)
+
+    def halved(self) -> RunConfig | None:
+        """The same flow, trained alike, on the lattice of half the lengths; None where there is none."""
+        lattice = self.lattice.halved()
+        if lattice is None or not self.flow.local:
+            return None
+        return replace(self, lattice=lattice, training=replace(self.training, coarse=None))
 
     @property
     def domain(self) -> Domain:

@@ -20,7 +20,7 @@ from isingflow.runtime.checks import count, shown
 
 SMALL_SITES = 256
 """Sites up to which a preset's evaluation has all its samples; on larger fields each costs more and says more."""
-FEWEST_SAMPLES = 1024
+FEWEST_SAMPLES = 256
 LARGE_SITES = 256
 """Least number of sites of the tori that a preset trains up from half their lengths."""
 FEWEST_FITTED = 2048

@@ -107,6 +107,11 @@ class Problem(ABC, Generic[Samples]):
     def forget(self) -> None:
         """Take back what was fitted, of weights that are trained on."""
 
+    @property
+    def fitting_cost(self) -> float:
+        """Of a sample of `correct`, in units of one of the flow."""
+        return 1.0
+
     def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
         """Fit in closed form what can be fitted after the training; None where nothing is.
 

@@ -1,4 +1,4 @@
-"""A flow that starts with what another has learnt: at another temperature, or on the torus of twice the lengths."""
+"""A flow that starts with what another has learnt: at another temperature, on the torus of twice the lengths, or half."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 from isingflow.errors import InvalidInput
 from isingflow.flows import Flow, GradientFlow, Transform, gradient_flows
 from isingflow.potentials import LatticePotential
-from isingflow.potentials.enlarge import enlarge
+from isingflow.potentials.enlarge import enlarge, fold
 from isingflow.runs.settings import LOOSENESS
 from isingflow.training.schedules import relaxed_steps
 
 
 @torch.no_grad()
 def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True, looseness: float = LOOSENESS) -> None:
-    """Give a flow the trained maps of another: the same ones, or, from half the lengths, enlarged.
+    """Give a flow the trained maps of another: the same ones; or, from half or twice the lengths, enlarged or folded.
 
     What a flow starts from in closed form stays its own: it belongs to the target.
 
@@ -31,11 +31,13 @@ def inherit(earlier: Flow, flow: Flow, *, adapt_steps: bool = True, looseness: f
     if earlier.shape == flow.shape:
         _copy(earlier, flow)
     elif tuple(2 * length for length in earlier.shape) == flow.shape:
-        _enlarge(earlier, flow)
+        enlarge(*_lattice_potentials(earlier, flow))
+    elif earlier.shape == tuple(2 * length for length in flow.shape):
+        fold(*_lattice_potentials(earlier, flow))
     else:
         raise InvalidInput(
             f"a flow of fields of shape {earlier.shape} cannot start one of shape {flow.shape}: what fits is a run on "
-            "the same lattice, or a lattice potential on the torus of half the lengths"
+            "the same lattice, or a lattice potential on the torus of half or of twice the lengths"
         )
     growth = flow.dimension / earlier.dimension
     for before, now, own in zip(_trained(earlier), _trained(flow), own_steps, strict=True):
@@ -64,12 +66,12 @@ def _copy(earlier: Flow, flow: Flow) -> None:
         new.load_state_dict(old.state_dict(), strict=False)
 
 
-def _enlarge(earlier: Flow, flow: Flow) -> None:
-    before, now = ([gradient.potential for gradient in _trained(one)] for one in (earlier, flow))
-    match before, now:
-        case [LatticePotential() as small], [LatticePotential() as large]:
-            enlarge(small, large)
-        case _:
-            raise InvalidInput(
-                "a flow starts a larger one only with the lattice potential, on a torus with translations"
-            )
+def _lattice_potentials(*flows: Flow) -> tuple[LatticePotential, ...]:
+    """That which every flow is made of."""
+    potentials = [[gradient.potential for gradient in _trained(flow)] for flow in flows]
+    match potentials:
+        case [[LatticePotential() as earlier], [LatticePotential() as now]]:
+            return earlier, now
+    raise InvalidInput(
+        "a flow starts one of another size only with the lattice potential, on a torus with translations"
+    )

@@ -36,8 +36,10 @@ from isingflow.training import objectives
 from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Samples, Stage
 from isingflow.training.families import FamilyProblem
 from isingflow.training.likelihood import Likelihood
+from isingflow.training.inherit import inherit
 from isingflow.training.objectives import Objective
-from isingflow.training.products import Fitted, fit_products
+from isingflow.training.products import Fitted, fit_products, take_products
+from isingflow.training.schedules import FINAL_MARGIN
 from isingflow.training.stages import coarse_share
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 FEW_SECONDS = 5.0
 """That an exact answer may take before a training begins."""
+FITTED_SITES = 4096
+"""Largest number of sites on which products are fitted."""
 REFERENCE_CHAINS = 64
 REFERENCE_SAMPLES = 256
 """Monte Carlo states per chain that a training draws from, on lattices for which they have room."""
@@ -178,10 +182,33 @@ class Variational(Problem[Tensor | Pair]):
             found.potential.rest()
 
     def correct(self, samples: int, generator: torch.Generator, pool: Backend) -> Fitted | None:
-        """Products of nearby sites, where nobody minimises something else than the free energy."""
+        """Products of nearby sites, where nobody minimises something else than the free energy.
+
+        They are local: those of a large torus are fitted on half the lengths, to samples of the same flow folded onto
+        it, and taken over where they serve here too.
+        """
         if self._objective not in objectives.OBJECTIVES.values():
             return None
-        return fit_products(self.flow, self.target, samples, generator, pool, tolerance=self.training.tolerance)
+        tolerance = self.training.tolerance
+        config = self._fitted_on()
+        if config is None:
+            return fit_products(self.flow, self.target, samples, generator, pool, tolerance=tolerance)
+        smaller = Variational(config.target(), config, device=self.source)
+        inherit(self.flow, smaller.flow, looseness=FINAL_MARGIN)
+        fitted = smaller.correct(samples, generator, pool)
+        if fitted is None:
+            return None
+        return take_products(self.flow, self.target, smaller.flow, fitted, generator, pool, tolerance=tolerance)
+
+    @property
+    def fitting_cost(self) -> float:
+        config = self._fitted_on()
+        return 1.0 if config is None else config.lattice.sites / self.flow.dimension
+
+    def _fitted_on(self) -> RunConfig | None:
+        """The run on half the lengths where products are fitted; None: here."""
+        known = isinstance(self.config, RunConfig) and fitted_map(self.flow) is not None
+        return self.config.halved() if known and self.flow.dimension > FITTED_SITES else None
 
     def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
         """Change of ln p + E at half the step; the larger of both directions where both are trained."""

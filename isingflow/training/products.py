@@ -142,27 +142,86 @@ def fit_series(
         return None
     logger.info("fitting %d products of nearby sites to %d samples of the trained flow", terms, samples)
     each = samples // len(flows)
-    drawn = [_pushed(found.inner, found.inner.noise(each // pool.world, generator), pool) for found in maps]
-    members = [Member(*parts) for parts in zip(flows, targets, maps, *zip(*drawn, strict=True), strict=True)]
+    makes = list(zip(flows, targets, maps, strict=True))
+    members = [_member(*make, each, generator, pool) for make in makes]
     _calibrate(members, pool)
     halves = [_moments(member, pool) for member in members]
-    fresh = [flow.noise(max(each // (4 * pool.world), ROWS), generator) for flow in flows]
-    before = [_bound(member, z, pool) for member, z in zip(members, fresh, strict=True)]
     if all(bool(part.products.isfinite().all()) for pair in halves for part in pair):
         coefficients = solution(halves, basis)
-        for member, row in zip(members, basis, strict=True):
-            member.fitted.potential.choose(row @ coefficients)
-        _integrate_finely(members, tolerance, pool)
-        change = [_bound(member, z, pool) - old for member, z, old in zip(members, fresh, before, strict=True)]
-        mean = float(torch.stack([part.mean() for part in change]).mean())
-        if mean < 0:
+        fresh = [_member(*make, max(each // 4, ROWS * pool.world), generator, pool) for make in makes]
+        bounds = _narrowed(fresh, basis @ coefficients, pool, tolerance)
+        if bounds is not None:
             choose(coefficients)
-            bound = float(torch.stack([part.mean() for part in before]).mean())
-            logger.info("%d products of nearby sites, fitted to %d samples: %+.3g nats", terms, samples, mean)
-            return Fitted(terms, samples, bound, bound + mean)
+            return Fitted(terms, samples, *bounds)
     logger.info("products of nearby sites would not narrow the bound on fresh samples: they are left out")
-    for found in maps:
-        found.potential.rest()
+    return None
+
+
+@torch.no_grad()
+def take_products(
+    flow: Flow,
+    target: Target,
+    smaller: Flow,
+    fitted: Fitted,
+    generator: torch.Generator,
+    pool: Backend,
+    *,
+    tolerance: float,
+) -> Fitted | None:
+    """Give a flow the products that were fitted to that of half the lengths, if they narrow its bound as well.
+
+    Args:
+        flow, target, generator, pool, tolerance: as of `fit_products`.
+        smaller: a flow with products of the same features and displacements.
+        fitted: what they have brought there.
+
+    Returns:
+        What they bring here; None where that is nothing, and the products rest.
+    """
+    found, source = fitted_map(flow), fitted_map(smaller)
+    if found is None or source is None:
+        return None
+    found.potential.rest()
+    found.potential.scales.copy_(source.potential.scales)
+    fresh = _member(flow, target, found, ROWS * pool.world, generator, pool)
+    bounds = _narrowed([fresh], source.potential.chosen[None], pool, tolerance)
+    if bounds is None:
+        logger.info("products fitted on half the lengths would not narrow the bound here: they are left out")
+        return None
+    return fitted._replace(before=bounds[0], after=bounds[1])
+
+
+def _member(
+    flow: Flow, target: Target, fitted: FittedMap, samples: int, generator: torch.Generator, pool: Backend
+) -> Member:
+    """A flow with new samples, of which this process has its share."""
+    latent = fitted.inner.noise(samples // pool.world, generator)
+    return Member(flow, target, fitted, *_pushed(fitted.inner, latent, pool))
+
+
+def _narrowed(
+    members: Sequence[Member], chosen: Tensor, pool: Backend, tolerance: float
+) -> tuple[float, float] | None:
+    """Give flows their coefficients, shape (members, terms), if that narrows the mean of their bounds.
+
+    Returns:
+        The mean bound before and after, on the members' samples; None where the products rest.
+    """
+
+    def bounds() -> list[Tensor]:
+        return [pool.gather(torch.cat(_values(member, pool))) for member in members]
+
+    before = bounds()
+    for member, row in zip(members, chosen, strict=True):
+        member.fitted.potential.choose(row)
+    _integrate_finely(members, tolerance, pool)
+    change = torch.stack([(now - old).mean() for now, old in zip(bounds(), before, strict=True)]).mean()
+    if change < 0:
+        bound = float(torch.stack([part.mean() for part in before]).mean())
+        logger.info("products of nearby sites: %+.3g nats", change)
+        return bound, bound + float(change)
+    for member in members:
+        member.fitted.potential.rest()
     return None
 
 
@@ -177,10 +236,21 @@ def _pushed(flow: Flow, latent: Tensor, pool: Backend) -> tuple[Tensor, Tensor]:
     return fields, base - logdets
 
 
-def _bound(member: Member, latent: Tensor, pool: Backend) -> Tensor:
-    """ln p + E of samples."""
-    fields, log_prob = _pushed(member.flow, latent, pool)
-    return pool.gather(log_prob + member.target.energy(fields.double()))
+def _values(member: Member, pool: Backend) -> list[Tensor]:
+    """ln p + E of all samples, behind the map as it is now, in parts."""
+
+    def share(chosen: Tensor) -> Tensor:
+        return torch.cat([_value(member, rows) for rows in chosen.split(ROWS)])
+
+    return pool.run(lambda: pool.map(share, torch.arange(len(member.start))))
+
+
+def _value(member: Member, rows: Tensor) -> Tensor:
+    stopping.check()
+    start = member.start[rows]
+    y, logdet = member.fitted.gradient(member.fields(start))
+    x, outer = member.fitted.outer(y.view(start.shape))
+    return member.log_prob[rows] + member.target.energy(x.double()) - logdet - outer
 
 
 def _calibrate(members: Sequence[Member], pool: Backend) -> None:
@@ -217,15 +287,12 @@ def _moments(member: Member, pool: Backend) -> tuple[Moments, Moments]:
 def _integrate_finely(members: Sequence[Member], tolerance: float, pool: Backend) -> None:
     """Give all maps of products as many steps as they need, whatever the rest of a flow needs."""
 
-    def excess(member: Member, steps: int) -> Tensor:
+    def values(member: Member, steps: int) -> Tensor:
         member.fitted.gradient.steps = steps
-        rows = member.start[:CALIBRATION]
-        y, logdet = member.fitted.gradient(member.fields(rows))
-        x, outer = member.fitted.outer(y.view(rows.shape))
-        return member.target.energy(x.double()) - logdet - outer
+        return _value(member, torch.arange(len(member.start))[:CALIBRATION])
 
     def error(member: Member, steps: int) -> float:
-        change = pool.gather(pool.run(lambda: excess(member, steps) - excess(member, 2 * steps)))
+        change = pool.gather(pool.run(lambda: values(member, steps) - values(member, 2 * steps)))
         return float(change.abs().mean().nan_to_num(nan=math.inf))
 
     steps, allowed = PRODUCT_STEPS, OWN_PART * FINAL_MARGIN * tolerance

@@ -305,7 +305,7 @@ class Trainer(Generic[Samples]):
         self._cost = (self.pool.clock() - begun) / (samples * max(self.steps, 1))
         return self.pool.gather(torch.tensor([errors], dtype=torch.float64), self.pool.world).mean(0)
 
-    def fits(self, samples: int, steps: int) -> bool:
+    def fits(self, samples: float, steps: int) -> bool:
         """Whether there is time to measure the error so."""
         return self._cost * samples * max(steps, 1) <= self._left
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from isingflow.errors import InvalidInput, RunFolderError
 from isingflow.lattice import edwards_anderson, square, triangular
 from isingflow.potentials import LatticePotential
-from isingflow.potentials.enlarge import enlarge
+from isingflow.potentials.enlarge import enlarge, fold
 from isingflow.runs.config import FlowConfig, RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -145,16 +145,59 @@ def test_sums_over_images_give_back_the_small_kernels(lx, ly, triangles, seed, t
     torch.testing.assert_close(Q[::2, ::2], q, rtol=0, atol=1e-12)
 
 
+def scrambled(potential, seed):
+    """The potential with other parameters, kernels of any length included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in potential.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return potential
+
+
+@pytest.mark.parametrize("lattice", TORI, ids=str)
+def test_a_folded_potential_sees_what_the_large_one_does_to_repeated_fields(lattice):
+    """Of parameters that no small torus had: exact as well."""
+    small, large = potentials(lattice)
+    fold(scrambled(large, seed=1), small)
+    x = randn(3, *small.shape)
+    repeated = x.repeat(1, 2, 2)
+    for t in (0.0, 0.3, 1.0):
+        torch.testing.assert_close(large.value(repeated, t), 4 * small.value(x, t), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            large.bind()(repeated, t)[0], small.bind()(x, t)[0].repeat(1, 2, 2), rtol=1e-11, atol=1e-11
+        )
+
+
+@pytest.mark.parametrize("lattice", TORI, ids=str)
+def test_what_was_enlarged_folds_to_what_it_was(lattice):
+    small, large = potentials(lattice)
+    before = [parameter.clone() for parameter in small.parameters()]
+    fold(large, scrambled(small, seed=1))
+    for was, now in zip(before, small.parameters(), strict=True):
+        torch.testing.assert_close(now, was, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("lattice", TORI, ids=str)
+def test_the_folded_potential_has_the_symmetry_of_its_lattice(lattice):
+    small, large = potentials(lattice)
+    fold(scrambled(large, seed=1), small)
+    x = randn(1, *small.shape, seed=1)
+    value = small.value(x, 0.4)
+    for element in lattice.halved().symmetry.sample(np.random.default_rng(0), 12):
+        torch.testing.assert_close(small.value(element.apply(x), 0.4), value, rtol=1e-12, atol=1e-12)
+
+
 def test_potentials_that_do_not_fit_are_refused():
     make = {"radial": 2, "hidden": 3, "generator": torch.Generator().manual_seed(0)}
     small, large, wrong = (LatticePotential(square(n).symmetry, **make) for n in (4, 8, 6))
     wider = LatticePotential(square(8).symmetry, **make | {"hidden": 4})
-    for first, second in ((small, large), (wrong, large), (small, wider)):
-        if (first, second) == (small, large):
-            enlarge(first, second)
-            continue
+    enlarge(small, large)
+    fold(large, small)
+    for first, second in ((wrong, large), (small, wider), (large, small)):
         with pytest.raises(InvalidInput, match="does not enlarge"):
             enlarge(first, second)
+        with pytest.raises(InvalidInput, match="does not enlarge"):
+            fold(second, first)
 
 
 COARSE = TrainingConfig(iterations=8, batch=8, check_every=3, evaluation_samples=256)

@@ -21,9 +21,11 @@ from isingflow.runs.settings import TrainingConfig
 from isingflow.runtime.parallel import Workers
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
-from isingflow.training import products
+from isingflow.training import problems, products
 from isingflow.training.least_squares import RIDGES, Moments, left, solution, solved
-from isingflow.training.products import fit_products
+from isingflow.training.inherit import inherit
+from isingflow.training.problems import Variational
+from isingflow.training.products import Fitted, fit_products, take_products
 
 SMALL = FlowConfig(hidden=4, radial=2, oriented=0, steps=4, products=1)
 TRAINING = TrainingConfig(iterations=30, batch=32, gradient="path", adapt_steps=False, evaluation_samples=256)
