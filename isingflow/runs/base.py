@@ -81,6 +81,10 @@ class Run(Settings, frozen=True, tag_field="kind"):
         """The run with a flow of the make of an earlier one's, as far as the settings of the flow do not say it."""
         return self
 
+    def halved(self) -> Self | None:
+        """The same flow, trained alike, on the lattice of half the lengths; None where there is none."""
+        return None
+
     def title(self) -> str:
         """What the run is on, for headings."""
         return str(self)

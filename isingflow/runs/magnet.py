@@ -114,8 +114,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
             )
         return replace(smaller, training=self.training.coarse)
 
-    def halved(self) -> RunConfig | None:
-        """The same flow, trained alike, on the lattice of half the lengths; None where there is none."""
+    def halved(self) -> Self | None:
+        """None too where the flow is not of the lattice potential."""
         lattice = self.lattice.halved()
         if lattice is None or not self.flow.local:
             return None

@@ -1,4 +1,4 @@
-"""A flow that starts with what another has learnt: at another temperature, on the torus of twice the lengths, or half."""
+"""A flow that starts with what another has learnt: at another temperature, or on twice or half the lengths."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ what is here.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,8 +36,8 @@ from isingflow.targets.checks import check_target
 from isingflow.training import objectives
 from isingflow.training.base import SNAPSHOT_SAMPLES, Problem, Samples, Stage
 from isingflow.training.families import FamilyProblem
-from isingflow.training.likelihood import Likelihood
 from isingflow.training.inherit import inherit
+from isingflow.training.likelihood import Likelihood
 from isingflow.training.objectives import Objective
 from isingflow.training.products import Fitted, fit_products, take_products
 from isingflow.training.schedules import FINAL_MARGIN
@@ -203,12 +204,12 @@ class Variational(Problem[Tensor | Pair]):
     @property
     def fitting_cost(self) -> float:
         config = self._fitted_on()
-        return 1.0 if config is None else config.lattice.sites / self.flow.dimension
+        return 1.0 if config is None else math.prod(config.sample[1]) / self.flow.dimension
 
-    def _fitted_on(self) -> RunConfig | None:
+    def _fitted_on(self) -> RunConfig | TargetConfig | None:
         """The run on half the lengths where products are fitted; None: here."""
-        known = isinstance(self.config, RunConfig) and fitted_map(self.flow) is not None
-        return self.config.halved() if known and self.flow.dimension > FITTED_SITES else None
+        small = self.flow.dimension <= FITTED_SITES
+        return None if small or fitted_map(self.flow) is None else self.config.halved()
 
     def errors(self, n: int, generator: torch.Generator, pool: Backend) -> list[float]:
         """Change of ln p + E at half the step; the larger of both directions where both are trained."""

@@ -199,9 +199,7 @@ def _member(
     return Member(flow, target, fitted, *_pushed(fitted.inner, latent, pool))
 
 
-def _narrowed(
-    members: Sequence[Member], chosen: Tensor, pool: Backend, tolerance: float
-) -> tuple[float, float] | None:
+def _narrowed(members: Sequence[Member], chosen: Tensor, pool: Backend, tolerance: float) -> tuple[float, float] | None:
     """Give flows their coefficients, shape (members, terms), if that narrows the mean of their bounds.
 
     Returns:

@@ -225,7 +225,8 @@ def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
 
 def test_larger_lattices_are_evaluated_on_fewer_samples_of_more_sites():
     samples = {
-        n: RunConfig.from_preset("accurate", square(n), 0.4).training.evaluation_samples for n in (4, 16, 32, 64, 128, 200)
+        n: RunConfig.from_preset("accurate", square(n), 0.4).training.evaluation_samples
+        for n in (4, 16, 32, 64, 128, 200)
     }
     assert samples == {4: 16384, 16: 16384, 32: 4096, 64: 1024, 128: 256, 200: 256}
 

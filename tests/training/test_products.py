@@ -22,8 +22,8 @@ from isingflow.runtime.parallel import Workers
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import problems, products
-from isingflow.training.least_squares import RIDGES, Moments, left, solution, solved
 from isingflow.training.inherit import inherit
+from isingflow.training.least_squares import RIDGES, Moments, left, solution, solved
 from isingflow.training.problems import Variational
 from isingflow.training.products import Fitted, fit_products, take_products
 
@@ -297,6 +297,67 @@ def test_fewer_samples_of_the_fit_on_larger_tori():
     sizes = [RunConfig.from_preset("accurate", square(size), 0.4).training for size in (16, 32, 64, 128)]
     assert [training.fitting_samples for training in sizes] == [4096, 2048, 2048, 2048]
     assert replace(sizes[0], fitting_samples=0).fitting_samples == 0
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A training on a torus that counts as large: its products are fitted on half the lengths."""
+    folder = tmp_path_factory.mktemp("large") / "run"
+    config = RunConfig(square(12), 0.35, "mine", flow=SMALL, training=TRAINING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(problems, "FITTED_SITES", 36)
+        return isingflow.train(RunFolder.create(folder, config), progress=False)
+
+
+def test_products_of_a_large_torus_are_fitted_on_half_its_lengths(large):
+    """They narrow its bound, and are those of a fit to the same flow, folded."""
+    found = fitted_map(large.flow)
+    chosen, scales = found.potential.chosen, found.potential.scales.clone()
+    after = bound(large.flow, large.target, n=1024)
+    found.potential.rest()
+    change = after - bound(large.flow, large.target, n=1024)
+    assert float(change.mean()) < -5 * float(change.std()) / math.sqrt(len(change))
+    small, magnet = untrained(square(6), 0.35)
+    inherit(large.flow, small)
+    fit_products(small, magnet, 1920, generator(3), Workers(1), tolerance=0.01)
+    other = fitted_map(small).potential
+    torch.testing.assert_close(other.scales, scales, rtol=0.05, atol=0)
+    found.potential.scales.copy_(other.scales)
+    found.potential.choose(other.chosen)
+    again = after - bound(large.flow, large.target, n=1024)
+    assert abs(float(again.mean())) < 0.2 * abs(float(change.mean()))
+    found.potential.scales.copy_(scales)
+    found.potential.choose(chosen)
+
+
+def test_products_that_do_not_serve_the_large_torus_are_left_out(large):
+    """Here those with the other sign."""
+    found = fitted_map(large.flow)
+    small, _ = untrained(square(6), 0.35)
+    source, chosen = fitted_map(small).potential, found.potential.chosen
+    source.scales.copy_(found.potential.scales)
+    fitted, rest = Fitted(source.terms, 1000, 0.0, -1.0), (generator(4), Workers(1))
+    for sign in (-1, 1):
+        source.choose(sign * chosen)
+        taken = take_products(large.flow, large.target, small, fitted, *rest, tolerance=0.01)
+        assert (taken is None) == found.potential.resting == (sign < 0)
+    assert taken.after < taken.before != fitted.before
+    torch.testing.assert_close(found.potential.chosen, chosen)
+
+
+def test_samples_of_smaller_tori_cost_less(monkeypatch):
+    """A time limit has room for more of them."""
+    monkeypatch.setattr(problems, "FITTED_SITES", 36)
+
+    def cost(lattice, flow=SMALL):
+        config = RunConfig(lattice, 0.3, "mine", flow=flow)
+        return Variational(config.target(), config, device=torch.device("cpu")).fitting_cost
+
+    assert cost(square(6)) == 1
+    assert cost(square(12)) == 1 / 4
+    assert cost(square(14)) == 1 / 4
+    assert cost(square(13)) == 1, "has no half"
+    assert cost(square(12), replace(SMALL, products=0)) == 1, "fits nothing"
 
 
 @pytest.mark.parametrize("preset", ["quick", "accurate"])
