@@ -52,8 +52,8 @@ MOST_SITES = 2**18
     "source",
     type=Place(),
     metavar="RUN",
-    help="Start from this trained run, with its flow and training: at another temperature, of the torus of half the "
-    "lengths, at another rate, for more steps.",
+    help="Start from this trained run, with its flow and training: at another temperature, of the torus of half or "
+    "twice the lengths, at another rate, for more steps.",
 )
 @click.option(
     "--from-beta",

@@ -130,7 +130,7 @@ def train(
         fields: of a magnet: the same of uniform external fields, in units of J, alone or beside `betas`; the magnet's
             own uniform field is not looked at.
         start: a trained run to start from (its folder, path or what `train` returned): at another temperature, with
-            another rate, for more iterations, or of the torus of half the lengths.
+            another rate, for more iterations, or of the torus of half or twice the lengths.
         callbacks: called with the `Progress` after every iteration; one that returns True ends the training.
         optimiser: makes an optimiser of the flow's parameters; Adam with the preset's settings if not given.
         objective: what is minimised, see `objectives.Objective`; the reverse KL divergence, by the gradient that the
@@ -307,7 +307,7 @@ def configured(
         if isinstance(what, Target) and flow.fitted(config.domain) != flow:
             raise InvalidInput(
                 f"a flow learnt on {earlier.config} cannot start one on {config}: what fits is a run on a lattice "
-                "of the same kind, of the same or of half the lengths"
+                "of the same kind, of the same, of half or of twice the lengths"
             )
         if of_flow := [name for name in settings or {} if str(name).startswith("flow.")]:
             raise InvalidInput(f"{of_flow[0]}: a run that starts from another has its flow: only training.* can be set")
