@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isingflow.errors import InvalidInput
+from isingflow.errors import InvalidInput, NoExactSolution
+from isingflow.exact import thermodynamics
 from isingflow.lattice import Lattice, critical_beta
 from isingflow.plots.style import EXACT, FLOW, HEIGHT, LOWER, NEUTRAL, STYLE, WIDTH, save
 from isingflow.plots.training import gap_figure
@@ -29,6 +30,8 @@ CURVES = {
 """What is drawn against which parameter: estimate, exact answer, label."""
 AXES = {"beta": r"$\beta$", "field": "H"}
 FILES = {"beta": "temperatures.png", "field": "fields.png"}
+FINE, PATIENCE = 101, 10.0
+"""Points of an exact curve, and seconds that it may take."""
 
 
 def plot_family(run: AnyRun, rows: Sequence[Mapping[str, Any]], *, certified: bool = True) -> list[Path]:
@@ -41,14 +44,56 @@ def plot_family(run: AnyRun, rows: Sequence[Mapping[str, Any]], *, certified: bo
     """
     metrics, config = run.metrics(), run.config
     assert isinstance(config, FamilyConfig)
-    figures = {FILES[one.name]: members_figure(rows, one.name, config.geometry) for one in config.varied}
+    figures = {
+        FILES[one.name]: members_figure(rows, one.name, config.geometry, between(config, rows, one.name))
+        for one in config.varied
+    }
     if any(record.get("gap_nats") is not None for record in metrics):
         figures["gap.png"] = gap_figure(metrics)
     return save(run, figures, certified=certified)
 
 
+def between(config: FamilyConfig, rows: Sequence[Mapping[str, Any]], across: str) -> list[dict[str, float | None]]:
+    """Exact answers between the members, close enough together for smooth curves; none where they take long.
+
+    Args:
+        config: of the family.
+        rows: as `FamilyEvaluation.as_dict` gives them.
+        across: "beta" or "field", what the curves are drawn against.
+    """
+    other = "field" if across == "beta" else "beta"
+    values = [row[across] for row in rows]
+    found = []
+    for fixed in sorted({row[other] for row in rows if other in row}) or [None]:
+        for value in np.linspace(min(values), max(values), FINE):
+            point = {across: float(value)} | ({} if fixed is None else {other: fixed})
+            try:
+                found.append(point | _exact(config, point))
+            except NoExactSolution:
+                return []
+    return found
+
+
+def _exact(config: FamilyConfig, point: Mapping[str, float]) -> dict[str, float | None]:
+    """The exact answers of one member, named as in its row."""
+    lattice = config.lattice if config.fields is None else config.lattice.with_field(point["field"])
+    beta = point["beta"]
+    exact = thermodynamics(lattice, beta, longest=PATIENCE / FINE)
+    return {
+        "exact_free_energy_ising_per_site": -exact.log_z_per_site / beta if beta else None,
+        "exact_energy_per_site": exact.energy_per_site,
+        "exact_heat_capacity_per_site": exact.heat_capacity_per_site,
+        "exact_magnetisation": exact.magnetisation_per_site,
+    }
+
+
 @matplotlib.rc_context(STYLE)
-def members_figure(rows: Sequence[Mapping[str, Any]], across: str = "beta", lattice: Lattice | None = None) -> Figure:
+def members_figure(
+    rows: Sequence[Mapping[str, Any]],
+    across: str = "beta",
+    lattice: Lattice | None = None,
+    exact: Sequence[Mapping[str, Any]] = (),
+) -> Figure:
     """Averages per site against temperature or field, with errors and exact curves, and the gap below.
 
     Against temperature they are free energy, energy and heat capacity, against a field the magnetisation in place of
@@ -58,15 +103,20 @@ def members_figure(rows: Sequence[Mapping[str, Any]], across: str = "beta", latt
         rows: as `FamilyEvaluation.as_dict` gives them.
         across: "beta" or "field".
         lattice: whose critical temperature is marked, where it is known.
+        exact: answers that make the exact curves, see `between`; those of the rows if there are none.
     """
     figure = Figure(figsize=(1.6 * WIDTH, 1.7 * HEIGHT), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True).ravel()
     other = "field" if across == "beta" else "beta"
     curves = sorted({row.get(other, 0.0) for row in rows})
     for place, value in enumerate(curves):
-        own = sorted((row for row in rows if row.get(other, 0.0) == value), key=lambda row: row[across])
-        one = len(curves) == 1
-        _draw_curve(axes, own, across, FLOW if one else f"C{place}", "" if one else f", {AXES[other]} = {value:g}")
+        own, known = (
+            sorted((row for row in some if row.get(other, 0.0) == value), key=lambda row: row[across])
+            for some in (rows, exact or rows)
+        )
+        color, which = (FLOW, "") if len(curves) == 1 else (f"C{place}", f", {AXES[other]} = {value:g}")
+        _draw_exact(axes, known, across, color if which else EXACT, None if which else "exact")
+        _draw_curve(axes, own, across, color, which)
     axes[3].axhline(0, color=EXACT, linewidth=1)
     critical = _critical(lattice) if across == "beta" else None
     betas = [row["beta"] for row in rows]
@@ -79,14 +129,21 @@ def members_figure(rows: Sequence[Mapping[str, Any]], across: str = "beta", latt
     return figure
 
 
+def _draw_exact(
+    axes: Sequence[Axes], rows: Sequence[Mapping[str, Any]], across: str, color: str, label: str | None
+) -> None:
+    """Where it is known."""
+    for ax, (_, known, _) in zip(axes, CURVES[across], strict=False):
+        exact = _numbers(rows, known)
+        if np.isfinite(exact).any():
+            ax.plot([row[across] for row in rows], exact, color=color, label=label)
+
+
 def _draw_curve(axes: Sequence[Axes], rows: Sequence[Mapping[str, Any]], across: str, color: str, which: str) -> None:
     """Members that differ in one parameter."""
     values = np.array([row[across] for row in rows])
-    for ax, (name, known, label) in zip(axes, CURVES[across], strict=False):
+    for ax, (name, _, label) in zip(axes, CURVES[across], strict=False):
         value, error = _estimates(rows, name)
-        exact = _numbers(rows, known)
-        if np.isfinite(exact).any():
-            ax.plot(values, exact, color=color if which else EXACT, label=None if which else "exact")
         ax.errorbar(values, value, error, fmt="o", markersize=4, color=color, label=f"family, reweighted{which}")
         ax.set(ylabel=label)
     gap, error = _estimates(rows, "gap_nats")
