@@ -63,6 +63,7 @@ def test_a_batch_is_divided_and_all_have_the_whole(found):
         for share, (sums, (doubled,)) in ours["results"]:
             assert torch.equal(sums, share.float().sum(1)) and torch.equal(doubled, 2 * share[:, 0].float())
         assert len(ours["one"]) == 1 and torch.equal(ours["one"][0][0], batch[:1].double())
+        assert ours["total"] == (2.0, 3.0)
         assert ours["alone"] == 1 and ours["late"] is None and ours["error"][0] == "ZeroDivisionError"
         assert ours["stopped"] == (3, signal.SIGTERM)
     assert (one["told"], other["told"]) == ([4, 1], [3])
@@ -101,7 +102,10 @@ def test_files_are_those_of_one_process(folder, found, alone, name):
 
 def test_a_limit_of_time_is_the_first_ones(found):
     one, other = found["hurried"]
-    assert one == other and one["shortened"] and one["samples"] < 10**5
+    assert one == other
+    evaluation, to_goal = one
+    assert evaluation["shortened"] and evaluation["samples"] < 10**5
+    assert 16 <= to_goal["paths"] < 10**5
 
 
 def test_paths_are_those_of_one_process(folder, found):

@@ -261,7 +261,7 @@ def _annealed(
             seed=asked.seed,
             **common,
         )
-        return pool.first(lambda: _in_time(left, to_goal))
+        return _in_time(left, to_goal)
     if asked.steps is not None:
         seed, meter = asked.seed + 1, sampled.meter
         bridge = partial(annealed_free_energies, flow, target, steps=asked.steps, seed=seed, meter=meter, **common)

@@ -38,7 +38,7 @@ from isingflow.monte_carlo.paths import Paths, moves_for, prepare, run
 from isingflow.monte_carlo.source import random_stream, words_of
 from isingflow.runs.loading import check_numbers
 from isingflow.runtime import stopping
-from isingflow.runtime.parallel import Backend
+from isingflow.runtime.parallel import Workers
 from isingflow.statistics.estimate import Estimate
 from isingflow.statistics.free_energy import LITTLE_OVERLAP
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -213,7 +213,7 @@ def anneal_to(
     paths: int,
     generator: torch.Generator,
     seed: int,
-    pool: Backend,
+    pool: Workers,
     budget: Budget,
 ) -> AnnealedTo:
     """Anneal spins from a flow to the goal of its run, and alone from beta = 0, both ways.
@@ -226,7 +226,7 @@ def anneal_to(
         sweeps: of each path from the flow; None for what `schedule.usual_sweeps` says.
         paths: of each direction, at least 2; those in reverse are rounded up to a multiple of 16.
         generator: of the fields drawn for paths in reverse; of all else it is `seed`.
-        pool: who shares the flow's work.
+        pool: who shares the flow's work; spins are the first process's.
         budget: of time, which may leave room for fewer paths, for shorter chains, or not for annealing alone.
 
     Raises:
@@ -242,27 +242,37 @@ def anneal_to(
         assert drawn.spins is not None
         given = drawn.spins.reshape(paths, -1)
         chains = CHAINS * budget.seconds
-        found = plan(start=target.beta, paths=paths, sweeps=sweeps, seed=seed, given=given, seconds=chains)
-    found = found.first(_affordable(found, moves, threads, budget))
+        from_flow = partial(plan, start=target.beta, paths=paths, sweeps=sweeps, seed=seed, given=given, seconds=chains)
+        found = pool.first(from_flow)
     with budget.taken_off():
-        _, sweeping = _timed(lambda: run(found, threads=threads))
+        left = Budget(budget.seconds)
+        found = found.first(pool.first(lambda: _affordable(found, moves, threads, left)))
+    with budget.taken_off():
+        found, sweeping = pool.first(lambda: _swept(found, threads))
         reverse, pulling = _timed(lambda: _reverse_log_weights(flow, target, found, generator, pool), generator.device)
+    drawing, pulling = pool.total(drawing), pool.total(pulling)
     forward = drawn.log_weight[: len(found.forward)]
     whole = replace(found, forward=found.forward + forward[:, None], reverse=found.reverse + reverse[:, None])
     spent, seconds = drawing + sweeping + pulling, time.perf_counter() - began
-    exact, _ = stopping.watched(exact_answers, lattice, found.rows, longest=budget.seconds)
+    exact, _ = pool.first(lambda: stopping.watched(exact_answers, lattice, found.rows, longest=budget.seconds))
     rows = rows_of(whole, target.log_z_ising(0.0), exact)
 
     def alone() -> Column:
         began = time.perf_counter()
         longer = max(round(found.sweeps * spent / sweeping), 1)
         paths = plan(start=0.0, paths=len(found.forward), sweeps=longer, seed=abs(seed - 1), seconds=budget.seconds)
-        _, spent_alone = _timed(lambda: run(paths, threads=threads))
+        _, spent_alone = _swept(paths, threads)
         rows = rows_of(paths, lattice.sites * math.log(2), exact)
         return Column(AnnealingReport(lattice, paths, rows, (), time.perf_counter() - began), spent_alone)
 
-    beside = stopping.within(budget.seconds, alone)
+    beside = pool.first(lambda: stopping.within(budget.seconds, alone))
     return AnnealedTo(Column(AnnealingReport(lattice, whole, rows, (), seconds), spent), beside)
+
+
+def _swept(paths: Paths, threads: int) -> tuple[Paths, float]:
+    """Paths, all run, and the processor seconds that it took."""
+    _, spent = _timed(lambda: run(paths, threads=threads))
+    return paths, spent
 
 
 def _timed(work: Callable[[], Result], device: torch.device | None = None) -> tuple[Result, float]:
@@ -290,7 +300,7 @@ def _affordable(found: Paths, moves: Moves, threads: int, budget: Budget) -> int
 
 @torch.no_grad()
 def _reverse_log_weights(
-    flow: Flow, target: HubbardStratonovich, found: Paths, generator: torch.Generator, pool: Backend
+    flow: Flow, target: HubbardStratonovich, found: Paths, generator: torch.Generator, pool: Workers
 ) -> np.ndarray:
     """ln w_0 of fields drawn where paths in reverse have ended, shape (n_R,)."""
 

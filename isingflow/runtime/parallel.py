@@ -148,6 +148,10 @@ class Workers:
         """Seconds of this process's clock."""
         return time.perf_counter()
 
+    def total(self, value: float) -> float:
+        """The sum of a number over all processes that do the same work: the number itself."""
+        return value
+
     def close(self) -> None:
         """End the threads."""
         if self._pool is not None:

@@ -66,6 +66,12 @@ class Sharing(Workers):
         """What a function gives, or raises, on the first process, which alone calls it."""
         return self.group.first(function)
 
+    def total(self, value: float) -> float:
+        """The sum of a number over all processes."""
+        if self.group.apart:
+            return value
+        return sum(float(message) for message in self.group.exchange(repr(value).encode()))
+
     def clock(self) -> float:
         """Seconds of the first process's clock, when all last agreed on it."""
         return self.group.agreement.time
