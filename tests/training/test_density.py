@@ -142,7 +142,7 @@ def test_training_approaches_the_entropy(tmp_path, kind):
 def test_quick_presets_find_the_eight_gaussians(tmp_path, kind, returns):
     """Of the few tenths of a nat that the best Gaussian misses, under a fifth is left.
 
-    Eight steps invert OT-Flow; of the Monge-Ampere flow, whose penalty is weaker, that is not asked.
+    Eight steps integrate and invert OT-Flow; of the Monge-Ampere flow, whose penalty is weaker, that is not asked.
     """
     data = datasets.load("eight-gaussians", seed=5)
     run, _ = trained_run(tmp_path / "run", DensityConfig.from_preset("quick", data, flow=kind, seed=5))
@@ -151,7 +151,7 @@ def test_quick_presets_find_the_eight_gaussians(tmp_path, kind, returns):
     entropy = -TOYS["eight-gaussians"].log_prob(rows).mean().item()
     assert entropy - 3 * result.test.stderr < result.test.value
     assert result.test.value - entropy < 0.2 * (result.start.value - entropy)
-    assert result.certified and result.integration_steps <= 8
+    assert result.certified and (result.integration_steps <= 8 or math.isinf(returns))
     flow = isingflow.load(run.path)
     flow.transforms[0].steps = 8
     assert inverse_error(flow, flow.noise(500, torch.Generator().manual_seed(0))).value < returns
