@@ -26,6 +26,13 @@ LARGEST = 1e100
 """Size of a number in metrics or reports: none that was measured is larger, and figures can still be drawn."""
 
 
+class KeptState(Settings, frozen=True, forbid_unknown_fields=False):
+    """Which weights are kept, the best ones on the data held back: those after an iteration, and their score."""
+
+    iteration: Annotated[int, Meta(ge=0, le=MOST_ITERATIONS)]
+    score: Finite
+
+
 class State(Settings, frozen=True, forbid_unknown_fields=False):
     """The state of a training, as checkpoints hold it; later versions may hold more.
 
@@ -37,6 +44,8 @@ class State(Settings, frozen=True, forbid_unknown_fields=False):
         integration_error_nats: the last one measured, None before or if it was not finite.
         device: that it ran on.
         recent: readings of the last iterations.
+        kept: the best weights, where some are kept.
+        resting: whether the flow is its start.
     """
 
     iteration: Annotated[int, Meta(ge=0, le=MOST_ITERATIONS)]
@@ -47,6 +56,8 @@ class State(Settings, frozen=True, forbid_unknown_fields=False):
     integration_error_nats: Amount | None = None
     device: Text = "cpu"
     recent: tuple[dict[Text, Finite | None], ...] = ()
+    kept: KeptState | None = None
+    resting: bool = False
 
 
 def checked_state(entries: Any) -> dict[str, Any]:

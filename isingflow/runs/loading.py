@@ -100,7 +100,8 @@ def check_moments(name: str, moments: dict[str, Tensor], parameter: Tensor) -> N
     wanted = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
     fits = {key: value.shape for key, value in moments.items()} == wanted
     types = {value.dtype for value in moments.values()} - {torch.float32, parameter.dtype}
-    if not fits or types or not all(bool(value.isfinite().all()) for value in moments.values()):
+    numbers = all(bool(value.isfinite().all()) for value in moments.values())
+    if not fits or types or not numbers or moments["step"] < 1 or bool((moments["exp_avg_sq"] < 0).any()):
         raise CheckpointError(f"the checkpoint does not fit the run: the optimiser's state of {name} is not one")
 
 

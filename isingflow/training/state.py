@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isingflow.errors import CheckpointError
 from isingflow.runs.loading import check_moments, restore
+from isingflow.runtime.files import reason
 from isingflow.runtime.processes import mixed
 from isingflow.training.keeping import Kept
 
@@ -85,9 +86,11 @@ def unpack(trainer: Trainer[Any], tensors: dict[str, Tensor], state: dict[str, A
         if not trainer.finished:
             trainer.problem.forget()
         if state.get("resting") and not trainer.finished:
+            if not trainer.kept.tensors:
+                raise ValueError("it has no weights to go on from")
             trainer.flow.load_state_dict(trainer.kept.tensors)  # from rest nothing is learnt
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{trainer.run.path}: the checkpoint does not fit this run: {error}") from None
+        raise CheckpointError(f"{trainer.run.path}: the checkpoint does not fit this run: {reason(error)}") from None
     trainer.run.truncate_metrics(trainer.iteration)
     trainer.run.save_state(state)
 

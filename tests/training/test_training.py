@@ -337,7 +337,7 @@ def test_training_for_both_bounds_finds_what_training_for_one_leaves_out(tmp_pat
         settings = {"iterations": 150, "batch": 32, "learning_rate": 2e-2, "bounds": bounds}
         run = RunFolder.create(tmp_path / bounds, small_config(beta=0.6, **settings))
         train(run, device=CPU)
-        found[bounds] = evaluation.evaluate_target(run, samples=4096, reference_samples=4096, device=CPU)
+        found[bounds] = evaluation.evaluate_target(run, samples=4096, reference_samples=16384, device=CPU)
     upper, both = found["upper"].both_sides, found["both"].both_sides
     assert both.lower_bound.value > upper.lower_bound.value + 5 * (upper.lower_bound - both.lower_bound).stderr
     assert both.effective_sample_size > 10 * upper.effective_sample_size
