@@ -45,7 +45,7 @@ TEXTS = ["", "1_0", " ", "x", "?", "ü", "--", "١٦", "\x1b[31m", "0x10", "1,5"
 FILES = ["missing", "folder", "empty", "text", "zip", "long", "under", "pipe", "latin"]
 """What is there instead of a file: see `materials`."""
 LATTICES = [
-    *["hexagonal", "Square", "square ", "", "cubic", "a.txt", "{missing}.gml", "{missing}.graphml", "{folder}.json"],
+    *["hexagonal", "Square", "square ", "", "cubical", "a.txt", "{missing}.gml", "{missing}.graphml", "{folder}.json"],
     *[f"{{{kind}}}.{suffix}" for kind in ("text", "empty", "zip", "loop") for suffix in ("json", "gml", "graphml")],
     *["{text}.edgelist", "{empty}.edgelist", "{loop}.edgelist", "{pipe}.json", "{pipe}.edgelist", "{long}.gml"],
 ]
@@ -132,7 +132,7 @@ CONTRADICTIONS = [
     "exact --lattice {graph} --size 4",
     "exact --lattice {graph} --boundary open",
     "exact --lattice {large}",
-    "exact --lattice triangular --size 5000",
+    "exact --lattice triangular --size 5000 --beta 0.3",
     "exact --lattice cubic --size 6 --beta 0.2",
     "exact --lattice cubic --size 4x4",
     "exact --lattice hypercubic",
@@ -180,7 +180,7 @@ CONTRADICTIONS = [
     "train --output {here}/out --size 4 --beta 0.2:0.4 --from-beta 0.1",
     "train --output {here}/out --size 4 --beta 0.2:0.4 --bounds both",
     "train --output {here}/out --size 4 --beta 0.2:0.4 --set family.terms=0",
-    "train --output {here}/out --size 4 --beta 0.2:0.4 --set family.terms=3 training.batch=2",
+    "train --output {here}/out --size 4 --beta 0.2:0.4 --set family.terms=3 training.batch=1",
     *(
         f"train --output {{here}}/out --size 4 --beta 0.3 --field {words}"
         for words in (
