@@ -202,8 +202,8 @@ def _wanted(problem: str, data: Any, kind: Any, path: list[str]) -> str:
         return f"expected {accepted(_type_at(kind, data, path))}"
     if entry := re.fullmatch("Object missing required field `(.*)`", problem):
         return f"the entry {entry[1]} is missing"
-    if entry := re.fullmatch("Object contains unknown field `(.*)`", problem):
-        return f"the entry {entry[1]} is unknown"
+    if entry := re.fullmatch("Object contains unknown field `(.*)`", problem, re.DOTALL):
+        return f"the entry {entry[1] if entry[1].isprintable() else shown(entry[1])} is unknown"
     if problem == "Number out of range" or str(sys.float_info.max) in problem:
         return "expected a finite number"
     expected = _EXPECTED.fullmatch(problem.partition(", got ")[0])

@@ -287,6 +287,10 @@ def test_settings_that_were_not_there_yet_have_their_defaults(path):
 
 @pytest.mark.parametrize("path", ["extra", "flow.extra", "training.extra"])
 def test_foreign_entries_are_refused(path):
+    for name in ("\x1e", "two\nlines"):
+        with pytest.raises(InvalidInput) as found:
+            RunConfig.from_dict(RunConfig.from_preset("quick", square(4), 0.4).to_dict() | {name: 1})
+        assert str(found.value).isprintable() and f"the entry {name!r} is unknown" in str(found.value)
     with pytest.raises(InvalidInput, match="the entry extra is unknown"):
         RunConfig.from_dict(changed(path, 1))
 
