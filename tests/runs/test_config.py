@@ -285,12 +285,15 @@ def test_settings_that_were_not_there_yet_have_their_defaults(path):
     assert getattr(found, name) == getattr(kind(), name)
 
 
+@pytest.mark.parametrize("name", ["\x1e", "two\nlines"])
+def test_names_of_foreign_entries_are_told_on_a_line(name):
+    with pytest.raises(InvalidInput) as found:
+        RunConfig.from_dict(RunConfig.from_preset("quick", square(4), 0.4).to_dict() | {name: 1})
+    assert str(found.value).isprintable() and f"the entry {name!r} is unknown" in str(found.value)
+
+
 @pytest.mark.parametrize("path", ["extra", "flow.extra", "training.extra"])
 def test_foreign_entries_are_refused(path):
-    for name in ("\x1e", "two\nlines"):
-        with pytest.raises(InvalidInput) as found:
-            RunConfig.from_dict(RunConfig.from_preset("quick", square(4), 0.4).to_dict() | {name: 1})
-        assert str(found.value).isprintable() and f"the entry {name!r} is unknown" in str(found.value)
     with pytest.raises(InvalidInput, match="the entry extra is unknown"):
         RunConfig.from_dict(changed(path, 1))
 

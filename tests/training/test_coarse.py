@@ -55,10 +55,8 @@ def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("lattice", TORI, ids=str)
-def test_a_repeated_field_has_four_times_the_value_and_laplacian_terms_and_the_same_forces(lattice):
-    """Exact for any kernels, those that wrap included: both spectra agree at the momenta of the small lattice."""
-    small, large = potentials(lattice)
+def check_on_repeated_fields(small, large):
+    """Four times the value, and the same forces."""
     x = randn(3, *small.shape)
     repeated = x.repeat(1, 2, 2)
     for t in (0.0, 0.3, 1.0):
@@ -66,6 +64,13 @@ def test_a_repeated_field_has_four_times_the_value_and_laplacian_terms_and_the_s
         torch.testing.assert_close(
             large.bind()(repeated, t)[0], small.bind()(x, t)[0].repeat(1, 2, 2), rtol=1e-11, atol=1e-11
         )
+
+
+@pytest.mark.parametrize("lattice", TORI, ids=str)
+def test_a_repeated_field_has_four_times_the_value_and_laplacian_terms_and_the_same_forces(lattice):
+    """Exact for any kernels, those that wrap included: both spectra agree at the momenta of the small lattice."""
+    small, large = potentials(lattice)
+    check_on_repeated_fields(small, large)
 
 
 @pytest.mark.parametrize("lattice", TORI, ids=str)
@@ -159,13 +164,7 @@ def test_a_folded_potential_sees_what_the_large_one_does_to_repeated_fields(latt
     """Of parameters that no small torus had: exact as well."""
     small, large = potentials(lattice)
     fold(scrambled(large, seed=1), small)
-    x = randn(3, *small.shape)
-    repeated = x.repeat(1, 2, 2)
-    for t in (0.0, 0.3, 1.0):
-        torch.testing.assert_close(large.value(repeated, t), 4 * small.value(x, t), rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(
-            large.bind()(repeated, t)[0], small.bind()(x, t)[0].repeat(1, 2, 2), rtol=1e-11, atol=1e-11
-        )
+    check_on_repeated_fields(small, large)
 
 
 @pytest.mark.parametrize("lattice", TORI, ids=str)
