@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib
 import numpy as np
@@ -21,7 +21,9 @@ from isingflow.plots.configurations import TILES, per_row, resample, tiles_figur
 from isingflow.plots.in_time import evolution, flow_in_time_figure
 from isingflow.plots.style import EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, new_figure, save
 from isingflow.plots.training import exact_free_energy, gap_figure, training_figure, with_gaps
+from isingflow.runs.folder import RunFolder
 from isingflow.runs.loading import new_flow, trained
+from isingflow.runs.making import CONFIG
 from isingflow.statistics.chains import autocorrelation
 from isingflow.statistics.weights import effective_fraction
 
@@ -64,16 +66,9 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
         RunFolderError: the run folder cannot be read or written.
         CheckpointError: the checkpoint is missing or unusable.
     """
-    metrics, lattice = run.metrics(), run.config.geometry
-    report = run.report() or {}
-    exact = exact_free_energy(metrics, report)
+    learnt, lattice = _learnt_in(run), run.config.geometry
+    curves = _curves(learnt, run.report() or {} if learnt is run else {})
     figures: dict[str, Figure] = {}
-    if metrics:
-        figures["training.png"] = training_figure(
-            metrics, samples.field[0].size, exact, run.snapshots(), lattice, report.get("variational_free_energy")
-        )
-    if exact is not None:
-        figures["gap.png"] = gap_figure(with_gaps(metrics, exact), report.get("gap_nats"))
     name, shown = ("fields.png", samples.field) if samples.spins is None else ("spins.png", samples.spins)
     columns = per_row(lattice, 2 * TILES)
     count = columns * (columns - 1 if 1 < columns < 2 * TILES else TILES)
@@ -84,7 +79,30 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
     beta = getattr(run.config, "beta", 0.0)
     spins = samples.spins is not None
     figures["flow_in_time.png"] = flow_in_time_figure(evolution(flow), lattice, spins=spins, beta=beta)
-    return save(run, figures, certified=certified)
+    return [
+        *save(run, curves, of=learnt.config, certified=certified),
+        *save(run, figures, certified=certified),
+    ]
+
+
+def _learnt_in(run: AnyRun) -> AnyRun:
+    """Where a flow was trained: in its run or, if it was carried over and that is kept, on a smaller lattice."""
+    smaller = run.path / "coarse"
+    kept = run.config.training.carried and (smaller / CONFIG).exists()
+    return _learnt_in(RunFolder.open(smaller)) if kept else run
+
+
+def _curves(run: AnyRun, report: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures of a training, with what its report says in the end."""
+    metrics = run.metrics()
+    exact = exact_free_energy(metrics, report)
+    sites, found = math.prod(run.config.sample[1]), report.get("variational_free_energy")
+    figures: dict[str, Figure] = {}
+    if metrics:
+        figures["training.png"] = training_figure(metrics, sites, exact, run.snapshots(), run.config.geometry, found)
+    if exact is not None:
+        figures["gap.png"] = gap_figure(with_gaps(metrics, exact), report.get("gap_nats"))
+    return figures
 
 
 @matplotlib.rc_context(STYLE)

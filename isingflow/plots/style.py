@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
+from isingflow.runs.config import AnyRunConfig
 from isingflow.runs.config import heading as heading_of
 from isingflow.runtime import stopping
 
@@ -119,13 +120,21 @@ def png(figure: Figure, heading: str = "", *, certified: bool = True) -> bytes:
     return buffer.getvalue()
 
 
-def save(run: AnyRun, figures: Mapping[str, Figure], *, certified: bool = True) -> list[Path]:
-    """Write figures, by name, into the folder of a run, which is their heading; returns their paths.
+def save(
+    run: AnyRun, figures: Mapping[str, Figure], *, of: AnyRunConfig | None = None, certified: bool = True
+) -> list[Path]:
+    """Write figures, by name, into the folder of a run; returns their paths.
+
+    Args:
+        run: whose folder it is.
+        figures: by name.
+        of: what their heading says; the run, if nothing.
+        certified: whether the integration is; if not, the figures say so.
 
     Raises:
         RunFolderError: the folder cannot be written.
     """
-    heading = heading_of(run.config)
+    heading = heading_of(run.config if of is None else of)
     return [run.save_figure(name, png(figure, heading, certified=certified)) for name, figure in figures.items()]
 
 

@@ -131,6 +131,8 @@ def check_training(config: Trainable, *foreign: str) -> None:
         value, without = getattr(config.training, name), getattr(unset, name)
         if value != without:
             raise InvalidInput(f"training.{name} is {shown(value)}, but {reason}: expected {without}")
+    if config.training.carried and config.training.coarse is None:
+        raise InvalidInput("training.carried is true, but training.coarse null: expected false, or a smaller lattice")
 
 
 class BuildOptions(TypedDict):

@@ -22,6 +22,7 @@ from isingflow.runs.presets import (
     shortened,
 )
 from isingflow.runs.settings import TrainingConfig
+from isingflow.runs.warmer import carried_from
 from isingflow.runtime.settings import ByHand, Finite, Seed, Text
 from isingflow.targets.base import Target
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -119,7 +120,7 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         lattice = self.lattice.halved()
         if lattice is None or not self.flow.local:
             return None
-        return replace(self, lattice=lattice, training=replace(self.training, coarse=None))
+        return replace(self, lattice=lattice, training=self.training.alone())
 
     @property
     def domain(self) -> Domain:
@@ -197,8 +198,8 @@ class RunConfig(Run, frozen=True, tag="magnet"):
         domain = Domain.of_lattice(lattice)
         found = find_preset(MAGNET_PRESETS, flow, preset).on(domain)
         architecture = found.flow.fitted(domain)
-        training = shortened(found.training_on(lattice), iterations).narrowing(bounds)
-        return cls(lattice, beta, preset, seed, architecture, training, goal=goal)
+        training = shortened(found.training_on(lattice, carried_from(lattice, beta, preset)), iterations)
+        return cls(lattice, beta, preset, seed, architecture, training.narrowing(bounds), goal=goal)
 
 
 def _strongest(lattice: Lattice) -> float:

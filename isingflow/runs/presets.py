@@ -56,15 +56,20 @@ class Preset:
         """The preset as it is on a domain."""
         return self.graph if self.graph is not None and self.flow.fitted(domain).last else self
 
-    def training_on(self, lattice: Lattice) -> TrainingConfig:
-        """The training on a lattice: on large tori, one for every size from the smallest up."""
+    def training_on(self, lattice: Lattice, carried_from: float = math.inf) -> TrainingConfig:
+        """The training on a lattice: on large tori, one for every size from the smallest up.
+
+        Args:
+            lattice: of the magnet.
+            carried_from: shortest length of the tori whose flow is carried over to larger ones.
+        """
         half = _half_of_large(lattice)
         if self.fine is None or half is None:
             return evaluated_on(lattice.sites, self.training)
         if _half_of_large(half) is None:
             coarse = evaluated_on(half.sites, self.fine.coarse or self.training)
         else:
-            coarse = self.training_on(half)
+            coarse = self.training_on(half, carried_from)
         # A sample of a larger torus says more of what is local, and costs more.
         less = math.sqrt(LARGE_SITES / lattice.sites)
         return replace(
@@ -74,6 +79,7 @@ class Preset:
             learning_rate=self.fine.learning_rate * less**2,
             fitting_samples=max(int(self.fine.fitting_samples * less), FEWEST_FITTED),
             coarse=coarse,
+            carried=min(half.shape) >= carried_from,
         )
 
 

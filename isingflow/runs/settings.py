@@ -53,6 +53,8 @@ class TrainingConfig(Settings, frozen=True):
             no more than twice as many as were trained on.
         recompute: trade time for memory in backpropagation, see `flows.GradientFlow`.
         coarse: how the flow is trained first, on the lattice of half the lengths; None: it is not. See `coarse`.
+        carried: whether what was learnt there is only carried over: one iteration is made, whatever `iterations` says,
+            and integration steps are set.
     """
 
     iterations: Annotated[int, Meta(ge=1, le=MOST_ITERATIONS)] = 400
@@ -80,6 +82,16 @@ class TrainingConfig(Settings, frozen=True):
     fitting_samples: CountFromZero = 4096
     recompute: bool = False
     coarse: TrainingConfig | None = None
+    carried: bool = False
+
+    @property
+    def updates(self) -> int:
+        """Iterations that are made."""
+        return 1 if self.carried else self.iterations
+
+    def alone(self) -> TrainingConfig:
+        """The same training without smaller lattices."""
+        return replace(self, coarse=None, carried=False)
 
     def scaled(self, iterations: int) -> TrainingConfig:
         """The same training with another number of iterations, that on smaller lattices in proportion."""

@@ -7,10 +7,13 @@ is 0.40 on the square lattice, the length is 6 whatever the torus, and the flow 
 from __future__ import annotations
 
 import logging
+import math
 
 from isingflow.errors import InvalidInput
 from isingflow.lattice import Lattice, critical_beta
 
+FITS_LARGER = 32
+"""Shortest length of the tori whose flow fits larger ones there: more than five correlation lengths."""
 SHORTEST = 128
 """Shortest length of the tori that are planned so."""
 PRESETS = ("accurate",)
@@ -57,6 +60,18 @@ def planned(lattice: Lattice, beta: float, preset: str) -> float | None:
         *(lattice, warmer, beta, beta),
     )
     return warmer
+
+
+def carried_from(lattice: Lattice, beta: float, preset: str) -> float:
+    """The shortest length of the tori whose flows a preset carries over to larger ones; infinite where it does not.
+
+    Example:
+        >>> from isingflow.lattice import square
+        >>> carried_from(square(128), 0.4, "accurate"), carried_from(square(128), 0.44, "accurate")
+        (32, inf)
+    """
+    warmer = warmer_beta(lattice) if preset in PRESETS else None
+    return FITS_LARGER if warmer is not None and 0 <= beta <= warmer else math.inf
 
 
 def beta_and_goal(beta: float, from_beta: float | None) -> tuple[float, float | None]:

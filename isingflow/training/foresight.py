@@ -124,10 +124,10 @@ def measured(problem: Problem[Any], pool: Backend) -> Needs:
     problem.flow.train(trains)
     more = max(training.batch / (pool.count * place().world) - 1, 0)
     parameters = sum(p.numel() * p.element_size() for p in problem.flow.parameters())
-    share = work(problem.config) / (math.prod(problem.config.sample[1]) * training.batch * training.iterations)
+    share = work(problem.config) / (math.prod(problem.config.sample[1]) * training.batch * training.updates)
     iteration = first + more * max(second - first, 0.0)
     needed = one + more * max(two - one, 0) + (STATES + pool.count - 1) * parameters
-    return Needs(needed, training.iterations * share * iteration, iteration)
+    return Needs(needed, training.updates * share * iteration, iteration)
 
 
 def _ready(problem: Problem[Any]) -> None:

@@ -99,4 +99,4 @@ def fit(
         return Outcome.STOPPED
     if trainer.on_plateau:
         return Outcome.PLATEAU
-    return Outcome.FINISHED if trainer.iteration >= run.config.training.iterations else Outcome.TIME_LIMIT
+    return Outcome.FINISHED if trainer.iteration >= run.config.training.updates else Outcome.TIME_LIMIT

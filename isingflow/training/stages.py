@@ -14,7 +14,7 @@ from isingflow.training.progress import Progress
 def work(config: AnyRunConfig) -> float:
     """The work of a whole training in updates of a site, that on smaller lattices included."""
     before = 0.0 if config.coarse is None else work(config.coarse)
-    return before + math.prod(config.sample[1]) * config.training.batch * config.training.iterations
+    return before + math.prod(config.sample[1]) * config.training.batch * config.training.updates
 
 
 def coarse_share(config: AnyRunConfig) -> float:

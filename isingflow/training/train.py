@@ -291,12 +291,11 @@ def configured(
             )
         config = _family(what, betas, fields, preset or "quick", kind, seed, iterations)
     if own is not None and not isinstance(own, str):
-        config = replace(config, flow=own, training=replace(config.training, coarse=None))
+        config = replace(config, flow=own, training=config.training.alone())
     if earlier is not None:
         before = earlier.config.training
         training = replace(
-            before,
-            coarse=None,
+            before.alone(),
             iterations=iterations or before.iterations,
             learning_rate=FINE * before.learning_rate,
             bounds=bounds or before.bounds,

@@ -102,7 +102,7 @@ class Trainer(Generic[Samples]):
     @property
     def fraction(self) -> float:
         """How much of the training is done: by iterations or, if that is more, by time."""
-        by_iterations = self.iteration / self.config.iterations
+        by_iterations = self.iteration / self.config.updates
         if self.time_limit is None:
             return by_iterations
         allowed = TRAINING_SHARE * (self.time_limit - self.stage_seconds)
@@ -160,7 +160,7 @@ class Trainer(Generic[Samples]):
             self.look(shrink=False)
             record |= {"integration_error_nats": self.error}
         self.run.append_metrics(record)
-        if self.iteration in {round(stage * config.iterations) for stage in SNAPSHOT_STAGES}:
+        if self.iteration in {round(stage * config.updates) for stage in SNAPSHOT_STAGES}:
             self._snapshot()
         if self.pool.clock() - self._saved > CHECKPOINT_SECONDS:
             self.save()
@@ -193,7 +193,7 @@ class Trainer(Generic[Samples]):
         fraction = max(self.fraction, 1e-9)
         return Progress(
             iteration=self.iteration,
-            iterations=self.config.iterations,
+            iterations=self.config.updates,
             seconds=self.seconds,
             remaining=max((self.seconds - self.stage_seconds) * (1 / fraction - 1), 0.0),
             readings=mean_readings(self.recent),
@@ -235,7 +235,7 @@ class Trainer(Generic[Samples]):
                     error,
                 )
             self.error = error
-            self.finished = stopped or self.on_plateau or self.iteration >= self.config.iterations
+            self.finished = stopped or self.on_plateau or self.iteration >= self.config.updates
             self._snapshot()
             self.save()
 

@@ -1,6 +1,7 @@
 """Figures: drawn for every kind of run, written as PNG files, from the right numbers."""
 
 import math
+import shutil
 from types import SimpleNamespace
 
 import matplotlib.pyplot
@@ -12,7 +13,7 @@ from isingflow.plots.configurations import GRID, resample, tile, tiles_figure
 from isingflow.plots.magnets import log_weight_figure, plot_run
 from isingflow.plots.style import png, running_mean
 from isingflow.plots.training import gap_figure, training_figure
-from isingflow.runs.config import RunConfig
+from isingflow.runs.config import RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
 from isingflow.runs.loading import new_flow
 
@@ -226,6 +227,28 @@ def test_the_figures_of_a_run(tmp_path, exact, count):
     expected |= {"gap.png"} if count and exact is not None else set()
     assert {path.name for path in written} == expected
     assert all(path.parent == run.figures and is_png(path.read_bytes()) for path in written)
+
+
+def test_of_a_flow_that_was_carried_over_the_training_is_shown_where_it_was(tmp_path):
+    training = TrainingConfig(carried=True, coarse=TrainingConfig(carried=True, coarse=TrainingConfig()))
+    run = RunFolder.create(tmp_path / "run", RunConfig(square(16), 0.4, "mine", training=training))
+    smaller = run.part("coarse", run.config.coarse)
+    smallest = smaller.part("coarse", smaller.config.coarse)
+    for part, count in ((run, 1), (smaller, 1), (smallest, 50)):
+        for record in metrics(count, EXACT):
+            part.append_metrics(record)
+
+    def figures(part):
+        drawn = spins(64, part.config.lattice.shape)
+        samples = SimpleNamespace(spins=drawn, field=drawn.astype(np.float32), log_weight=np.zeros(64))
+        return {path.name: path.read_bytes() for path in plot_run(part, samples, flow=new_flow(part.config))}
+
+    written, there = figures(run), figures(smallest)
+    for name in ("training.png", "gap.png"):
+        assert written[name] == there[name]
+    assert written["spins.png"] != there["spins.png"]
+    shutil.rmtree(smaller.path)
+    assert figures(run)["training.png"] != there["training.png"]
 
 
 def test_no_global_state():

@@ -45,7 +45,9 @@ def test_configurations_survive_json(preset, lattice):
     assert not config.differences(again)
 
 
-def values_like(value):
+def values_like(name, value):
+    if name == "carried":  # goes with a smaller lattice only
+        return st.just(value)
     if isinstance(value, bool):
         return st.booleans()
     if isinstance(value, int):
@@ -56,7 +58,7 @@ def values_like(value):
 
 
 def configs(cls):
-    return st.builds(cls, **{name: values_like(value) for name, value in asdict(cls()).items()})
+    return st.builds(cls, **{name: values_like(name, value) for name, value in asdict(cls()).items()})
 
 
 @given(st.one_of(*map(configs, FLOWS.values())), configs(TrainingConfig), st.floats(-2, 2), st.integers(0, 2**31))
@@ -221,6 +223,47 @@ def test_fewer_iterations_are_fewer_on_every_lattice_and_one_at_least():
     assert one[0] == 1
     assert min(one) >= 1
     assert RunConfig.from_preset("accurate", square(64), 0.4, iterations=whole.training.iterations) == whole
+
+
+@pytest.mark.parametrize(
+    ("lattice", "preset", "beta", "carried"),
+    [
+        (square(128), "accurate", 0.4, [True, True, False, False, False]),
+        (square(128), "accurate", 0.3, [True, True, False, False, False]),
+        (square(128), "accurate", 0.41, [False] * 5),
+        (square(128), "accurate", -0.3, [False] * 5),
+        (square(128), "quick", 0.4, [False] * 5),
+        (square(32, 128), "accurate", 0.4, [False] * 4),
+        (square(64, 128), "accurate", 0.4, [True, False, False, False]),
+        (square(48), "accurate", 0.4, [False, False, False]),
+        (square(64, jy=0.5), "accurate", 0.55, [True, False, False, False]),
+        (triangular(64), "accurate", 0.2493, [True, False, False, False]),
+        (triangular(64), "accurate", 0.25, [False] * 4),
+        (cubic(64), "accurate", 0.1, [False] * 5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("iterations", [None, 20])
+def test_where_the_correlation_length_is_short_large_tori_are_not_trained_on(
+    lattice, preset, beta, carried, iterations
+):
+    config = RunConfig.from_preset(preset, lattice, beta, iterations=iterations)
+    assert iterations is None or config.training.iterations == iterations
+    found = []
+    while config is not None:
+        training = config.training
+        found.append(training.carried)
+        assert training.updates == (1 if training.carried else training.iterations)
+        config = config.coarse
+    assert found == carried
+
+
+def test_nothing_is_carried_over_from_nowhere():
+    with pytest.raises(InvalidInput, match=r"carried is true, but training\.coarse null"):
+        RunConfig(square(8), 0.4, "mine", training=TrainingConfig(carried=True))
+    training = TrainingConfig(coarse=TrainingConfig(), carried=True)
+    assert training.alone() == TrainingConfig()
+    assert training.scaled(10).carried
 
 
 def test_larger_lattices_are_evaluated_on_fewer_samples_of_more_sites():

@@ -15,8 +15,10 @@ from isingflow.potentials import LatticePotential
 from isingflow.potentials.enlarge import enlarge, fold
 from isingflow.runs.config import FlowConfig, RunConfig, TrainingConfig
 from isingflow.runs.folder import RunFolder
+from isingflow.runs.loading import load
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import train
+from isingflow.training.inherit import inherit
 from isingflow.training.progress import Outcome
 from isingflow.training.stages import coarse_share
 
@@ -271,6 +273,23 @@ def test_three_sizes_nest_and_report_where_they_are(tmp_path):
     # The time passed over the part of the work that is done; the clock runs on while the time left is worked out.
     done = coarse_share(run.config) * coarse_share(run.config.coarse) / 8
     assert seen[0].remaining == pytest.approx(seen[0].seconds * (1 / done - 1), rel=0.01)
+
+
+def test_a_carried_flow_is_the_enlarged_one_and_resumes(tmp_path):
+    carried = config(training=replace(FINE, iterations=50, carried=True))
+    whole, parts = (RunFolder.create(tmp_path / name, carried) for name in ("whole", "parts"))
+    seen = []
+    assert train(whole, device=CPU, callbacks=[seen.append]).outcome is Outcome.FINISHED
+    assert len(whole.metrics()) == seen[-1].iterations == 1
+    small, large = (load(run.path) for run in (RunFolder.open(whole.path / "coarse"), whole))
+    enlarged = carried.new_flow()
+    inherit(small, enlarged)
+    # One step of Adam, at a tenth of the rate.
+    for now, before in zip(large.parameters(), enlarged.parameters(), strict=True):
+        assert (now - before).abs().max() <= 0.11 * carried.training.learning_rate
+    assert train(parts, device=CPU, should_stop=stop_after(3)).outcome is Outcome.INTERRUPTED
+    assert train(RunFolder.open(parts.path), device=CPU).outcome is Outcome.FINISHED
+    assert_same(whole, parts)
 
 
 def test_shares_add_up_over_nested_runs():
