@@ -62,7 +62,8 @@ def _errors(trainer: Trainer[Any]) -> tuple[float, Tensor]:
 def _correct(trainer: Trainer[Any]) -> None:
     """Fit what is fitted in closed form, to as many samples as there is time for, and not longer than was trained."""
     config = trainer.config
-    samples = min(config.fitting_samples, FITTED_PER_TRAINED * config.batch * trainer.iteration)
+    iterations = config.iterations if config.carried else trainer.iteration
+    samples = min(config.fitting_samples, FITTED_PER_TRAINED * config.batch * iterations)
     while samples > 1 and not trainer.fits(samples * trainer.problem.fitting_cost, trainer.steps):
         samples //= 2
     trainer.fitted = trainer.problem.correct(samples, trainer.noise, trainer.pool)

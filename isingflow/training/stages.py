@@ -10,11 +10,19 @@ from typing import Any
 from isingflow.runs.config import AnyRunConfig
 from isingflow.training.progress import Progress
 
+FITTED_PER_UPDATE = 4
+"""Samples that products are fitted to, in the time of one update by one sample; measured at 128x128."""
+
 
 def work(config: AnyRunConfig) -> float:
-    """The work of a whole training in updates of a site, that on smaller lattices included."""
+    """The work of a whole training in updates of a site, that on smaller lattices included.
+
+    The fit after the last iteration counts where that iteration is the only one.
+    """
+    training = config.training
     before = 0.0 if config.coarse is None else work(config.coarse)
-    return before + math.prod(config.sample[1]) * config.training.batch * config.training.updates
+    fitted = training.fitting_samples / FITTED_PER_UPDATE if training.carried else 0.0
+    return before + math.prod(config.sample[1]) * (training.batch * training.updates + fitted)
 
 
 def coarse_share(config: AnyRunConfig) -> float:

@@ -19,6 +19,7 @@ from isingflow.runs.loading import load
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
 from isingflow.training import train
 from isingflow.training.inherit import inherit
+from isingflow.training.problems import Variational
 from isingflow.training.progress import Outcome
 from isingflow.training.stages import coarse_share
 
@@ -292,10 +293,22 @@ def test_a_carried_flow_is_the_enlarged_one_and_resumes(tmp_path):
     assert_same(whole, parts)
 
 
+@pytest.mark.parametrize(("carried", "samples"), [(True, 60), (False, 48)])
+def test_products_of_a_carried_flow_are_fitted_as_if_it_had_been_trained(tmp_path, monkeypatch, carried, samples):
+    """Twice as many samples as iterations have seen, here or where the flow was learnt."""
+    seen = []
+    monkeypatch.setattr(Variational, "correct", lambda self, samples, *args: seen.append(samples))
+    training = replace(FINE, iterations=50 if carried else 3, carried=carried, fitting_samples=60)
+    train(RunFolder.create(tmp_path / "run", config(training=training)), device=CPU)
+    assert seen == [samples]
+
+
 def test_shares_add_up_over_nested_runs():
     whole = config(square(12), TWICE)
     assert coarse_share(whole) == (36 * 6 + 9 * 8) / (144 * 4 + 36 * 6 + 9 * 8)
     assert coarse_share(whole.coarse.coarse) == 0.0
+    carried = config(square(12), replace(TWICE, carried=True, fitting_samples=40))
+    assert coarse_share(carried) == (36 * 6 + 9 * 8) / (144 * (8 + 40 / 4) / 8 + 36 * 6 + 9 * 8)
 
 
 class Clock:
