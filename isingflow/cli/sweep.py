@@ -232,7 +232,7 @@ def _asked(
         return study
     return replace(
         study,
-        chained_steps=steps or max(min(training.updates for training in trainings) // CHAINED, 1),
+        chained_steps=steps or max(min(training.iterations for training in trainings) // CHAINED, 1),
         chained_rate=rate or min(training.learning_rate for training in trainings),
     )
 
