@@ -7,6 +7,7 @@ map carries mass at the least cost (McCann's interpolation).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import matplotlib
@@ -14,14 +15,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from isingflow.flows import Flow, gradient_flows
+from isingflow.flows import Flow, approximations, gradient_flows
 from isingflow.flows.diagnostics import trajectories
 from isingflow.lattice import Lattice
 from isingflow.plots.configurations import colors_of, draw
 from isingflow.plots.style import ERROR, FLOW, NEUTRAL, STYLE, WIDTH
 
-SAMPLES = 64
-"""Samples whose way is computed."""
+SAMPLES, FEWEST, SITES = 64, 8, 2**18
+"""Samples whose way is computed, at most and at least, and sites of all of them together."""
+POINTS = 24
+"""Of a way, at least: steps that are fewer are refined."""
 ROWS, TIMES = 3, 5
 """Samples that are shown as configurations, and times at which they are."""
 LINES = 16
@@ -46,12 +49,12 @@ class Evolution:
     straight: bool
 
 
-def evolution(flow: Flow, samples: int = SAMPLES, seed: int = 0) -> Evolution:
+def evolution(flow: Flow, samples: int | None = None, seed: int = 0) -> Evolution:
     """Samples of a flow on their way.
 
     Args:
         flow: trained.
-        samples: how many.
+        samples: how many; if not given 64, of large fields fewer.
         seed: of the noise.
 
     Example:
@@ -59,8 +62,11 @@ def evolution(flow: Flow, samples: int = SAMPLES, seed: int = 0) -> Evolution:
         >>> found.field.shape, found.straight
         ((5, 3, 4), True)
     """
+    if samples is None:
+        samples = min(SAMPLES, max(SITES // flow.dimension, FEWEST))
     latent = flow.noise(samples, torch.Generator(flow.device).manual_seed(seed))
-    paths = _without_fitted(flow, trajectories(flow, latent))
+    steps = max((part.steps for part in approximations(flow)), default=POINTS)
+    paths = _without_fitted(flow, trajectories(flow, latent, refinement=math.ceil(POINTS / steps)))
     if paths:
         times = np.concatenate([index + np.linspace(0, 1, len(path)) for index, path in enumerate(paths)])
         field = torch.cat(paths)

@@ -82,6 +82,21 @@ def test_what_was_fitted_after_the_training_takes_no_time():
         np.testing.assert_allclose(after.field[-1], flow(torch.from_numpy(before.noise))[0], atol=1e-4)
 
 
+@pytest.mark.parametrize(("shape", "samples"), [((4,), 64), ((64, 64), 64), ((128, 128), 16), ((512, 512), 8)])
+def test_of_large_fields_fewer_samples_are_shown(shape, samples):
+    assert evolution(Flow(shape, [])).noise.shape == (samples, *shape)
+
+
+@pytest.mark.parametrize(("steps", "points"), [(1, 25), (5, 26), (24, 25), (40, 41)])
+def test_ways_have_points_enough_and_no_step_is_refined_for_nothing(steps, points):
+    generator = torch.Generator().manual_seed(0)
+    flow = stirred(Flow((2,), [GradientFlow(DensePotential((2,), 8, generator=generator), steps=steps)]))
+    found = evolution(flow, samples=3)
+    assert len(found.times) == points
+    with torch.no_grad():
+        np.testing.assert_allclose(found.field[-1], flow(torch.from_numpy(found.noise))[0], atol=1e-2)
+
+
 def test_flows_without_a_path_go_straight():
     flow, start = magnet(square(4), "convex")
     found = evolution(flow, samples=4)
