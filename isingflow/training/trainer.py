@@ -211,6 +211,8 @@ class Trainer(Generic[Samples]):
         """
         if earlier is not None:
             self.problem.begin(earlier)
+            if self.config.carried:
+                logger.info("the flow of half the lengths is carried over as it is")
         self.earlier_seconds = self.stage_seconds = seconds
         self.run.truncate_metrics(0)
         self.save()

@@ -1,5 +1,6 @@
 """Training up from a smaller lattice: what is carried over exactly; runs that start so resume, keep limits, fail."""
 
+import logging
 import math
 
 import numpy as np
@@ -276,12 +277,14 @@ def test_three_sizes_nest_and_report_where_they_are(tmp_path):
     assert seen[0].remaining == pytest.approx(seen[0].seconds * (1 / done - 1), rel=0.01)
 
 
-def test_a_carried_flow_is_the_enlarged_one_and_resumes(tmp_path):
+def test_a_carried_flow_is_the_enlarged_one_and_resumes(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="isingflow")
     carried = config(training=replace(FINE, iterations=50, carried=True))
     whole, parts = (RunFolder.create(tmp_path / name, carried) for name in ("whole", "parts"))
     seen = []
     assert train(whole, device=CPU, callbacks=[seen.append]).outcome is Outcome.FINISHED
     assert len(whole.metrics()) == seen[-1].iterations == 1
+    assert sum("carried over" in line for line in caplog.messages) == 1
     small, large = (load(run.path) for run in (RunFolder.open(whole.path / "coarse"), whole))
     enlarged = carried.new_flow()
     inherit(small, enlarged)
