@@ -5,7 +5,7 @@
     OMP_NUM_THREADS=1 python benchmarks/carried.py RUN
 
 Every flow has the products that were fitted in the end, and half as many integration steps as the run's own: their
-error is 16 times as large, some 0.01 nats. Gaps are in nats; `difference` is that from the flow which was trained on
+error is some 16 times as large, 0.01 nats. Gaps are in nats; `difference` is that from the flow which was trained on
 all sizes. `carried.json` has a row for every run.
 """
 
@@ -20,10 +20,12 @@ import torch
 from machine import describe
 
 import isingflow
-from isingflow.flows import Flow, GradientFlow, gradient_flows
+from isingflow.flows import Flow, approximations
 from isingflow.flows.products import fitted_map
 from isingflow.runs.folder import open_magnet
-from isingflow.training.inherit import inherit, trained_maps
+from isingflow.runs.making import COARSE
+from isingflow.statistics.free_energy import mean
+from isingflow.training.inherit import inherit
 
 FILE = Path("docs/benchmarks/carried.json")
 ROWS = 8
@@ -42,32 +44,20 @@ def enlarged(stages: list[Path]) -> Flow:
 
 def finish(earlier: Flow, flow: Flow) -> None:
     """Give a flow the products that were fitted to another one of the same lattice, and half of its steps."""
-    for before, now in zip(_trained(earlier), _trained(flow), strict=True):
+    fitted_map(flow).potential.load_state_dict(fitted_map(earlier).potential.state_dict())
+    for before, now in zip(approximations(earlier), approximations(flow), strict=True):
         now.steps = math.ceil(before.steps / 2)
-    source, found = fitted_map(earlier), fitted_map(flow)
-    found.potential.scales.copy_(source.potential.scales)
-    found.potential.choose(source.potential.chosen)
-    found.gradient.steps = source.gradient.steps
-
-
-def _trained(flow: Flow) -> list[GradientFlow]:
-    return [gradient for transform in trained_maps(flow) for gradient in gradient_flows(transform)]
+    fitted_map(flow).gradient.steps = fitted_map(earlier).gradient.steps
 
 
 @torch.no_grad()
 def excesses(flow: Flow, target: isingflow.HubbardStratonovich, samples: int) -> torch.Tensor:
     """ln p + E + ln Z of samples, the same noise for every flow, shape (samples,)."""
-    generator = torch.Generator().manual_seed(1)
-    exact = target.exact_free_energy()[0]
-    found = []
-    for _ in range(samples // ROWS):
-        field, log_prob = flow.sample(ROWS, generator=generator)
-        found.append(log_prob.double() + target.energy(field.double()) - exact)
+    exact, found = target.exact_free_energy()[0], []
+    for rows in flow.noise(samples, torch.Generator().manual_seed(1)).split(ROWS):
+        field, logdet = flow(rows)
+        found.append(flow.base_log_prob(rows) - logdet + target.energy(field.double()) - exact)
     return torch.cat(found)
-
-
-def mean(values: torch.Tensor) -> dict[str, float]:
-    return {"value": float(values.mean()), "stderr": float(values.std() / len(values) ** 0.5)}
 
 
 def main() -> None:
@@ -77,8 +67,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FILE)
     arguments = parser.parse_args()
     stages = [arguments.run]
-    while (stages[-1] / "coarse").exists():
-        stages.append(stages[-1] / "coarse")
+    while (stages[-1] / COARSE).exists():
+        stages.append(stages[-1] / COARSE)
     final, config = isingflow.load(arguments.run), open_magnet(arguments.run).config
     target = config.target()
     own, rows = None, []
@@ -88,7 +78,8 @@ def main() -> None:
         found = excesses(flow, target, arguments.samples)
         own = found if own is None else own
         trained_on = list(open_magnet(stages[last]).config.lattice.shape)
-        rows.append({"trained_up_to": trained_on, "gap_nats": mean(found), "difference": mean(found - own)})
+        estimates = {"gap_nats": mean(found).as_dict(), "difference": mean(found - own).as_dict()}
+        rows.append({"trained_up_to": trained_on, **estimates})
         print(json.dumps(rows[-1]), flush=True)
     known = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else {}
     known[f"{config.lattice}, beta {config.beta:g}, {config.preset}, seed {config.seed}"] = {

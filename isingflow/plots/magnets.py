@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import matplotlib
 import numpy as np
@@ -21,9 +21,7 @@ from isingflow.plots.configurations import TILES, per_row, resample, tiles_figur
 from isingflow.plots.in_time import evolution, flow_in_time_figure
 from isingflow.plots.style import EXACT, FLOW, HEIGHT, NEUTRAL, STYLE, WIDTH, new_figure, save
 from isingflow.plots.training import exact_free_energy, gap_figure, training_figure, with_gaps
-from isingflow.runs.folder import RunFolder
-from isingflow.runs.loading import new_flow, trained
-from isingflow.runs.making import CONFIG
+from isingflow.runs.loading import learnt_in, new_flow, trained
 from isingflow.statistics.chains import autocorrelation
 from isingflow.statistics.weights import effective_fraction
 
@@ -66,8 +64,8 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
         RunFolderError: the run folder cannot be read or written.
         CheckpointError: the checkpoint is missing or unusable.
     """
-    learnt, lattice = _learnt_in(run), run.config.geometry
-    curves = _curves(learnt, run.report() or {} if learnt is run else {})
+    learnt, lattice = learnt_in(run), run.config.geometry
+    curves = _curves(learnt)
     figures: dict[str, Figure] = {}
     name, shown = ("fields.png", samples.field) if samples.spins is None else ("spins.png", samples.spins)
     columns = per_row(lattice, 2 * TILES)
@@ -85,16 +83,9 @@ def plot_run(run: AnyRun, samples: Samples, *, flow: Flow | None = None, certifi
     ]
 
 
-def _learnt_in(run: AnyRun) -> AnyRun:
-    """Where a flow was trained: in its run or, if it was carried over and that is kept, on a smaller lattice."""
-    smaller = run.path / "coarse"
-    kept = run.config.training.carried and (smaller / CONFIG).exists()
-    return _learnt_in(RunFolder.open(smaller)) if kept else run
-
-
-def _curves(run: AnyRun, report: Mapping[str, Any]) -> dict[str, Figure]:
+def _curves(run: AnyRun) -> dict[str, Figure]:
     """The figures of a training, with what its report says in the end."""
-    metrics = run.metrics()
+    metrics, report = run.metrics(), run.report() or {}
     exact = exact_free_energy(metrics, report)
     sites, found = math.prod(run.config.sample[1]), report.get("variational_free_energy")
     figures: dict[str, Figure] = {}

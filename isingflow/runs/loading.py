@@ -12,6 +12,7 @@ from isingflow.errors import CheckpointError, InvalidInput, TrainingDiverged
 from isingflow.flows import Flow, gradient_flows
 from isingflow.runs.config import AnyRunConfig, DensityConfig
 from isingflow.runs.folder import AnyRun, RunFolder
+from isingflow.runs.making import COARSE, CONFIG
 from isingflow.runtime import devices
 from isingflow.runtime.checks import instance
 from isingflow.runtime.files import reason
@@ -103,6 +104,13 @@ def check_moments(name: str, moments: dict[str, Tensor], parameter: Tensor) -> N
     numbers = all(bool(value.isfinite().all()) for value in moments.values())
     if not fits or types or not numbers or moments["step"] < 1 or bool((moments["exp_avg_sq"] < 0).any()):
         raise CheckpointError(f"the checkpoint does not fit the run: the optimiser's state of {name} is not one")
+
+
+def learnt_in(run: AnyRun) -> AnyRun:
+    """Where a flow was trained: in its run or, if it was carried over and that is kept, on a smaller lattice."""
+    smaller = run.path / COARSE
+    kept = run.config.training.carried and (smaller / CONFIG).exists()
+    return learnt_in(RunFolder.open(smaller)) if kept else run
 
 
 def is_certified(run: AnyRun) -> bool:

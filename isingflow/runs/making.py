@@ -12,6 +12,8 @@ from isingflow.errors import RunFolderError
 from isingflow.runtime.files import beside
 
 CONFIG, CHECKPOINT, STATE = "config.json", "checkpoint.safetensors", "state.json"
+COARSE = "coarse"
+"""The folder, within that of a run, of the one on half the lengths with which it starts."""
 LOCKS = {TRAINING_LOCK := ".training.lock", RESULTS_LOCK := ".results.lock"}
 
 

@@ -25,6 +25,7 @@ from isingflow.flows import Family, Flow
 from isingflow.flows.base import approximations
 from isingflow.flows.certificate import integration_error
 from isingflow.runs.family import FamilyConfig, grid
+from isingflow.runs.making import COARSE
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.hubbard_stratonovich import HubbardStratonovich
@@ -203,7 +204,7 @@ class FamilyProblem(Problem[Mixed]):
         coarse = self.config.coarse
         if coarse is None:
             return ()
-        return [Stage("coarse", FamilyProblem(coarse, device=self.source), coarse_share(self.config))]
+        return [Stage(COARSE, FamilyProblem(coarse, device=self.source), coarse_share(self.config))]
 
     def begin(self, earlier: Flow) -> None:
         """Take over what another family has learnt, term by term: enlarging is linear in the parameters."""

@@ -29,6 +29,7 @@ from isingflow.flows.products import fitted_map
 from isingflow.lattice.symmetry import require
 from isingflow.potentials import Potential, SampledAverage
 from isingflow.runs.config import AnyRunConfig, DensityConfig, FamilyConfig, RunConfig, TargetConfig
+from isingflow.runs.making import COARSE
 from isingflow.runtime.parallel import Backend
 from isingflow.statistics.weights import effective_sample_size
 from isingflow.targets.base import ExactlySolved, Magnetic, Referenced, SolvedOnce, Target
@@ -235,7 +236,7 @@ class Variational(Problem[Tensor | Pair]):
         if coarse is None:
             return ()
         smaller = Variational(coarse.target(), coarse, device=self.source)
-        return [Stage("coarse", smaller, coarse_share(self.config))]
+        return [Stage(COARSE, smaller, coarse_share(self.config))]
 
     def _reference(self) -> Tensor:
         """States of the target, shape (n, *shape)."""

@@ -11,7 +11,7 @@ from isingflow.runs.config import AnyRunConfig
 from isingflow.training.progress import Progress
 
 FITTED_PER_UPDATE = 4
-"""Samples that products are fitted to, in the time of one update by one sample; measured at 128x128."""
+"""Samples that products are fitted to in the time of an update by one of them, about: so it was on 128x128."""
 
 
 def work(config: AnyRunConfig) -> float:
